@@ -1,0 +1,48 @@
+//! The contract between Pulse and its sensor proxies: what both ends must agree on to the byte.
+//!
+//! In: bytes from the wire or from disk, names and addresses from people. Out: [`Node`], [`Allowlist`],
+//! [`SignedAllowlist`], tokens and the generated messages in [`v1`].
+//! Always: a value of a domain type is valid; parsing is the only way to one.
+//! Never: I/O, clocks or a runtime (random bytes for new tokens and keys are the exception).
+
+pub mod allowlist;
+pub mod encoded;
+pub mod hash;
+pub mod hex;
+pub mod join;
+pub mod node;
+pub mod reason;
+pub mod scope;
+pub mod signature;
+pub mod snapshot;
+pub mod token;
+
+pub use allowlist::Allowlist;
+pub use hash::ListHash;
+pub use join::{JoinString, Pin};
+pub use node::{Node, NodeError};
+pub use scope::Scope;
+pub use snapshot::{Position, Refusal, SignedAllowlist};
+pub use token::{Token, TokenDigest, TokenKind};
+
+/// The messages, the client and the server of `pulse.control.v1`, generated from `control.proto`.
+pub mod v1 {
+    tonic::include_proto!("pulse.control.v1");
+    include!(concat!(env!("OUT_DIR"), "/pulse.control.v1.ControlPlaneService.rs"));
+}
+
+/// The descriptors of the contract and all that it imports, for reflection: an encoded `FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The port on which Pulse serves everything.
+pub const DEFAULT_PORT: u16 = 7655;
+
+/// The most nodes that a list may have; a proxy refuses a longer one.
+pub const MAX_NODES: usize = 10_000;
+
+/// The most bytes of one message to a proxy: 10,000 nodes of at most 63 + 253 bytes with their framing
+/// are 3.2 MiB.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// The metadata key that carries a ctrl token beside, or instead of, `authorization`.
+pub const TOKEN_METADATA: &str = "x-proxy-token";
