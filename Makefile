@@ -1,0 +1,62 @@
+# The two commands are `make demo` and `make test`. `make` alone lists them all.
+# Tools that are not Rust's own go under .tools/ and node_modules/, everything built under target/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Cargo uses every core by itself; two at once would only wait for each other's locks.
+.NOTPARALLEL:
+
+.PHONY: all help demo test check build release clean tools format lint docs proto deny alone
+
+all: help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## builds, starts a server and two proxies, and shows a change arriving; Ctrl-C ends it
+	cargo build --workspace --locked
+	@scripts/demo.sh
+
+test: check build ## everything: sets up what it needs, all of `check`, all tests
+	cargo test --workspace --locked
+	@scripts/tools.sh untested
+
+check: tools format proto deny lint docs alone ## format, `buf lint`, dependencies, lints, docs, each crate alone
+
+build: ## both programs, for development: target/debug
+	cargo build --workspace --locked
+
+# One at a time: built together, the proxy would carry the features that only the server asks for.
+release: ## both programs, small: target/release
+	cargo build --release --locked -p pulse
+	cargo build --release --locked -p pulse-sensor-proxy
+
+clean: ## removes what was built and the tools that were fetched
+	cargo clean
+	rm -rf .tools node_modules
+
+tools:
+	@scripts/tools.sh all
+
+format: tools
+	cargo fmt --all --check
+
+proto: tools
+	node_modules/@bufbuild/buf-linux-*/bin/buf lint
+
+# --workspace: without it only the root package is judged, and neither program is.
+deny: tools
+	.tools/bin/cargo-deny --workspace --locked check bans licenses sources
+
+lint: tools
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs: tools
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --workspace --locked
+
+# A crate that names too few features of a dependency builds beside a neighbour that names them, and nowhere else.
+alone: tools
+	for crate in $$(cargo tree --workspace --depth 0 --prefix none --format '{p}' --locked | awk 'NF { print $$1 }' | sort -u); do \
+		cargo check --locked -p "$$crate" || { echo "$$crate does not build alone" >&2; exit 1; }; \
+	done
