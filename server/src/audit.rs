@@ -1,0 +1,153 @@
+//! Who did what: the audit log, hash-chained from the first row.
+//!
+//! In: one [`Entry`] for each change, written in the change's transaction. Out: rows in order.
+//! Always: a row's hash covers the row and the hash before it, so that none can be altered or taken out unseen.
+
+use std::fmt;
+
+use pulse_proto::hash::sha256;
+use pulse_proto::hex;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Who makes a change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Actor {
+    /// A local admin on the Unix socket, by user id.
+    Admin {
+        /// The user id of the caller.
+        uid: u32,
+    },
+    /// A proxy, with its ctrl token.
+    Proxy(Uuid),
+    /// A host that registers with this join token.
+    Join(String),
+    /// The server itself.
+    Server,
+}
+
+impl Actor {
+    /// A local admin.
+    pub fn admin(uid: u32) -> Actor {
+        Actor::Admin { uid }
+    }
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Actor::Admin { uid } => write!(f, "admin:uid={uid}"),
+            Actor::Proxy(id) => write!(f, "proxy:{id}"),
+            Actor::Join(id) => write!(f, "join:{id}"),
+            Actor::Server => f.write_str("server"),
+        }
+    }
+}
+
+/// What is to be noted. The store gives it its place and its hash.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `server`, or for refusals the address.
+    pub actor: String,
+    /// What was done: `instance.add`, `proxy.revoke`, `refused.unknown_token`.
+    pub action: &'static str,
+    /// To what: `instance:NAME`, `proxy:UUID`.
+    pub target: String,
+    /// The rest, a JSON object. Never a secret.
+    pub detail: serde_json::Value,
+}
+
+/// A row of the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Row {
+    /// Its place, from 1, without gaps.
+    pub seq: u64,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub target: String,
+    /// The rest: a JSON object as text, exactly as it was hashed.
+    pub detail: String,
+    /// The fleet's revision after it.
+    pub revision: u64,
+    /// Hash of the row before, 64 hex digits; of the first row: 64 zeros.
+    pub previous_hash: String,
+    /// Hash of this row, 64 hex digits.
+    pub hash: String,
+}
+
+/// The hash before the first row.
+pub const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+impl Row {
+    /// Gives an entry its place behind the row that has `previous_hash`.
+    pub fn chain(entry: &Entry, seq: u64, revision: u64, previous_hash: &str) -> Row {
+        let mut row = Row {
+            seq,
+            at_ms: entry.at_ms,
+            actor: entry.actor.clone(),
+            action: entry.action.to_owned(),
+            target: entry.target.clone(),
+            detail: entry.detail.to_string(),
+            revision,
+            previous_hash: previous_hash.to_owned(),
+            hash: String::new(),
+        };
+        row.hash = row.computed_hash();
+        row
+    }
+
+    /// The hash that the row must have: SHA-256 over its fields, each with its length before it, so that no two
+    /// different rows have the same bytes.
+    pub fn computed_hash(&self) -> String {
+        let mut bytes = b"pulse-audit-v1\n".to_vec();
+        let (seq, at, revision) = (self.seq.to_string(), self.at_ms.to_string(), self.revision.to_string());
+        for field in [&self.previous_hash, &seq, &at, &self.actor, &self.action, &self.target, &self.detail, &revision] {
+            bytes.extend_from_slice(format!("{}\n", field.len()).as_bytes());
+            bytes.extend_from_slice(field.as_bytes());
+        }
+        hex::encode(&sha256(&bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(actor: &str, target: &str) -> Entry {
+        let detail = serde_json::json!({"endpoints": ["a"]});
+        Entry { at_ms: 1, actor: actor.into(), action: "instance.add", target: target.into(), detail }
+    }
+
+    #[test]
+    fn every_field_is_under_the_hash() {
+        let row = Row::chain(&entry("a", "b"), 1, 2, FIRST);
+        assert_eq!(row.hash, row.computed_hash());
+        let altered = [
+            Row { seq: 2, ..row.clone() },
+            Row { at_ms: 2, ..row.clone() },
+            Row { actor: "b".into(), ..row.clone() },
+            Row { action: "x".into(), ..row.clone() },
+            Row { target: "a".into(), ..row.clone() },
+            Row { detail: "{}".into(), ..row.clone() },
+            Row { revision: 3, ..row.clone() },
+            Row { previous_hash: row.hash.clone(), ..row.clone() },
+        ];
+        for other in altered {
+            assert_ne!(other.computed_hash(), row.hash, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn text_cannot_move_from_one_field_to_the_next() {
+        let one = Row::chain(&entry("ab", "c"), 1, 1, FIRST);
+        let other = Row::chain(&entry("a", "bc"), 1, 1, FIRST);
+        assert_ne!(one.hash, other.hash);
+    }
+}

@@ -1,0 +1,24 @@
+//! [`Catalog`]: what exists and who may connect, at one revision.
+//!
+//! In: what the store loaded, then each change. Out: one consistent, immutable picture for all that reads.
+//! Cloning is cheap: instances, proxies and tokens are shared.
+
+use uuid::Uuid;
+
+use crate::inventory::Inventory;
+use crate::registry::Registry;
+
+/// Inventory and registry at one revision of the fleet.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    /// The identity of the database.
+    pub server_id: Uuid,
+    /// Unix milliseconds at the creation of the database.
+    pub epoch: u64,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// What exists.
+    pub inventory: Inventory,
+    /// Who may connect.
+    pub registry: Registry,
+}

@@ -1,0 +1,205 @@
+//! The one way to change the fleet: decide, commit with its audit row, publish, one change at a time.
+//!
+//! In: what admins and registering hosts ask for. Out: a committed transaction, then the new [`Catalog`], the new
+//! lists and a bell for each proxy that is concerned.
+//! Always: what memory shows is committed; a list stands in its place before the catalog that needs it; only scopes
+//! that the change touches are compiled. Never: half a change, whoever stops waiting for it.
+
+mod draft;
+mod instances;
+mod join;
+mod proxies;
+mod register;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use pulse_proto::token::TokenError;
+use pulse_proto::{MAX_NODES, reason};
+use tokio::sync::Mutex;
+
+use crate::audit::{self, Actor};
+use crate::catalog::Catalog;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+use crate::publish::{Lists, Publisher};
+use crate::store::{Commit, Store, StoreError};
+
+use draft::Draft;
+pub use join::NewJoin;
+pub use register::{Registered, Registration};
+
+/// Why a change was not made. Nothing is changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no such thing.
+    #[error("there is no {what} {name:?}; `pulse {what} list` shows what there is")]
+    NotFound {
+        /// `instance`, `proxy`, `join`.
+        what: &'static str,
+        /// What was looked for.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there is an instance {0:?} already; choose another name, or change it with `pulse instance set`")]
+    AlreadyThere(String),
+    /// A value breaks a rule.
+    #[error("{field}: {rule}")]
+    Invalid {
+        /// Which value.
+        field: &'static str,
+        /// The rule, and the way out.
+        rule: String,
+    },
+    /// The change takes something from proxies and wants to be confirmed.
+    #[error("instance {name:?} has {proxies} proxies, which may then read nothing; say --yes to remove it all the same")]
+    NeedsYes {
+        /// The instance.
+        name: String,
+        /// How many proxies belong to it.
+        proxies: usize,
+    },
+    /// The proxy is revoked or removed.
+    #[error("proxy {0} is {1}; register its host again to make it active")]
+    NotActive(uuid::Uuid, &'static str),
+    /// The join token is not good, or no credential proves who asks.
+    #[error("{text}")]
+    Join {
+        /// One of [`pulse_proto::reason`].
+        reason: &'static str,
+        /// What happened, and what to do.
+        text: &'static str,
+    },
+    /// A token could not be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The store could not commit it.
+    #[error("the change was not made, because it could not be committed: {0}")]
+    Store(#[from] StoreError),
+    /// The server stopped in the middle; whether it was committed shows after its restart.
+    #[error("the server stops; ask again when it is back")]
+    Stopping,
+}
+
+impl ChangeError {
+    /// What a program may branch on.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            ChangeError::NotFound { .. } => "NOT_FOUND",
+            ChangeError::AlreadyThere(_) => "ALREADY_THERE",
+            ChangeError::Invalid { .. } => reason::INVALID_REQUEST,
+            ChangeError::NeedsYes { .. } => "NEEDS_YES",
+            ChangeError::NotActive(..) => reason::PROXY_REVOKED,
+            ChangeError::Join { reason, .. } => reason,
+            ChangeError::Token(_) => "NO_RANDOM_BYTES",
+            ChangeError::Store(_) => reason::STORE_UNAVAILABLE,
+            ChangeError::Stopping => reason::DRAINING,
+        }
+    }
+}
+
+/// What an audit row says of a change, beside who and when.
+struct Note {
+    action: &'static str,
+    target: String,
+    detail: serde_json::Value,
+}
+
+/// Makes changes. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    store: Store,
+    catalog: Arc<ArcSwap<Catalog>>,
+    /// Its lock is the one-at-a-time of all changes.
+    publisher: Arc<Mutex<Publisher>>,
+    lists: Lists,
+    fleet: Fleet,
+    metrics: Arc<Metrics>,
+}
+
+impl Changes {
+    /// Begins with what the store loaded.
+    pub fn new(store: Store, catalog: Catalog, publisher: Publisher, fleet: Fleet, metrics: Arc<Metrics>) -> Changes {
+        metrics.revision.set(catalog.revision.cast_signed());
+        let lists = publisher.lists();
+        let publisher = Arc::new(Mutex::new(publisher));
+        Changes { store, catalog: Arc::new(ArcSwap::from_pointee(catalog)), publisher, lists, fleet, metrics }
+    }
+
+    /// The present picture.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
+    /// Waits until a change that is under way is done.
+    pub async fn settled(&self) {
+        drop(self.publisher.lock().await);
+    }
+
+    /// Makes one change: `decide` drafts it from the present picture and says what to note of it.
+    ///
+    /// A draft without changes commits nothing. Once the commit has begun it goes on to the end, also when the
+    /// caller is gone: otherwise the database could be ahead of what is published.
+    async fn apply<T: Send + 'static>(
+        &self,
+        actor: &Actor,
+        decide: impl FnOnce(&mut Draft<'_>) -> Result<(T, Note), ChangeError>,
+    ) -> Result<T, ChangeError> {
+        let mut publisher = Arc::clone(&self.publisher).lock_owned().await;
+        let before = self.catalog.load_full();
+        let at = SystemTime::now();
+        let mut draft = Draft::new(&before, at);
+        let (value, note) = decide(&mut draft)?;
+        if draft.is_empty() {
+            return Ok(value);
+        }
+        let lists = draft.lists(&publisher, &self.lists)?;
+        let (catalog, changes, concerned) = draft.finish();
+        let commit = Commit {
+            expected: before.revision,
+            revision: catalog.revision,
+            changes,
+            lists: lists.clone(),
+            audit: audit::Entry {
+                at_ms: unix_ms(at),
+                actor: actor.to_string(),
+                action: note.action,
+                target: note.target,
+                detail: note.detail,
+            },
+        };
+        let this = self.clone();
+        let committing = tokio::spawn(async move {
+            let timer = this.metrics.store_commit_seconds.clone();
+            let begun = tokio::time::Instant::now();
+            this.store.commit(commit).await?;
+            timer.observe(begun.elapsed().as_secs_f64());
+            for list in lists {
+                publisher.publish(list);
+            }
+            this.metrics.revision.set(catalog.revision.cast_signed());
+            this.catalog.store(Arc::new(catalog));
+            for proxy in concerned {
+                this.fleet.ring(proxy);
+            }
+            Ok::<(), StoreError>(())
+        });
+        committing.await.map_err(|_| ChangeError::Stopping)??;
+        Ok(value)
+    }
+}
+
+/// Unix milliseconds; 0 before 1970.
+pub(crate) fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Checks the length of a list that is about to be published.
+fn check_length(nodes: usize) -> Result<(), ChangeError> {
+    if nodes <= MAX_NODES {
+        return Ok(());
+    }
+    let rule = format!("the list would have {nodes} nodes: the most are {MAX_NODES}; split the instance");
+    Err(ChangeError::Invalid { field: "endpoints", rule })
+}

@@ -1,0 +1,139 @@
+//! [`Draft`]: a change as it is being decided, with all that follows from it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pulse_proto::{Position, Scope, SignedAllowlist};
+use uuid::Uuid;
+
+use super::{ChangeError, check_length};
+use crate::allowlist;
+use crate::catalog::Catalog;
+use crate::inventory::Instance;
+use crate::publish::{Lists, Publisher};
+use crate::registry::{CtrlToken, JoinToken, Proxy};
+use crate::store::Change;
+
+/// The next catalog, and the rows that lead to it.
+pub(super) struct Draft<'a> {
+    /// What the change is decided on.
+    pub(super) before: &'a Catalog,
+    /// What it makes of it.
+    pub(super) after: Catalog,
+    /// When it is made.
+    pub(super) at: SystemTime,
+    changes: Vec<Change>,
+    /// Scopes whose nodes may have changed.
+    touched: BTreeSet<Scope>,
+    /// Scopes that a proxy moved to: their lists take the new revision, so that the proxy does not go back.
+    stamped: BTreeSet<Scope>,
+    /// Proxies whose streams shall look again.
+    concerned: BTreeSet<Uuid>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(before: &'a Catalog, at: SystemTime) -> Draft<'a> {
+        let after = Catalog { revision: before.revision + 1, ..before.clone() };
+        let (touched, stamped, concerned) = Default::default();
+        Draft { before, after, at, changes: Vec::new(), touched, stamped, concerned }
+    }
+
+    /// Whether nothing is changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Adds or changes an instance; hosts that wait for it are assigned to it.
+    pub(super) fn put_instance(&mut self, instance: Instance) {
+        let instance = Arc::new(instance);
+        self.after.inventory.put(Arc::clone(&instance));
+        self.touched.insert(Scope::Instance(instance.id));
+        self.changes.push(Change::Instance(Arc::clone(&instance)));
+        if instance.is_present() {
+            self.assign_waiting(&instance);
+        }
+    }
+
+    fn assign_waiting(&mut self, instance: &Instance) {
+        let inventory = &self.after.inventory;
+        let waits = |proxy: &Proxy| {
+            let assigned = proxy.instance.and_then(|id| inventory.instance(id));
+            proxy.is_active() && !assigned.is_some_and(|instance| instance.is_present())
+        };
+        let matches = |proxy: &Proxy| {
+            // Cheap first: most hosts are not of this instance.
+            instance.has_host(&proxy.hostname, proxy.peer)
+                && inventory.instance_of_host(&proxy.hostname, proxy.peer).is_some_and(|only| only.id == instance.id)
+        };
+        let waiting: Vec<Arc<Proxy>> =
+            self.after.registry.proxies().filter(|proxy| waits(proxy) && matches(proxy)).cloned().collect();
+        for proxy in waiting {
+            self.put_proxy(Proxy { instance: Some(instance.id), ..(*proxy).clone() });
+        }
+    }
+
+    /// Adds or changes a proxy.
+    pub(super) fn put_proxy(&mut self, proxy: Proxy) -> Arc<Proxy> {
+        let proxy = Arc::new(proxy);
+        if let Some(before) = self.after.registry.proxy(proxy.id)
+            && before.scope() != proxy.scope()
+        {
+            self.stamped.extend(proxy.scope());
+        }
+        // A scope without a list needs one.
+        self.touched.extend(proxy.scope());
+        self.after.registry.put_proxy(Arc::clone(&proxy));
+        self.concerned.insert(proxy.id);
+        self.changes.push(Change::Proxy(Arc::clone(&proxy)));
+        proxy
+    }
+
+    /// Adds a ctrl token, or gives it another standing.
+    pub(super) fn put_token(&mut self, token: CtrlToken) {
+        self.after.registry.put_token(token);
+        self.concerned.insert(token.proxy);
+        self.changes.push(Change::Token(token));
+    }
+
+    /// Forgets a ctrl token.
+    pub(super) fn drop_token(&mut self, token: CtrlToken) {
+        self.after.registry.drop_token(&token.digest);
+        self.concerned.insert(token.proxy);
+        self.changes.push(Change::DropToken(token.digest));
+    }
+
+    /// Adds or changes a join token.
+    pub(super) fn put_join_token(&mut self, token: JoinToken) -> Arc<JoinToken> {
+        let token = Arc::new(token);
+        self.after.registry.put_join_token(Arc::clone(&token));
+        self.changes.push(Change::JoinToken(Arc::clone(&token)));
+        token
+    }
+
+    /// Compiles the scopes that are touched, and signs the lists that are new.
+    pub(super) fn lists(&self, publisher: &Publisher, lists: &Lists) -> Result<Vec<Arc<SignedAllowlist>>, ChangeError> {
+        let mut scopes = self.touched.clone();
+        // The list of everything costs most: it is made only for those who read it.
+        if self.after.registry.has_scope(Scope::All) && scopes.iter().any(|scope| *scope != Scope::All) {
+            scopes.insert(Scope::All);
+        }
+        let mut new = Vec::new();
+        for scope in scopes {
+            let list = allowlist::compile(&self.after.inventory, scope);
+            check_length(list.len())?;
+            let is_same = lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.hash() == list.hash());
+            if is_same && !self.stamped.contains(&scope) {
+                continue;
+            }
+            let position = Position { epoch: self.after.epoch, revision: self.after.revision };
+            new.push(publisher.sign(position, scope, list, self.at));
+        }
+        Ok(new)
+    }
+
+    /// The next catalog, the rows, and the proxies whose streams shall look again.
+    pub(super) fn finish(self) -> (Catalog, Vec<Change>, BTreeSet<Uuid>) {
+        (self.after, self.changes, self.concerned)
+    }
+}

@@ -1,0 +1,171 @@
+//! Changes of proxies: move, rotate, revoke, remove.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pulse_proto::{Token, TokenDigest, TokenKind};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::instances::present;
+use super::{ChangeError, Changes, Draft, Note};
+use crate::audit::Actor;
+use crate::registry::{CtrlToken, Proxy, ScopeKind, Standing, TokenStanding};
+
+/// How long a new token waits for its first use.
+const UNUSED_TOKEN_LIFE: Duration = Duration::from_secs(600);
+
+impl Changes {
+    /// Moves a proxy to another instance or scope; its stream gets the list of the new scope.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`] for either, [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn set_proxy(
+        &self,
+        actor: &Actor,
+        id: Uuid,
+        instance: Option<String>,
+        scope_kind: Option<ScopeKind>,
+    ) -> Result<Arc<Proxy>, ChangeError> {
+        self.apply(actor, |draft| {
+            let before = active(draft, id)?;
+            let mut after = (*before).clone();
+            if let Some(name) = &instance {
+                after.instance = Some(present(draft, name)?.id);
+            }
+            after.scope_kind = scope_kind.unwrap_or(before.scope_kind);
+            let scope = |proxy: &Proxy| proxy.scope().map(|scope| scope.to_string());
+            let detail = json!({ "scope": scope(&after), "before": scope(&before) });
+            let after = if after == *before { before } else { draft.put_proxy(after) };
+            Ok((after, note("proxy.set", id, detail)))
+        })
+        .await
+    }
+
+    /// Asks a proxy to take a new token.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`], [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn request_rotation(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
+        self.apply(actor, |draft| {
+            let before = active(draft, id)?;
+            if !before.rotate_requested {
+                draft.put_proxy(Proxy { rotate_requested: true, ..(*before).clone() });
+            }
+            Ok(((), note("proxy.rotate", id, json!({}))))
+        })
+        .await
+    }
+
+    /// Gives a proxy a new token beside its present one. An earlier one that was never used ends.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn rotate_token(&self, id: Uuid) -> Result<(Token, SystemTime), ChangeError> {
+        let token = Token::generate(TokenKind::Ctrl)?;
+        let digest = token.digest();
+        let use_before = self
+            .apply(&Actor::Proxy(id), |draft| {
+                let before = active(draft, id)?;
+                let is_unused = |token: &&CtrlToken| matches!(token.standing, TokenStanding::Next { .. });
+                let unused: Vec<CtrlToken> = draft.before.registry.tokens_of(id).filter(is_unused).copied().collect();
+                for token in unused {
+                    draft.drop_token(token);
+                }
+                let use_before = draft.at + UNUSED_TOKEN_LIFE;
+                draft.put_token(CtrlToken { digest, proxy: id, standing: TokenStanding::Next { use_before } });
+                if before.rotate_requested {
+                    draft.put_proxy(Proxy { rotate_requested: false, ..(*before).clone() });
+                }
+                Ok((use_before, note("token.rotate", id, json!({}))))
+            })
+            .await?;
+        Ok((token, use_before))
+    }
+
+    /// Notes the first use of a new token: it becomes the proxy's token, the one before it ends.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn promote_token(&self, digest: TokenDigest) -> Result<(), ChangeError> {
+        let Some(token) = self.catalog().registry.token(&digest).copied() else { return Ok(()) };
+        self.apply(&Actor::Proxy(token.proxy), |draft| {
+            active(draft, token.proxy)?;
+            // Another call with the same token may have been first.
+            let standing = draft.before.registry.token(&digest).map(|token| token.standing);
+            if matches!(standing, Some(TokenStanding::Next { .. })) {
+                replace_tokens(draft, CtrlToken { standing: TokenStanding::Current, ..token });
+            }
+            Ok(((), note("token.first_use", token.proxy, json!({}))))
+        })
+        .await
+    }
+
+    /// Revokes a proxy: its tokens become tombstones, its stream ends, it may read nothing.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`], [`ChangeError::Store`].
+    pub async fn revoke_proxy(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
+        self.end(actor, id, "proxy.revoke", |at| Standing::Revoked { at, reason: "revoked by an admin".to_owned() }).await
+    }
+
+    /// Takes a proxy off: as revoking, and it is shown no more. A host that registers again is a new proxy.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotFound`], [`ChangeError::Store`].
+    pub async fn remove_proxy(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
+        let reason = match actor {
+            Actor::Proxy(_) => "unregistered by itself",
+            _ => "removed by an admin",
+        };
+        self.end(actor, id, "proxy.remove", |at| Standing::Removed { at, reason: reason.to_owned() }).await
+    }
+
+    async fn end(
+        &self,
+        actor: &Actor,
+        id: Uuid,
+        action: &'static str,
+        standing: impl FnOnce(SystemTime) -> Standing,
+    ) -> Result<(), ChangeError> {
+        self.apply(actor, |draft| {
+            let before = known(draft, id)?;
+            let standing = standing(draft.at);
+            if std::mem::discriminant(&before.standing) != std::mem::discriminant(&standing) {
+                draft.put_proxy(Proxy { standing, ..(*before).clone() });
+                let tokens: Vec<CtrlToken> = draft.before.registry.tokens_of(id).copied().collect();
+                for token in tokens {
+                    draft.put_token(CtrlToken { standing: TokenStanding::Tombstone, ..token });
+                }
+            }
+            Ok(((), note(action, id, json!({ "hostname": before.hostname }))))
+        })
+        .await
+    }
+}
+
+/// Makes `current` the one token of its proxy. Tombstones stay.
+pub(super) fn replace_tokens(draft: &mut Draft<'_>, current: CtrlToken) {
+    let is_other = |token: &&CtrlToken| token.digest != current.digest && token.standing != TokenStanding::Tombstone;
+    let others: Vec<CtrlToken> = draft.before.registry.tokens_of(current.proxy).filter(is_other).copied().collect();
+    for token in others {
+        draft.drop_token(token);
+    }
+    draft.put_token(current);
+}
+
+/// The proxy of this id that is not removed, as it is before the change.
+fn known(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
+    let is_there = |proxy: &&Arc<Proxy>| !matches!(proxy.standing, Standing::Removed { .. });
+    let not_found = || ChangeError::NotFound { what: "proxy", name: id.to_string() };
+    draft.before.registry.proxy(id).filter(is_there).cloned().ok_or_else(not_found)
+}
+
+fn active(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
+    let proxy = known(draft, id)?;
+    if proxy.is_active() { Ok(proxy) } else { Err(ChangeError::NotActive(id, "revoked")) }
+}
+
+fn note(action: &'static str, id: Uuid, detail: serde_json::Value) -> Note {
+    Note { action, target: format!("proxy:{id}"), detail }
+}

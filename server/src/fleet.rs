@@ -1,0 +1,279 @@
+//! What each proxy holds and last said, and which stream is its own: the last-sync state.
+//!
+//! In: streams that open and end, lists sent, results reported. Out: a [`FleetView`] of each proxy; rows for the
+//! store, in groups.
+//! Always: *pushed* and *applied* are kept apart; time in which the server was away counts against nobody.
+//! Never: decides what a proxy may read.
+
+mod state;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, SystemTime};
+
+use pulse_proto::{ListHash, Position};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::publish::Published;
+use crate::registry::Proxy;
+use crate::store::{Mark, ProxyStatus, Store};
+pub(crate) use state::waiting_reason;
+pub use state::{FleetView, SyncState};
+
+/// How long what a proxy said may wait before it is written.
+const SAVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What proxies do and say. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    entries: RwLock<HashMap<Uuid, Arc<Entry>>>,
+    /// Proxies whose rows are newer than the store's.
+    unsaved: Mutex<HashSet<Uuid>>,
+    refresh_interval: Duration,
+    started: Instant,
+    next_stream: AtomicU64,
+}
+
+/// One proxy.
+#[derive(Debug)]
+struct Entry {
+    status: Mutex<ProxyStatus>,
+    presence: Mutex<Presence>,
+    /// Tells the proxy's stream to look again.
+    bell: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Presence {
+    /// The stream that is the proxy's own, by number. 0: none.
+    stream: u64,
+    /// Since when there is none; at the beginning: since the server started.
+    absent_since: Instant,
+}
+
+impl Fleet {
+    /// Begins with what the store loaded; every proxy counts as gone since now.
+    pub fn new(refresh_interval: Duration, stored: impl IntoIterator<Item = ProxyStatus>) -> Fleet {
+        let started = Instant::now();
+        let entries = stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
+        let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
+        let inner = Inner { entries, unsaved, refresh_interval, started, next_stream: AtomicU64::new(1) };
+        Fleet { inner: Arc::new(inner) }
+    }
+
+    /// Notes that a proxy opened a watch. Its stream before this one, if any, is told that it is no longer its own.
+    pub fn connect(&self, proxy: Uuid, opened: Opened) -> Presenter {
+        let entry = self.entry(proxy);
+        let stream = self.inner.next_stream.fetch_add(1, Ordering::Relaxed);
+        lock(&entry.presence).stream = stream;
+        entry.bell.send_replace(());
+        let bell = entry.bell.subscribe();
+        self.update(proxy, &entry, |status| {
+            let now = SystemTime::now();
+            (status.last_seen, status.last_pull) = (Some(now), Some(now));
+            status.peer = opened.peer;
+            status.version = opened.version;
+            status.list_source = opened.list_source;
+        });
+        Presenter { fleet: self.clone(), proxy, entry, stream, bell }
+    }
+
+    /// Notes that a call of the proxy came.
+    pub fn seen(&self, proxy: Uuid) {
+        self.update(proxy, &self.entry(proxy), |status| status.last_seen = Some(SystemTime::now()));
+    }
+
+    /// Notes that the proxy put a list in force.
+    pub fn applied(&self, proxy: Uuid, mark: Mark, on_disk: bool, detail: String) {
+        self.update(proxy, &self.entry(proxy), |status| {
+            status.last_seen = Some(mark.at);
+            status.applied = Some(mark);
+            status.on_disk = on_disk;
+            status.refused = None;
+            status.last_error = detail;
+        });
+    }
+
+    /// Notes that the proxy refused a list.
+    pub fn refused(&self, proxy: Uuid, mark: Mark, why: String) {
+        self.update(proxy, &self.entry(proxy), |status| {
+            status.last_seen = Some(mark.at);
+            status.refused = Some(mark);
+            status.last_error = why;
+        });
+    }
+
+    /// Tells a proxy's stream to look again.
+    pub fn ring(&self, proxy: Uuid) {
+        if let Some(entry) = self.existing(proxy) {
+            entry.bell.send_replace(());
+        }
+    }
+
+    /// How many proxies have a stream.
+    pub fn connected(&self) -> usize {
+        let entries = self.inner.entries.read().expect("no holder of this lock panics");
+        entries.values().filter(|entry| lock(&entry.presence).stream != 0).count()
+    }
+
+    /// A proxy as it is shown, beside the newest list of its scope.
+    pub fn view(&self, proxy: &Proxy, newest: Option<&Published>) -> FleetView {
+        let entry = self.existing(proxy.id);
+        let status = entry.as_ref().map_or_else(|| unheard(proxy.id), |entry| lock(&entry.status).clone());
+        let (is_connected, absent_since) = match &entry {
+            Some(entry) => {
+                let presence = lock(&entry.presence);
+                (presence.stream != 0, presence.absent_since)
+            }
+            None => (false, self.inner.started),
+        };
+        let absent_for = (!is_connected).then(|| absent_since.elapsed());
+        state::view(proxy, status, absent_for, newest, self.inner.refresh_interval)
+    }
+
+    /// Writes what is newer than the store, in groups, until `stop`; then once more.
+    pub async fn save(self, store: Store, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+        loop {
+            let is_last = tokio::select! {
+                () = &mut stop => true,
+                _ = ticks.tick() => false,
+            };
+            self.save_once(&store).await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn save_once(&self, store: &Store) {
+        let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
+        let rows: Vec<ProxyStatus> =
+            unsaved.iter().filter_map(|id| self.existing(*id)).map(|entry| lock(&entry.status).clone()).collect();
+        if rows.is_empty() {
+            return;
+        }
+        if let Err(error) = store.save_statuses(rows).await {
+            // They are tried again with the next group; the store itself says when it comes and goes.
+            tracing::debug!(error = &error as &dyn std::error::Error, "sync states are not saved yet");
+            lock(&self.inner.unsaved).extend(unsaved);
+        }
+    }
+
+    fn existing(&self, proxy: Uuid) -> Option<Arc<Entry>> {
+        self.inner.entries.read().expect("no holder of this lock panics").get(&proxy).cloned()
+    }
+
+    fn entry(&self, proxy: Uuid) -> Arc<Entry> {
+        if let Some(entry) = self.existing(proxy) {
+            return entry;
+        }
+        let mut entries = self.inner.entries.write().expect("no holder of this lock panics");
+        let new = || Arc::new(Entry::new(unheard(proxy), self.inner.started));
+        Arc::clone(entries.entry(proxy).or_insert_with(new))
+    }
+
+    fn update(&self, proxy: Uuid, entry: &Entry, update: impl FnOnce(&mut ProxyStatus)) {
+        update(&mut lock(&entry.status));
+        lock(&self.inner.unsaved).insert(proxy);
+    }
+}
+
+impl Entry {
+    fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
+        let presence = Mutex::new(Presence { stream: 0, absent_since });
+        Entry { status: Mutex::new(status), presence, bell: watch::Sender::new(()) }
+    }
+}
+
+/// What a proxy says when it opens a watch.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The address that it calls from.
+    pub peer: Option<IpAddr>,
+    /// Its version.
+    pub version: String,
+    /// Where its list comes from: `pushed`, `cache`, `static`, `none`.
+    pub list_source: String,
+}
+
+/// One stream's presence. Dropping it says that the stream is gone.
+#[derive(Debug)]
+pub struct Presenter {
+    fleet: Fleet,
+    proxy: Uuid,
+    entry: Arc<Entry>,
+    stream: u64,
+    bell: watch::Receiver<()>,
+}
+
+impl Presenter {
+    /// Waits until the stream shall look again. Cancel safe.
+    pub async fn rung(&mut self) {
+        // The entry holds the other end as long as this one.
+        let _ = self.bell.changed().await;
+    }
+
+    /// Whether this is still the proxy's own stream; another one may have taken over.
+    pub fn is_current(&self) -> bool {
+        lock(&self.entry.presence).stream == self.stream
+    }
+
+    /// Notes that a list was sent.
+    pub fn pushed(&self, position: Position, hash: ListHash) {
+        let mark = Mark { position, hash, at: SystemTime::now() };
+        self.fleet.update(self.proxy, &self.entry, |status| status.pushed = Some(mark));
+    }
+
+    /// Notes that the proxy holds the newest list already: it was sent and applied before.
+    pub fn holds(&self, position: Position, hash: ListHash, is_in_force: bool) {
+        let mark = Mark { position, hash, at: SystemTime::now() };
+        self.fleet.update(self.proxy, &self.entry, |status| {
+            status.pushed = Some(mark);
+            if is_in_force && status.applied.is_none_or(|applied| (applied.position, applied.hash) != (position, hash)) {
+                status.applied = Some(mark);
+            }
+        });
+    }
+}
+
+impl Drop for Presenter {
+    fn drop(&mut self) {
+        let mut presence = lock(&self.entry.presence);
+        if presence.stream == self.stream {
+            *presence = Presence { stream: 0, absent_since: Instant::now() };
+            drop(presence);
+            self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(SystemTime::now()));
+        }
+    }
+}
+
+fn unheard(proxy: Uuid) -> ProxyStatus {
+    ProxyStatus {
+        proxy,
+        last_seen: None,
+        last_pull: None,
+        pushed: None,
+        applied: None,
+        on_disk: false,
+        refused: None,
+        last_error: String::new(),
+        list_source: String::new(),
+        version: String::new(),
+        peer: None,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}

@@ -1,0 +1,217 @@
+//! The last-sync state: how a proxy's list compares with the newest one of its scope.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::publish::Published;
+use crate::registry::{Proxy, Standing};
+use crate::store::ProxyStatus;
+
+/// How far a proxy is with its list. By hash; the first that fits, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SyncState {
+    /// Its token is revoked, or it was removed.
+    Revoked,
+    /// It has never applied a list.
+    Never,
+    /// It has had no stream for three intervals.
+    Offline,
+    /// It refused the newest list.
+    Refused,
+    /// It has the newest list in force.
+    InSync,
+    /// It has not applied the newest list for three intervals.
+    Stale,
+    /// It has not applied the newest list yet.
+    Pending,
+}
+
+impl SyncState {
+    /// All of them.
+    pub const ALL: [SyncState; 7] = [
+        SyncState::Revoked,
+        SyncState::Never,
+        SyncState::Offline,
+        SyncState::Refused,
+        SyncState::InSync,
+        SyncState::Stale,
+        SyncState::Pending,
+    ];
+
+    /// The word for it, everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SyncState::Revoked => "REVOKED",
+            SyncState::Never => "NEVER",
+            SyncState::Offline => "OFFLINE",
+            SyncState::Refused => "REFUSED",
+            SyncState::InSync => "IN_SYNC",
+            SyncState::Stale => "STALE",
+            SyncState::Pending => "PENDING",
+        }
+    }
+}
+
+impl fmt::Display for SyncState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A proxy as it is shown.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FleetView {
+    /// How far it is with its list.
+    pub state: SyncState,
+    /// Why it has no list yet, if it waits for an instance.
+    pub waiting: Option<String>,
+    /// Whether it has a stream.
+    pub is_connected: bool,
+    /// For how long the newest list has been there without being applied; `None` if it is.
+    pub lag: Option<Duration>,
+    /// What it holds and last said.
+    pub status: ProxyStatus,
+}
+
+/// How many intervals without a stream, or without the newest list, are too many.
+const PATIENCE_INTERVALS: u32 = 3;
+
+/// Says how a proxy stands. `absent_for` is `None` while it has a stream.
+pub(super) fn view(
+    proxy: &Proxy,
+    status: ProxyStatus,
+    absent_for: Option<Duration>,
+    newest: Option<&Published>,
+    refresh_interval: Duration,
+) -> FleetView {
+    let patience = refresh_interval * PATIENCE_INTERVALS;
+    let newest = newest.filter(|_| proxy.scope().is_some());
+    let newest_hash = newest.map(|newest| newest.signed.allowlist.hash());
+    let is_newest = |mark: Option<crate::store::Mark>| mark.is_some_and(|mark| Some(mark.hash) == newest_hash);
+    let lag = newest.filter(|_| !is_newest(status.applied)).map(|newest| newest.since.elapsed());
+    let state = if proxy.standing != Standing::Active {
+        SyncState::Revoked
+    } else if status.applied.is_none() {
+        SyncState::Never
+    } else if absent_for.is_some_and(|absent| absent >= patience) {
+        SyncState::Offline
+    } else if is_newest(status.refused) {
+        SyncState::Refused
+    } else if is_newest(status.applied) {
+        SyncState::InSync
+    } else if lag.is_some_and(|lag| lag >= patience) {
+        SyncState::Stale
+    } else {
+        SyncState::Pending
+    };
+    let waiting = (proxy.is_active() && proxy.scope().is_none()).then(|| waiting_reason(&proxy.hostname));
+    FleetView { state, waiting, is_connected: absent_for.is_none(), lag, status }
+}
+
+/// Why a host without an instance has no list, and what ends it.
+pub(crate) fn waiting_reason(hostname: &str) -> String {
+    format!(
+        "no instance matches the host {hostname:?}: add it as an endpoint of one (`pulse instance add` or `set`), or \
+         assign the proxy with `pulse proxy set ID --instance NAME`"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use pulse_proto::signature::SigningKey;
+    use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
+    use tokio::time::{Instant, advance};
+    use uuid::Uuid;
+
+    use super::super::unheard;
+    use super::*;
+    use crate::registry::{ProxyKind, ScopeKind};
+    use crate::store::Mark;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn proxy(standing: Standing) -> Proxy {
+        Proxy {
+            id: Uuid::from_u128(1),
+            hostname: "delly".into(),
+            machine_id: String::new(),
+            kind: ProxyKind::Socket,
+            proxy_url: String::new(),
+            version: String::new(),
+            peer: None,
+            instance: Some(Uuid::from_u128(2)),
+            scope_kind: ScopeKind::Instance,
+            standing,
+            rotate_requested: false,
+            created_at: SystemTime::UNIX_EPOCH,
+            registered_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn list(name: &str) -> Allowlist {
+        Allowlist::new([Node::new(name, "").unwrap()])
+    }
+
+    fn published(name: &str) -> Published {
+        let (key, _) = SigningKey::generate().unwrap();
+        let (position, scope) = (Position { epoch: 1, revision: 2 }, Scope::Instance(Uuid::from_u128(2)));
+        let signed =
+            Arc::new(SignedAllowlist::sign(&key, position, scope, list(name), SystemTime::UNIX_EPOCH, INTERVAL));
+        Published { message: signed.to_message(), signed, since: Instant::now(), is_fresh: true }
+    }
+
+    fn mark(hash: ListHash) -> Option<Mark> {
+        Some(Mark { position: Position { epoch: 1, revision: 1 }, hash, at: SystemTime::UNIX_EPOCH })
+    }
+
+    fn state(status: ProxyStatus, absent: Option<u64>, newest: &Published) -> SyncState {
+        let absent = absent.map(Duration::from_secs);
+        view(&proxy(Standing::Active), status, absent, Some(newest), INTERVAL).state
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_state_that_fits_is_shown() {
+        let newest = published("new");
+        let (old, new) = (list("old").hash(), list("new").hash());
+        let none = unheard(Uuid::from_u128(1));
+        let applied = |hash| ProxyStatus { applied: mark(hash), ..none.clone() };
+
+        let revoked = Standing::Revoked { at: SystemTime::UNIX_EPOCH, reason: String::new() };
+        assert_eq!(view(&proxy(revoked), applied(new), None, Some(&newest), INTERVAL).state, SyncState::Revoked);
+        assert_eq!(state(none.clone(), None, &newest), SyncState::Never);
+        assert_eq!(state(applied(new), Some(180), &newest), SyncState::Offline);
+        assert_eq!(state(applied(new), Some(179), &newest), SyncState::InSync);
+        let refused = ProxyStatus { refused: mark(new), ..applied(old) };
+        assert_eq!(state(refused, None, &newest), SyncState::Refused);
+        let refused_before = ProxyStatus { refused: mark(old), ..applied(new) };
+        assert_eq!(state(refused_before, None, &newest), SyncState::InSync);
+        assert_eq!(state(applied(old), None, &newest), SyncState::Pending);
+        advance(INTERVAL * 3).await;
+        assert_eq!(state(applied(old), None, &newest), SyncState::Stale);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lag_counts_from_the_newest_list_until_it_is_applied() {
+        let newest = published("new");
+        advance(Duration::from_secs(7)).await;
+        let of = |hash| {
+            let status = ProxyStatus { applied: mark(hash), ..unheard(Uuid::from_u128(1)) };
+            view(&proxy(Standing::Active), status, None, Some(&newest), INTERVAL).lag
+        };
+        assert_eq!(of(list("old").hash()), Some(Duration::from_secs(7)));
+        assert_eq!(of(list("new").hash()), None);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_without_an_instance_waits_and_says_what_would_end_it() {
+        let waiting = Proxy { instance: None, ..proxy(Standing::Active) };
+        let view = view(&waiting, unheard(waiting.id), None, None, INTERVAL);
+        assert!(view.waiting.unwrap().contains("pulse proxy set ID --instance"));
+    }
+}

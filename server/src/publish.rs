@@ -1,0 +1,213 @@
+//! The newest list of each scope: one [`Publisher`] writes, many [`Subscriber`]s read.
+//!
+//! In: lists that are committed. Out: the newest [`Published`] of a scope, and a wake-up when it changes.
+//! Always: a list is signed and encoded once, whoever holds it; it stands in its place before anybody is woken; a
+//! list of the same hash wakes nobody. Never: queues, or knows who reads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use pulse_proto::encoded::Encoded;
+use pulse_proto::signature::{PublicKey, SigningKey};
+use pulse_proto::{Allowlist, Position, Scope, SignedAllowlist, v1};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+
+/// A list as it stands at the server.
+#[derive(Debug)]
+pub struct Published {
+    /// The list.
+    pub signed: Arc<SignedAllowlist>,
+    /// Its message, encoded once; all streams share the bytes.
+    pub message: Encoded<v1::WatchAuthorizedNodesResponse>,
+    /// Since when it is the newest here: its commit, or the start of the server. Never counts time in which
+    /// the server was away.
+    pub since: Instant,
+    /// Whether it was committed while this server ran: only then is the way to its proxies timed.
+    pub is_fresh: bool,
+}
+
+/// The newest lists, for reading. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    topics: Arc<ArcSwap<HashMap<Scope, Arc<Topic>>>>,
+}
+
+/// One scope's newest list and the bell of its subscribers.
+#[derive(Debug)]
+struct Topic {
+    newest: ArcSwap<Published>,
+    bell: watch::Sender<()>,
+}
+
+impl Lists {
+    /// The newest list of a scope.
+    pub fn newest(&self, scope: Scope) -> Option<Arc<Published>> {
+        self.topics.load().get(&scope).map(|topic| topic.newest.load_full())
+    }
+
+    /// Follows a scope. `None` if it has no list.
+    pub fn subscribe(&self, scope: Scope) -> Option<Subscriber> {
+        let topic = Arc::clone(self.topics.load().get(&scope)?);
+        let bell = topic.bell.subscribe();
+        Some(Subscriber { topic, bell })
+    }
+}
+
+/// Follows one scope's list. It skips to the newest and holds nothing back.
+#[derive(Debug)]
+pub struct Subscriber {
+    topic: Arc<Topic>,
+    bell: watch::Receiver<()>,
+}
+
+impl Subscriber {
+    /// The newest list.
+    pub fn newest(&self) -> Arc<Published> {
+        self.topic.newest.load_full()
+    }
+
+    /// Waits until the list's hash changes. Cancel safe.
+    pub async fn changed(&mut self) {
+        // Topics are never taken away, so the bell outlives its subscribers.
+        let _ = self.bell.changed().await;
+    }
+}
+
+/// The one writer of the lists: signs them and puts them in their place.
+#[derive(Debug)]
+pub struct Publisher {
+    lists: Lists,
+    key: SigningKey,
+    refresh_interval: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Publisher {
+    /// Begins with the lists as they were stored; they wake nobody.
+    pub fn new(
+        key: SigningKey,
+        refresh_interval: Duration,
+        metrics: Arc<Metrics>,
+        stored: impl IntoIterator<Item = SignedAllowlist>,
+    ) -> Publisher {
+        let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
+        let topics = stored.into_iter().map(|signed| (signed.scope, Arc::new(signed))).map(|(scope, signed)| {
+            let newest = ArcSwap::from_pointee(publisher.encode(signed, false));
+            (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
+        });
+        publisher.lists.topics.store(Arc::new(topics.collect()));
+        publisher
+    }
+
+    /// The lists, for reading.
+    pub fn lists(&self) -> Lists {
+        self.lists.clone()
+    }
+
+    /// The key with which lists are signed.
+    pub fn key(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    /// Signs a list that is about to be committed.
+    pub fn sign(&self, position: Position, scope: Scope, allowlist: Allowlist, at: SystemTime) -> Arc<SignedAllowlist> {
+        Arc::new(SignedAllowlist::sign(&self.key, position, scope, allowlist, at, self.refresh_interval))
+    }
+
+    /// Puts a committed list in its place; wakes its subscribers if its hash is another one.
+    pub fn publish(&mut self, signed: Arc<SignedAllowlist>) {
+        let scope = signed.scope;
+        let hash = signed.allowlist.hash();
+        let published = self.encode(signed, true);
+        let topics = self.lists.topics.load_full();
+        match topics.get(&scope) {
+            Some(topic) => {
+                let before = topic.newest.swap(Arc::new(published));
+                if before.signed.allowlist.hash() != hash {
+                    self.metrics.pushes.inc();
+                    topic.bell.send_replace(());
+                }
+            }
+            None => {
+                let mut topics = HashMap::clone(&topics);
+                let newest = ArcSwap::from_pointee(published);
+                topics.insert(scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }));
+                self.lists.topics.store(Arc::new(topics));
+            }
+        }
+    }
+
+    fn encode(&self, signed: Arc<SignedAllowlist>, is_fresh: bool) -> Published {
+        self.metrics.encodes.inc();
+        let message = signed.to_message();
+        Published { signed, message, since: Instant::now(), is_fresh }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_proto::Node;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn publisher() -> Publisher {
+        let (key, _) = SigningKey::generate().unwrap();
+        Publisher::new(key, Duration::from_secs(60), Arc::new(Metrics::new()), [])
+    }
+
+    fn publish(publisher: &mut Publisher, scope: Scope, revision: u64, names: &[&str]) {
+        let list = Allowlist::new(names.iter().map(|name| Node::new(name, "").unwrap()));
+        let signed = publisher.sign(Position { epoch: 1, revision }, scope, list, SystemTime::UNIX_EPOCH);
+        publisher.publish(signed);
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_wakes_to_the_newest_list_only() {
+        let mut publisher = publisher();
+        publish(&mut publisher, Scope::All, 1, &["a"]);
+        let mut subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        publish(&mut publisher, Scope::All, 2, &["a", "b"]);
+        publish(&mut publisher, Scope::All, 3, &["a", "b", "c"]);
+        subscriber.changed().await;
+        assert_eq!(subscriber.newest().signed.position.revision, 3);
+        assert!(!subscriber.bell.has_changed().unwrap(), "nothing is queued");
+    }
+
+    #[tokio::test]
+    async fn the_same_hash_at_a_new_revision_takes_its_place_and_wakes_nobody() {
+        let mut publisher = publisher();
+        publish(&mut publisher, Scope::All, 1, &["a"]);
+        let subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        publish(&mut publisher, Scope::All, 2, &["a"]);
+        assert!(!subscriber.bell.has_changed().unwrap());
+        assert_eq!(subscriber.newest().signed.position.revision, 2);
+    }
+
+    #[tokio::test]
+    async fn scopes_do_not_wake_each_other() {
+        let mut publisher = publisher();
+        let other = Scope::Instance(Uuid::from_u128(7));
+        publish(&mut publisher, Scope::All, 1, &["a"]);
+        publish(&mut publisher, other, 1, &["a"]);
+        let subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        publish(&mut publisher, other, 2, &["b"]);
+        assert!(!subscriber.bell.has_changed().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_list_is_encoded_once_however_many_follow_it() {
+        let mut publisher = publisher();
+        publish(&mut publisher, Scope::All, 1, &["a"]);
+        let lists = publisher.lists();
+        let subscribers: Vec<_> = (0..100).map(|_| lists.subscribe(Scope::All).unwrap()).collect();
+        publish(&mut publisher, Scope::All, 2, &["b"]);
+        assert!(subscribers.iter().all(|s| s.newest().signed.position.revision == 2));
+        assert_eq!(publisher.metrics.encodes.get(), 2);
+    }
+}

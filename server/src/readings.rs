@@ -1,0 +1,108 @@
+//! Temperatures: the newest of each node in memory, the history in the store.
+//!
+//! In: reports that were checked. Out: the newest report of each node; history, on demand.
+//! Always: what is shown as newest is on disk; of two reports on one node the one collected later wins.
+//! Never: knows who reads it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::store::{NodeReport, Recorded, Report, Store, StoreError};
+
+/// The newest report of each node, and the way to the history. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Readings {
+    store: Store,
+    newest: Arc<RwLock<HashMap<NodeKey, Arc<NodeReport>>>>,
+}
+
+/// A node, by its instance and its line in lower case.
+type NodeKey = (Uuid, String);
+
+impl Readings {
+    /// Begins with the newest reports that the store has.
+    pub fn new(store: Store, newest: impl IntoIterator<Item = NodeReport>) -> Readings {
+        let newest = newest.into_iter().map(|report| (key(&report), Arc::new(report))).collect();
+        Readings { store, newest: Arc::new(RwLock::new(newest)) }
+    }
+
+    /// Takes a report: returns once it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the report is not taken then, and may be sent again.
+    pub async fn take(&self, report: Report) -> Result<Recorded, StoreError> {
+        let nodes: Vec<Arc<NodeReport>> = report.nodes.iter().cloned().map(Arc::new).collect();
+        let recorded = self.store.record(report).await?;
+        if !recorded.is_double {
+            let mut newest = self.newest.write().expect("no holder of this lock panics");
+            for node in nodes {
+                let place = newest.entry(key(&node)).or_insert_with(|| Arc::clone(&node));
+                if node.collected_at >= place.collected_at {
+                    *place = node;
+                }
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// The newest report of each node, in no order.
+    pub fn newest(&self) -> Vec<Arc<NodeReport>> {
+        self.newest.read().expect("no holder of this lock panics").values().cloned().collect()
+    }
+}
+
+fn key(report: &NodeReport) -> NodeKey {
+    (report.instance, report.node.line().to_ascii_lowercase())
+}
+
+/// What a sensor measures. The words are those of the contract, in lower case.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SensorKind {
+    /// A whole CPU, one for each socket.
+    CpuPackage,
+    /// One core.
+    CpuCore,
+    /// Another point of a CPU.
+    CpuDie,
+    /// An NVMe drive.
+    Nvme,
+    /// A SATA, SAS or USB disk.
+    Disk,
+    /// A graphics processor.
+    Gpu,
+    /// The chipset.
+    Chipset,
+    /// A memory module.
+    Memory,
+    /// A network or WiFi card.
+    Network,
+    /// A point on the board.
+    Board,
+    /// A zone of the firmware or the kernel.
+    Acpi,
+    /// Something else.
+    Other,
+}
+
+/// One value of one sensor.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Reading {
+    /// The sensor's stable name on its node.
+    pub sensor: String,
+    /// The chip's name.
+    pub chip: String,
+    /// The label that the driver gives; may be empty.
+    pub label: String,
+    /// What it measures.
+    pub kind: SensorKind,
+    /// Degrees Celsius.
+    pub temperature_celsius: f64,
+    /// The driver's upper limit, degrees Celsius.
+    pub max_celsius: Option<f64>,
+    /// The driver's critical limit, degrees Celsius.
+    pub critical_celsius: Option<f64>,
+}

@@ -1,0 +1,252 @@
+//! Who may connect: proxies, the digests of their ctrl tokens, and join tokens.
+//!
+//! In: registrations and what admins set. Out: an immutable [`Registry`], cheap to clone.
+//! Always: a token is known by its SHA-256 only; the token of a revoked or removed proxy stays as a tombstone.
+//! Never: asks the store, or decides what a proxy may read.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pulse_proto::{Scope, TokenDigest};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+use uuid::Uuid;
+
+/// How local callers reach a proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyKind {
+    /// A Unix socket.
+    Socket,
+    /// An HTTPS listener of its own.
+    Http,
+}
+
+/// Which nodes a proxy may read, before its instance is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScopeKind {
+    /// Those of its instance.
+    Instance,
+    /// Every node.
+    All,
+}
+
+/// Whether a proxy may connect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It may.
+    Active,
+    /// An admin revoked its token; registering again makes it active.
+    Revoked {
+        /// When.
+        at: SystemTime,
+        /// Why, for the proxy and the admin.
+        reason: String,
+    },
+    /// It was taken off, by an admin or by itself; registering again makes a new proxy.
+    Removed {
+        /// When.
+        at: SystemTime,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One proxy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Proxy {
+    /// Its identity, a UUIDv7; survives renames, upgrades and further registrations.
+    pub id: Uuid,
+    /// The host's name, as it registered.
+    pub hostname: String,
+    /// The host's machine id keyed for Pulse, 64 hex digits. Empty: not known.
+    pub machine_id: String,
+    /// How local callers reach it.
+    pub kind: ProxyKind,
+    /// Where local callers reach it in HTTP mode; shown, never dialled. Empty: nowhere.
+    pub proxy_url: String,
+    /// The version with which it registered.
+    pub version: String,
+    /// The address from which it registered last.
+    pub peer: Option<IpAddr>,
+    /// The instance to which it belongs; it may be a removed one.
+    pub instance: Option<Uuid>,
+    /// Which nodes it may read.
+    pub scope_kind: ScopeKind,
+    /// Whether it may connect.
+    pub standing: Standing,
+    /// Whether an admin asked that it take a new token.
+    pub rotate_requested: bool,
+    /// When it registered first.
+    pub created_at: SystemTime,
+    /// When it registered last.
+    pub registered_at: SystemTime,
+}
+
+impl Proxy {
+    /// The scope whose list it gets; `None` while it waits for an instance.
+    pub fn scope(&self) -> Option<Scope> {
+        match self.scope_kind {
+            ScopeKind::All => Some(Scope::All),
+            ScopeKind::Instance => self.instance.map(Scope::Instance),
+        }
+    }
+
+    /// Whether it may connect.
+    pub fn is_active(&self) -> bool {
+        self.standing == Standing::Active
+    }
+}
+
+/// What a ctrl token is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenStanding {
+    /// It is the proxy's token.
+    Current,
+    /// It becomes the proxy's token with its first use, if that is before this time.
+    Next {
+        /// When it ends unused.
+        use_before: SystemTime,
+    },
+    /// It was the token of a proxy that was revoked or removed.
+    Tombstone,
+}
+
+/// A ctrl token, as the registry knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CtrlToken {
+    /// The SHA-256 of the token.
+    pub digest: TokenDigest,
+    /// Whose it is.
+    pub proxy: Uuid,
+    /// What it is good for.
+    pub standing: TokenStanding,
+}
+
+/// A join token, as the registry knows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JoinToken {
+    /// Its short name for people: 8 hex digits.
+    pub id: String,
+    /// The SHA-256 of the token.
+    pub digest: TokenDigest,
+    /// The instance to which its proxies are assigned; `None`: that which matches the host.
+    pub instance: Option<Uuid>,
+    /// Which nodes its proxies may read.
+    pub scope_kind: ScopeKind,
+    /// How many registrations it is good for.
+    pub uses: u32,
+    /// How many it has made.
+    pub used: u32,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// When it ends.
+    pub expires_at: SystemTime,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<SystemTime>,
+}
+
+/// All proxies and tokens. Cloning shares them.
+#[derive(Clone, Default, Debug)]
+pub struct Registry {
+    proxies: HashTrieMapSync<Uuid, Arc<Proxy>>,
+    /// By the digest's bytes: a look-up by hash tells nothing about a token that is not known.
+    tokens: HashTrieMapSync<[u8; 32], CtrlToken>,
+    join_tokens: RedBlackTreeMapSync<String, Arc<JoinToken>>,
+    join_digests: HashTrieMapSync<[u8; 32], String>,
+    /// How many active proxies have each scope.
+    scopes: HashTrieMapSync<Scope, usize>,
+}
+
+impl Registry {
+    /// Adds a proxy, or puts it in the place of the one with its id.
+    pub fn put_proxy(&mut self, proxy: Arc<Proxy>) {
+        let before = self.proxies.get(&proxy.id).and_then(|before| active_scope(before));
+        if let Some(scope) = before {
+            self.count(scope, |count| count - 1);
+        }
+        if let Some(scope) = active_scope(&proxy) {
+            self.count(scope, |count| count + 1);
+        }
+        self.proxies.insert_mut(proxy.id, proxy);
+    }
+
+    fn count(&mut self, scope: Scope, step: impl FnOnce(usize) -> usize) {
+        match step(self.scopes.get(&scope).copied().unwrap_or_default()) {
+            0 => {
+                self.scopes.remove_mut(&scope);
+            }
+            count => self.scopes.insert_mut(scope, count),
+        }
+    }
+
+    /// Adds a ctrl token, or gives it another standing.
+    pub fn put_token(&mut self, token: CtrlToken) {
+        self.tokens.insert_mut(*token.digest.as_bytes(), token);
+    }
+
+    /// Forgets a ctrl token: from now on it is unknown.
+    pub fn drop_token(&mut self, digest: &TokenDigest) {
+        self.tokens.remove_mut(digest.as_bytes());
+    }
+
+    /// Adds a join token, or puts it in the place of the one with its id.
+    pub fn put_join_token(&mut self, token: Arc<JoinToken>) {
+        self.join_digests.insert_mut(*token.digest.as_bytes(), token.id.clone());
+        self.join_tokens.insert_mut(token.id.clone(), token);
+    }
+
+    /// The proxy of this id, removed ones too.
+    pub fn proxy(&self, id: Uuid) -> Option<&Arc<Proxy>> {
+        self.proxies.get(&id)
+    }
+
+    /// All proxies that are not removed, in no order.
+    pub fn proxies(&self) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.proxies.values().filter(|proxy| !matches!(proxy.standing, Standing::Removed { .. }))
+    }
+
+    /// The ctrl token of this digest.
+    pub fn token(&self, digest: &TokenDigest) -> Option<&CtrlToken> {
+        self.tokens.get(digest.as_bytes()).filter(|token| token.digest == *digest)
+    }
+
+    /// The ctrl tokens of one proxy.
+    pub fn tokens_of(&self, proxy: Uuid) -> impl Iterator<Item = &CtrlToken> {
+        self.tokens.values().filter(move |token| token.proxy == proxy)
+    }
+
+    /// The join token of this digest.
+    pub fn join_token(&self, digest: &TokenDigest) -> Option<&Arc<JoinToken>> {
+        let id = self.join_digests.get(digest.as_bytes())?;
+        self.join_tokens.get(id).filter(|token| token.digest == *digest)
+    }
+
+    /// The join token of this id.
+    pub fn join_token_by_id(&self, id: &str) -> Option<&Arc<JoinToken>> {
+        self.join_tokens.get(id)
+    }
+
+    /// All join tokens, by id.
+    pub fn join_tokens(&self) -> impl Iterator<Item = &Arc<JoinToken>> {
+        self.join_tokens.values()
+    }
+
+    /// Whether an active proxy has this scope.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        self.scopes.contains_key(&scope)
+    }
+
+    /// The proxy that a host without its token is: the same machine id and hostname, not removed.
+    pub fn proxy_of_host(&self, machine_id: &str, hostname: &str) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.proxies().filter(move |proxy| {
+            !machine_id.is_empty()
+                && proxy.machine_id == machine_id
+                && proxy.hostname.eq_ignore_ascii_case(hostname)
+        })
+    }
+}
+
+/// The scope that a proxy holds a list of, if it may connect.
+fn active_scope(proxy: &Proxy) -> Option<Scope> {
+    proxy.scope().filter(|_| proxy.is_active())
+}

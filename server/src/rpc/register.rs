@@ -1,0 +1,131 @@
+//! `Register`, `RotateToken` and `Unregister`: an identity and its token, from the first to the last.
+
+use std::time::SystemTime;
+
+use pulse_proto::hex;
+use pulse_proto::v1::{self, register_response::List};
+use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
+use tonic::{Code, Request, Status};
+
+use super::auth::{Caller, bearer};
+use super::status::{change_status, invalid, refusal};
+use super::{Rpc, edge};
+use crate::audit::Actor;
+use crate::changes::{ChangeError, Registered, Registration};
+use crate::fleet::waiting_reason;
+use crate::listen::Peer;
+use crate::registry::{ProxyKind, TokenStanding};
+
+pub(super) async fn register(rpc: &Rpc, request: Request<v1::RegisterRequest>) -> Result<v1::RegisterResponse, Status> {
+    let (metadata, extensions, message) = request.into_parts();
+    let headers = metadata.into_headers();
+    let peer = extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
+    let bearer = bearer(&headers);
+    let beside = headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok());
+    let join = bearer.filter(|token| token.starts_with(TokenKind::Join.prefix()));
+    let ctrl = beside.or(bearer.filter(|_| join.is_none()));
+    // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
+    let parse = |kind, text| {
+        Token::parse(kind, text).map_err(|error| refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string()))
+    };
+    let join = join.map(|text| parse(TokenKind::Join, text)).transpose()?;
+    let ctrl = ctrl.map(|text| parse(TokenKind::Ctrl, text)).transpose()?;
+
+    let mut registration = checked(&message)?;
+    registration.peer = peer;
+    registration.join = join.map(|token| token.digest());
+    registration.proven = match ctrl {
+        Some(token) => proven(rpc, &token, &message.proxy_id).await?,
+        None => None,
+    };
+    let is_http = registration.kind == ProxyKind::Http;
+    let hostname = registration.hostname.clone();
+    let registered = rpc.changes.register(registration).await.map_err(|error| {
+        if let ChangeError::Join { reason, .. } = error {
+            rpc.refusals.note(reason, peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()));
+        }
+        change_status(&error)
+    })?;
+    tracing::info!(proxy = %registered.proxy.id, hostname, "a proxy registered");
+    response(rpc, registered, is_http)
+}
+
+fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
+    let kind = match v1::ProxyKind::try_from(message.kind) {
+        Ok(v1::ProxyKind::Http) => ProxyKind::Http,
+        Ok(_) => ProxyKind::Socket,
+        Err(_) => return Err(invalid("kind", "it is neither socket nor http")),
+    };
+    if !message.machine_id.is_empty() && hex::decode::<32>(&message.machine_id).is_none() {
+        return Err(invalid("machine_id", "it is empty or 64 lower-case hex digits"));
+    }
+    Ok(Registration {
+        join: None,
+        proven: None,
+        hostname: edge::hostname("hostname", &message.hostname)?,
+        kind,
+        proxy_url: edge::text("proxy_url", &message.proxy_url, 2_048)?,
+        machine_id: message.machine_id.clone(),
+        version: edge::text("version", &message.version, 64)?,
+        peer: None,
+    })
+}
+
+/// The proxy that a ctrl token proves, if it is good and names the same one.
+async fn proven(rpc: &Rpc, token: &Token, proxy_id: &str) -> Result<Option<uuid::Uuid>, Status> {
+    let digest = token.digest();
+    let catalog = rpc.changes.catalog();
+    let Some(token) = catalog.registry.token(&digest) else { return Ok(None) };
+    if !proxy_id.is_empty() && edge::uuid("proxy_id", proxy_id)? != token.proxy {
+        return Err(invalid("proxy_id", "the ctrl token is another proxy's; leave it out to register anew"));
+    }
+    match token.standing {
+        TokenStanding::Current => Ok(Some(token.proxy)),
+        TokenStanding::Next { use_before } if use_before > SystemTime::now() => {
+            rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
+            Ok(Some(token.proxy))
+        }
+        TokenStanding::Next { .. } | TokenStanding::Tombstone => Ok(None),
+    }
+}
+
+fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::RegisterResponse, Status> {
+    let Registered { proxy, token, instance } = registered;
+    let newest = proxy.scope().and_then(|scope| rpc.lists.newest(scope));
+    let list = match newest {
+        Some(newest) => List::Snapshot(newest.signed.to_wire()),
+        None => List::Waiting(v1::Waiting { reason: waiting_reason(&proxy.hostname) }),
+    };
+    let listener = if is_http { Some(Token::generate(TokenKind::Listener)) } else { None };
+    let listener = listener.transpose().map_err(|error| change_status(&ChangeError::Token(error)))?;
+    Ok(v1::RegisterResponse {
+        proxy_id: proxy.id.to_string(),
+        ctrl_token: token.map(|token| token.reveal().to_owned()).unwrap_or_default(),
+        instance: instance.map(|instance| v1::Instance { id: instance.id.to_string(), name: instance.name.clone() }),
+        server: Some(rpc.server_info()),
+        token: listener.map(|token| token.reveal().to_owned()).unwrap_or_default(),
+        list: Some(list),
+    })
+}
+
+pub(super) async fn rotate_token(
+    rpc: &Rpc,
+    request: Request<v1::RotateTokenRequest>,
+) -> Result<v1::RotateTokenResponse, Status> {
+    let caller = caller(request.extensions())?;
+    let (token, use_before) = rpc.changes.rotate_token(caller.proxy.id).await.map_err(|error| change_status(&error))?;
+    rpc.fleet.seen(caller.proxy.id);
+    Ok(v1::RotateTokenResponse { ctrl_token: token.reveal().to_owned(), use_before: Some(use_before.into()) })
+}
+
+pub(super) async fn unregister(rpc: &Rpc, request: Request<v1::UnregisterRequest>) -> Result<v1::UnregisterResponse, Status> {
+    let id = caller(request.extensions())?.proxy.id;
+    rpc.changes.remove_proxy(&Actor::Proxy(id), id).await.map_err(|error| change_status(&error))?;
+    tracing::info!(proxy = %id, "a proxy unregistered");
+    Ok(v1::UnregisterResponse {})
+}
+
+/// The caller that the layer put into the request.
+pub(super) fn caller(extensions: &tonic::Extensions) -> Result<Caller, Status> {
+    extensions.get::<Caller>().cloned().ok_or_else(|| Status::internal("the call was not authenticated"))
+}

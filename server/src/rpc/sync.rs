@@ -1,0 +1,62 @@
+//! `ReportSync`: what a proxy did with a list.
+
+use std::time::SystemTime;
+
+use pulse_proto::v1::{self, RefusalReason, SyncOutcome};
+use tonic::{Request, Status};
+
+use super::register::caller;
+use super::status::invalid;
+use super::{Rpc, edge};
+use crate::store::Mark;
+
+/// The longest remark that is kept, in bytes.
+const MAX_DETAIL: usize = 512;
+
+pub(super) fn report_sync(rpc: &Rpc, request: Request<v1::ReportSyncRequest>) -> Result<v1::ReportSyncResponse, Status> {
+    let proxy = caller(request.extensions())?.proxy;
+    let message = request.into_inner();
+    let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
+    let position = edge::position("", message.epoch, message.revision)?;
+    let mark = Mark { position, hash, at: SystemTime::now() };
+    let detail = edge::remark(&message.detail, MAX_DETAIL);
+    match message.outcome() {
+        SyncOutcome::Applied => {
+            time_push(rpc, &proxy, &mark);
+            rpc.fleet.applied(proxy.id, mark, message.on_disk, detail);
+        }
+        SyncOutcome::Refused => {
+            let reason = refusal_word(message.refusal_reason());
+            rpc.metrics.list_refused(reason);
+            tracing::warn!(proxy = %proxy.id, reason, detail, "a proxy refused its list");
+            rpc.fleet.refused(proxy.id, mark, format!("{reason}: {detail}"));
+        }
+        SyncOutcome::Unspecified => return Err(invalid("outcome", "it is neither applied nor refused")),
+    }
+    Ok(v1::ReportSyncResponse {})
+}
+
+/// Times the way of a list from its commit to a proxy that had an earlier one, the first time that it says so.
+fn time_push(rpc: &Rpc, proxy: &crate::registry::Proxy, mark: &Mark) {
+    let newest = proxy.scope().and_then(|scope| rpc.lists.newest(scope));
+    let Some(newest) = newest.filter(|newest| newest.is_fresh && newest.signed.position == mark.position) else { return };
+    let before = rpc.fleet.view(proxy, None).status.applied;
+    if before.is_some_and(|before| before.position != mark.position) {
+        rpc.metrics.push_latency_seconds.observe(newest.since.elapsed().as_secs_f64());
+    }
+}
+
+/// The reason in lower case, as logs and metrics have it.
+fn refusal_word(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::Unspecified => "unspecified",
+        RefusalReason::WrongHash => "wrong_hash",
+        RefusalReason::BadSignature => "bad_signature",
+        RefusalReason::UnknownKey => "unknown_key",
+        RefusalReason::WrongScope => "wrong_scope",
+        RefusalReason::OlderRevision => "older_revision",
+        RefusalReason::OlderEpoch => "older_epoch",
+        RefusalReason::InvalidNode => "invalid_node",
+        RefusalReason::TooLarge => "too_large",
+    }
+}
