@@ -1,0 +1,326 @@
+//! The one place that touches a database.
+//!
+//! In: whole changes, reports, what proxies last said. Out: all of it, at start; history, on demand.
+//! Always: a change, its lists and its audit row are one transaction, and it commits only if nobody committed
+//! since the catalog it was decided on; a report is taken once. Never: decides anything.
+//!
+//! The engine is SQLite ([`sqlite`]). Nothing outside this module knows it.
+
+mod sqlite;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pulse_proto::{ListHash, Node, Position, Scope, SignedAllowlist, TokenDigest};
+use uuid::Uuid;
+
+use crate::audit;
+use crate::inventory::Instance;
+use crate::readings::Reading;
+use crate::registry::{CtrlToken, JoinToken, Proxy};
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be opened, read or written. `doing` says what was tried, on which file.
+    #[error("{doing}")]
+    Database {
+        /// What was tried, and on which file.
+        doing: String,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database holds something that this version cannot read; names the table and the row.
+    #[error("the database is damaged or of a newer version: {0}")]
+    Unreadable(String),
+    /// Somebody committed since the catalog was read: read it again and decide anew.
+    #[error("the fleet is at revision {0} by now")]
+    Conflict(u64),
+    /// So much waits to be written that no more is taken.
+    #[error("the store's queue is full")]
+    Full,
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a row of the catalog becomes.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// This instance, new or changed.
+    Instance(Arc<Instance>),
+    /// This proxy, new or changed.
+    Proxy(Arc<Proxy>),
+    /// This ctrl token, new or of another standing.
+    Token(CtrlToken),
+    /// This ctrl token is forgotten.
+    DropToken(TokenDigest),
+    /// This join token, new or changed.
+    JoinToken(Arc<JoinToken>),
+}
+
+/// One change of the fleet: one transaction.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The revision on which it was decided.
+    pub expected: u64,
+    /// The revision that it makes: `expected` + 1.
+    pub revision: u64,
+    /// The rows.
+    pub changes: Vec<Change>,
+    /// The lists that are new with it.
+    pub lists: Vec<Arc<SignedAllowlist>>,
+    /// Its audit row.
+    pub audit: audit::Entry,
+}
+
+/// All that a server keeps in memory, as the database has it.
+pub struct Loaded {
+    /// The identity of the database; made with it.
+    pub server_id: Uuid,
+    /// Unix milliseconds at the creation of the database.
+    pub epoch: u64,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// PKCS #8 document of the key that signs lists; made with the database.
+    pub signing_key: Vec<u8>,
+    /// Every instance, removed ones too.
+    pub instances: Vec<Instance>,
+    /// Every proxy, removed ones too.
+    pub proxies: Vec<Proxy>,
+    /// Every ctrl token.
+    pub tokens: Vec<CtrlToken>,
+    /// Every join token.
+    pub join_tokens: Vec<JoinToken>,
+    /// The newest list of each scope.
+    pub lists: Vec<SignedAllowlist>,
+    /// What each proxy last said.
+    pub statuses: Vec<ProxyStatus>,
+    /// The newest report of each node.
+    pub newest: Vec<NodeReport>,
+}
+
+/// Shows how much there is, and nothing of the signing key.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("server_id", &self.server_id)
+            .field("epoch", &self.epoch)
+            .field("revision", &self.revision)
+            .field("instances", &self.instances.len())
+            .field("proxies", &self.proxies.len())
+            .field("tokens", &self.tokens.len())
+            .field("join_tokens", &self.join_tokens.len())
+            .field("lists", &self.lists.len())
+            .field("statuses", &self.statuses.len())
+            .field("newest", &self.newest.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A list, by its place and its hash, and when something was done with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// Epoch and revision of the list.
+    pub position: Position,
+    /// Hash of the list.
+    pub hash: ListHash,
+    /// When, by the server's clock.
+    pub at: SystemTime,
+}
+
+/// What a proxy did and said last. Written in groups, at most 5 s late.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ProxyStatus {
+    /// Whose it is.
+    pub proxy: Uuid,
+    /// When it was last heard.
+    pub last_seen: Option<SystemTime>,
+    /// When it last asked for a list: opened a watch, or (older proxies) pulled.
+    pub last_pull: Option<SystemTime>,
+    /// The last list sent to it, or confirmed as held by it.
+    pub pushed: Option<Mark>,
+    /// The last list that it put in force.
+    pub applied: Option<Mark>,
+    /// Whether that list is on its disk.
+    pub on_disk: bool,
+    /// The last list that it refused, if it has applied none since.
+    pub refused: Option<Mark>,
+    /// Why it refused it, or what was wrong with its disk. Empty: nothing.
+    pub last_error: String,
+    /// Where its list comes from, as it said: `pushed`, `cache`, `static`, `none`. Empty: it did not say.
+    pub list_source: String,
+    /// Its version, as it last said.
+    pub version: String,
+    /// The address from which it last opened a watch.
+    pub peer: Option<IpAddr>,
+}
+
+/// What was read of one node, or why it could not be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeReport {
+    /// The proxy that read it.
+    pub proxy: Uuid,
+    /// The instance to which the node belongs.
+    pub instance: Uuid,
+    /// The node, as it stood in the list.
+    pub node: Node,
+    /// When it was read, by the proxy's clock.
+    pub collected_at: SystemTime,
+    /// When the report arrived.
+    pub received_at: SystemTime,
+    /// The list under which it was read; zeros: the static list.
+    pub position: Position,
+    /// The values; empty if it could not be read.
+    pub readings: Vec<Reading>,
+    /// Why it could not be read; empty if it could.
+    pub unreadable_reason: String,
+}
+
+/// A report as it is stored: once, however often it is sent.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The proxy that sent it.
+    pub proxy: Uuid,
+    /// One start of the proxy.
+    pub session: Uuid,
+    /// Its place in the session, from 1. A sequence at or below the session's highest stored one is a double.
+    pub sequence: u64,
+    /// One for each node that is taken.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// What became of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recorded {
+    /// The session's highest stored sequence.
+    pub durable_sequence: u64,
+    /// Whether the report was stored before.
+    pub is_double: bool,
+}
+
+/// How much history of readings is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// The most bytes of the database that readings may take.
+    pub max_bytes: u64,
+    /// The longest that a reading is kept.
+    pub max_age: Duration,
+}
+
+/// The store. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    engine: Arc<sqlite::Sqlite>,
+}
+
+impl Store {
+    /// Opens the database `pulse.db` in the data folder, makes it if it is not there, and brings it up to date.
+    ///
+    /// The folder is there already; a new database gets its identity and its signing key here.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if it cannot be opened or written, or another server has it;
+    /// [`StoreError::Unreadable`] if it is of a newer version.
+    pub async fn open(data_dir: &Path, retention: Retention) -> Result<Store, StoreError> {
+        let data_dir = data_dir.to_owned();
+        let opened = tokio::task::spawn_blocking(move || sqlite::Sqlite::open(&data_dir, retention)).await;
+        let engine = opened.map_err(|_| StoreError::Closed)??;
+        Ok(Store { engine: Arc::new(engine) })
+    }
+
+    /// Everything that a server keeps in memory.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn load(&self) -> Result<Loaded, StoreError> {
+        self.engine.load().await
+    }
+
+    /// Commits one change: rows, lists, revision and audit row in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if the revision is not `expected`; then nothing is written.
+    pub async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.engine.commit(commit).await
+    }
+
+    /// Stores a report, in one transaction with others that wait; returns once it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if too many wait already.
+    pub async fn record(&self, report: Report) -> Result<Recorded, StoreError> {
+        self.engine.record(report).await
+    }
+
+    /// Writes what proxies last said.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_statuses(&self, statuses: Vec<ProxyStatus>) -> Result<(), StoreError> {
+        self.engine.save_statuses(statuses).await
+    }
+
+    /// Appends audit rows that belong to no change: refusals.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn append_audit(&self, entries: Vec<audit::Entry>) -> Result<(), StoreError> {
+        self.engine.append_audit(entries).await
+    }
+
+    /// Audit rows behind `after`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn audit_after(&self, after: u64, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
+        self.engine.audit_after(after, limit).await
+    }
+
+    /// The newest `limit` audit rows, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn audit_tail(&self, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
+        self.engine.audit_tail(limit).await
+    }
+
+    /// The history of one node from `since` on, oldest first, at most `limit` reports.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn history(
+        &self,
+        instance: Uuid,
+        node: &Node,
+        since: SystemTime,
+        limit: u32,
+    ) -> Result<Vec<NodeReport>, StoreError> {
+        self.engine.history(instance, node, since, limit).await
+    }
+
+    /// The list of a scope at a revision: the newest that is not newer.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn list_at(&self, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>, StoreError> {
+        self.engine.list_at(scope, revision).await
+    }
+
+    /// Whether the last write succeeded.
+    pub fn is_writable(&self) -> bool {
+        self.engine.is_writable()
+    }
+
+    /// Writes what waits, and closes the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.engine.close().await
+    }
+}

@@ -1,0 +1,247 @@
+//! The engine on SQLite: one thread writes, one reads, each with its own connection.
+//!
+//! In: whole transactions, reports, questions. Out: answers, from the thread that did the work.
+//! Always: reads never wait for writes; the threads end when the store is closed or its last handle is dropped.
+//! Never: blocks whoever asks.
+
+mod audit;
+mod catalog;
+mod cell;
+mod dictionary;
+mod fault;
+mod history;
+mod lists;
+mod retention;
+mod schema;
+mod statuses;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
+
+use pulse_proto::{Node, Scope, SignedAllowlist};
+use rusqlite::{Connection, Transaction};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
+
+use self::dictionary::Dictionary;
+use self::fault::Result;
+use self::writer::{Queued, Request, Writer};
+use super::{Commit, Loaded, NodeReport, ProxyStatus, Recorded, Report, Retention, StoreError};
+use crate::audit::{Entry, Row};
+
+/// The most reports that wait to be written.
+const MAX_REPORTS: usize = 4_096;
+
+/// The most other requests that wait; who comes then waits for a place.
+const MAX_REQUESTS: usize = 256;
+
+/// A question to the thread that reads; it answers by itself.
+type Question = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The handles of both threads. The fields are dropped in this order: first the queues, so that the threads end.
+pub(super) struct Sqlite {
+    path: PathBuf,
+    /// `None` asks the thread to end.
+    questions_tx: mpsc::Sender<Option<Question>>,
+    requests_tx: mpsc::Sender<Request>,
+    report_slots: Arc<Semaphore>,
+    is_writable: Arc<AtomicBool>,
+    _writer: JoinOnDrop,
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Sqlite {
+    /// Opens or makes the database and starts both threads. Blocks for as long as migrations take.
+    pub(super) fn open(data_dir: &Path, retention: Retention) -> std::result::Result<Sqlite, StoreError> {
+        let lock = schema::lock(data_dir)?;
+        let path = data_dir.join("pulse.db");
+        let connection = schema::open_writer(&path)?;
+        let dictionary = Dictionary::open(&connection);
+        let dictionary = dictionary.map_err(|fault| fault.while_doing("open the database", &path))?;
+        let mut reading = schema::open_reader(&path)?;
+
+        let (questions_tx, mut questions_rx) = mpsc::channel::<Option<Question>>(MAX_REQUESTS);
+        let reader = spawn("store-reader", move || {
+            while let Some(Some(question)) = questions_rx.blocking_recv() {
+                question(&mut reading);
+            }
+        })?;
+        let is_writable = Arc::new(AtomicBool::new(true));
+        let writable = Arc::clone(&is_writable);
+        let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
+        let writer = Writer {
+            path: path.clone(),
+            connection,
+            dictionary,
+            retention,
+            is_writable: writable,
+            reader,
+            lock,
+        };
+        let writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
+        let report_slots = Arc::new(Semaphore::new(MAX_REPORTS));
+        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, _writer: writer })
+    }
+
+    pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
+        self.ask("load the database", |connection| {
+            // One view of all tables.
+            let view = connection.transaction()?;
+            let fleet = catalog::fleet(&view)?;
+            Ok(Loaded {
+                server_id: fleet.server_id,
+                epoch: fleet.epoch,
+                revision: fleet.revision,
+                signing_key: fleet.signing_key,
+                instances: catalog::instances(&view)?,
+                proxies: catalog::proxies(&view)?,
+                tokens: catalog::tokens(&view)?,
+                join_tokens: catalog::join_tokens(&view)?,
+                lists: lists::newest(&view)?,
+                statuses: statuses::all(&view)?,
+                newest: history::newest(&view)?,
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<(), StoreError> {
+        self.transact("commit a change", move |transaction, _| catalog::commit(transaction, &commit)).await
+    }
+
+    pub(super) async fn record(&self, report: Report) -> std::result::Result<Recorded, StoreError> {
+        let slot = Arc::clone(&self.report_slots).try_acquire_owned().map_err(|_| StoreError::Full)?;
+        let (answer_tx, answer_rx) = oneshot::channel();
+        self.send(Request::Report(Queued { report, answer_tx, slot })).await?;
+        answer_rx.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(super) async fn save_statuses(&self, all: Vec<ProxyStatus>) -> std::result::Result<(), StoreError> {
+        self.transact("write what proxies last said", move |transaction, _| statuses::put(transaction, &all))
+            .await
+    }
+
+    pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
+        self.transact("write the audit log", move |transaction, _| {
+            let revision = catalog::revision(transaction)?;
+            audit::append(transaction, &entries, revision)
+        })
+        .await
+    }
+
+    pub(super) async fn audit_after(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> std::result::Result<Vec<Row>, StoreError> {
+        self.ask("read the audit log", move |connection| audit::after(connection, after, limit)).await
+    }
+
+    pub(super) async fn audit_tail(&self, limit: u32) -> std::result::Result<Vec<Row>, StoreError> {
+        self.ask("read the audit log", move |connection| audit::tail(connection, limit)).await
+    }
+
+    pub(super) async fn history(
+        &self,
+        instance: Uuid,
+        node: &Node,
+        since: SystemTime,
+        limit: u32,
+    ) -> std::result::Result<Vec<NodeReport>, StoreError> {
+        let node = node.clone();
+        self.ask("read the history of a node", move |connection| {
+            // One view: no series is swept between a reading and its names.
+            let view = connection.transaction()?;
+            history::of_node(&view, instance, &node, since, limit)
+        })
+        .await
+    }
+
+    pub(super) async fn list_at(
+        &self,
+        scope: Scope,
+        revision: u64,
+    ) -> std::result::Result<Option<SignedAllowlist>, StoreError> {
+        self.ask("read a list", move |connection| lists::at(connection, scope, revision)).await
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn close(&self) -> std::result::Result<(), StoreError> {
+        // If the thread has ended already, so much the better.
+        let _ = self.questions_tx.send(None).await;
+        let (closed_tx, closed_rx) = oneshot::channel();
+        match self.send(Request::Close(closed_tx)).await {
+            // It was closed before.
+            Err(_) => Ok(()),
+            Ok(()) => closed_rx.await.map_err(|_| StoreError::Closed)?,
+        }
+    }
+
+    /// Has the writer run one transaction.
+    async fn transact<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut Dictionary) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, StoreError> {
+        let (answer_tx, answer_rx) = oneshot::channel();
+        // Whoever asked may be gone when the answer comes; what was asked for is done all the same.
+        let job = move |writer: &mut Writer| drop(answer_tx.send(writer.transact(work)));
+        self.send(Request::Job(Box::new(job))).await?;
+        let outcome = answer_rx.await.map_err(|_| StoreError::Closed)?;
+        outcome.map_err(|fault| fault.while_doing(doing, &self.path))
+    }
+
+    async fn send(&self, request: Request) -> std::result::Result<(), StoreError> {
+        self.requests_tx.send(request).await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Asks the thread that reads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        question: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, StoreError> {
+        let (answer_tx, answer_rx) = oneshot::channel();
+        let question = move |connection: &mut Connection| drop(answer_tx.send(question(connection)));
+        let sent = self.questions_tx.send(Some(Box::new(question))).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        let outcome = answer_rx.await.map_err(|_| StoreError::Closed)?;
+        outcome.map_err(|fault| fault.while_doing(doing, &self.path))
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> std::result::Result<JoinHandle<()>, StoreError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|error| StoreError::Database {
+        doing: format!("start the thread {name}"),
+        source: error.into(),
+    })
+}
+
+/// Waits for the writer to end, so that whoever dropped the store may open it again.
+struct JoinOnDrop(Option<JoinHandle<()>>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Signed lists: every one that was compiled, by scope, epoch and revision.
+//!
+//! Always: a list that is read back has the hash that it was stored with.
+
+use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
+use rusqlite::{Connection, Transaction, params};
+use std::time::Duration;
+
+use super::cell::{Cells, integer, millis, rows};
+use super::fault::Result;
+
+pub(super) fn insert(transaction: &Transaction<'_>, list: &SignedAllowlist) -> Result<()> {
+    let lines: Vec<String> = list.allowlist.nodes().iter().map(Node::line).collect();
+    let interval =
+        list.refresh_interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
+    transaction
+        .prepare_cached(
+            "INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id,
+                 signature, nodes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            list.scope.to_string(),
+            integer(list.position.epoch),
+            integer(list.position.revision),
+            list.allowlist.hash().to_string(),
+            millis(list.updated_at),
+            interval,
+            list.key_id,
+            list.signature,
+            lines.join("\n")
+        ])?;
+    Ok(())
+}
+
+/// The newest list of each scope.
+pub(super) fn newest(connection: &Connection) -> Result<Vec<SignedAllowlist>> {
+    let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
+               FROM allowlists AS a
+               WHERE NOT EXISTS (SELECT 1 FROM allowlists AS b
+                   WHERE b.scope = a.scope AND (b.epoch, b.revision) > (a.epoch, a.revision))
+               ORDER BY scope";
+    rows(connection, "allowlists", sql, [], list)
+}
+
+/// The newest list of a scope that is not newer than a revision.
+pub(super) fn at(connection: &Connection, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>> {
+    let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
+               FROM allowlists WHERE scope = ?1 AND revision <= ?2 ORDER BY epoch DESC, revision DESC LIMIT 1";
+    let found = rows(connection, "allowlists", sql, params![scope.to_string(), integer(revision)], list)?;
+    Ok(found.into_iter().next())
+}
+
+fn list(cells: &Cells<'_>) -> Result<SignedAllowlist> {
+    let text: String = cells.plain("nodes")?;
+    let mut nodes = Vec::new();
+    for line in text.lines() {
+        let (name, address) =
+            line.split_once('|').ok_or_else(|| cells.unreadable("nodes", "a line without |"))?;
+        nodes.push(Node::new(name, address).map_err(|error| cells.unreadable("nodes", error))?);
+    }
+    let allowlist = Allowlist::new(nodes);
+    let hash: ListHash = cells.parsed("hash")?;
+    if allowlist.hash() != hash {
+        let why = format!("it is {hash}, but the nodes have {}", allowlist.hash());
+        return Err(cells.unreadable("hash", why));
+    }
+    let interval = cells.plain::<Option<i64>>("refresh_interval_ms")?;
+    Ok(SignedAllowlist {
+        position: Position { epoch: cells.number("epoch")?, revision: cells.number("revision")? },
+        scope: cells.parsed("scope")?,
+        allowlist,
+        updated_at: cells.time("updated_at")?,
+        refresh_interval: interval.map(|millis| Duration::from_millis(millis.unsigned_abs())),
+        key_id: cells.plain("key_id")?,
+        signature: cells.plain("signature")?,
+    })
+}

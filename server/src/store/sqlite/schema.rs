@@ -1,0 +1,187 @@
+//! Opening the file: its lock, its mode, how SQLite is set up, and migrations.
+//!
+//! In: the data folder. Out: a connection to a database that is up to date, or an error that says what to do.
+//! Always: one server at a time; a migration is applied whole or not at all.
+//! Never: opens a database of a newer version.
+
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use pulse_proto::signature::SigningKey;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::cell::millis;
+use super::fault::{Fault, Result};
+use crate::store::StoreError;
+
+/// Each brings the schema from the version that is its index to the next.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+
+/// Before this one a writer and a checkpoint on two connections could damage a WAL database
+/// (<https://sqlite.org/wal.html#walresetbug>).
+const MIN_SQLITE_VERSION: i32 = 3_051_003;
+
+/// How long to wait for another program that holds the database, such as a backup or a shell.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tables that are small, and needed whole: those checked at start. The others can be many gigabytes.
+const CHECKED_TABLES: [&str; 6] =
+    ["fleet", "instances", "instance_nodes", "proxies", "ctrl_tokens", "join_tokens"];
+
+/// Takes the lock that says which server has the data folder. It lasts as long as the file is open.
+pub(super) fn lock(data_dir: &Path) -> std::result::Result<File, StoreError> {
+    let path = data_dir.join("pulse.lock");
+    let failed = |doing: &str, source: std::io::Error| StoreError::Database {
+        doing: format!("{doing} {}", path.display()),
+        source: source.into(),
+    };
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| failed("open the lock file", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Database {
+            doing: format!(
+                "another pulse server has the data folder {}: stop it first, or use another folder",
+                data_dir.display()
+            ),
+            source: format!("{} is locked", path.display()).into(),
+        }),
+        Err(TryLockError::Error(error)) => Err(failed("lock", error)),
+    }
+}
+
+/// Opens the database for writing, makes it if it is not there, and brings it up to date.
+pub(super) fn open_writer(path: &Path) -> std::result::Result<Connection, StoreError> {
+    keep_private(path).map_err(|source| StoreError::Database {
+        doing: format!("make {} a file that only its owner can read", path.display()),
+        source: source.into(),
+    })?;
+    let version = rusqlite::version_number();
+    if version < MIN_SQLITE_VERSION {
+        return Err(StoreError::Database {
+            doing: format!("open the database ({})", path.display()),
+            source: format!("SQLite {} is too old: at least 3.51.3 is needed", rusqlite::version()).into(),
+        });
+    }
+    let open = || -> Result<Connection> {
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if mode != "wal" {
+            return Err(Fault::Unreadable(format!(
+                "the file system does not allow a write-ahead log (journal mode {mode}): use a local disk"
+            )));
+        }
+        // An answer means "on disk": the log is flushed with every commit.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // 16 MiB: the ends of the indices of some thousand nodes.
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        // After a burst the log shrinks to 64 MiB again.
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        migrate(&mut connection)?;
+        check(&connection)?;
+        Ok(connection)
+    };
+    open().map_err(|fault| fault.while_doing("open the database", path))
+}
+
+/// Opens a second connection, which cannot write.
+pub(super) fn open_reader(path: &Path) -> std::result::Result<Connection, StoreError> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .map_err(|fault| fault.while_doing("open the database for reading", path))
+}
+
+fn connect(path: &Path, access: OpenFlags) -> Result<Connection> {
+    // Each connection stays with its thread, so SQLite need not lock it; a path is a path, never a URI.
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Makes the file if need be; SQLite gives its log and its index the mode of the database.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    loop {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let known = MIGRATIONS.len();
+        let next = usize::try_from(version).ok().filter(|version| *version <= known).ok_or_else(|| {
+            Fault::Unreadable(format!(
+                "its schema has version {version}, and this pulse knows versions up to {known}: install the \
+                 pulse that wrote it, or a newer one"
+            ))
+        })?;
+        let Some(migration) = MIGRATIONS.get(next) else {
+            return Ok(());
+        };
+        if next == 0 {
+            let tables: i64 =
+                transaction.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+            if tables > 0 {
+                return Err(Fault::Unreadable(String::from("it is the database of another program")));
+            }
+        }
+        transaction.execute_batch(migration)?;
+        if next == 0 {
+            found_fleet(&transaction)?;
+        }
+        transaction.pragma_update(None, "user_version", version + 1)?;
+        transaction.commit()?;
+    }
+}
+
+/// Gives a new database its identity.
+fn found_fleet(transaction: &Transaction<'_>) -> Result<()> {
+    let (_, signing_key) =
+        SigningKey::generate().map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let created_at = millis(SystemTime::now());
+    transaction.execute(
+        "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, ?1, ?2, 0, ?2, ?3)",
+        params![Uuid::new_v4().to_string(), created_at, signing_key],
+    )?;
+    Ok(())
+}
+
+fn check(connection: &Connection) -> Result<()> {
+    for table in CHECKED_TABLES {
+        let verdict: String =
+            connection.query_row(&format!("PRAGMA quick_check('{table}')"), [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(Fault::Unreadable(format!("table {table} is damaged ({verdict}): restore a backup")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_says_what_it_is() {
+        for migration in MIGRATIONS {
+            let lines: Vec<_> = migration.lines().collect();
+            for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("CREATE TABLE")) {
+                assert!(at > 0 && lines[at - 1].starts_with("-- "), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bundled_sqlite_is_new_enough() {
+        assert!(rusqlite::version_number() >= MIN_SQLITE_VERSION, "{}", rusqlite::version());
+    }
+}

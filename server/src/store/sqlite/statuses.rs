@@ -1,0 +1,95 @@
+//! What each proxy did and said last.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::cell::{Cells, integer, millis, rows};
+use super::fault::Result;
+use crate::store::{Mark, ProxyStatus};
+
+pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO proxy_status (proxy_id, last_seen, last_pull,
+             pushed_epoch, pushed_revision, pushed_hash, pushed_at,
+             applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
+             refused_epoch, refused_revision, refused_hash, refused_at,
+             last_error, list_source, version, peer)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+         ON CONFLICT (proxy_id) DO UPDATE SET last_seen = excluded.last_seen, last_pull = excluded.last_pull,
+             pushed_epoch = excluded.pushed_epoch, pushed_revision = excluded.pushed_revision,
+             pushed_hash = excluded.pushed_hash, pushed_at = excluded.pushed_at,
+             applied_epoch = excluded.applied_epoch, applied_revision = excluded.applied_revision,
+             applied_hash = excluded.applied_hash, applied_at = excluded.applied_at, on_disk = excluded.on_disk,
+             refused_epoch = excluded.refused_epoch, refused_revision = excluded.refused_revision,
+             refused_hash = excluded.refused_hash, refused_at = excluded.refused_at,
+             last_error = excluded.last_error, list_source = excluded.list_source,
+             version = excluded.version, peer = excluded.peer",
+    )?;
+    for status in statuses {
+        let [pushed, applied, refused] = [&status.pushed, &status.applied, &status.refused].map(columns);
+        insert.execute(params![
+            status.proxy.to_string(),
+            status.last_seen.map(millis),
+            status.last_pull.map(millis),
+            pushed.0,
+            pushed.1,
+            pushed.2,
+            pushed.3,
+            applied.0,
+            applied.1,
+            applied.2,
+            applied.3,
+            status.on_disk,
+            refused.0,
+            refused.1,
+            refused.2,
+            refused.3,
+            status.last_error,
+            status.list_source,
+            status.version,
+            status.peer.map(|peer| peer.to_string())
+        ])?;
+    }
+    Ok(())
+}
+
+/// Epoch, revision, hash and time of a mark.
+type Columns = (Option<i64>, Option<i64>, Option<String>, Option<i64>);
+
+fn columns(mark: &Option<Mark>) -> Columns {
+    mark.map_or((None, None, None, None), |mark| {
+        let Mark { position, hash, at } = mark;
+        let hash = Some(hash.to_string());
+        (Some(integer(position.epoch)), Some(integer(position.revision)), hash, Some(millis(at)))
+    })
+}
+
+pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
+    let sql = "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
+                   applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
+                   refused_epoch, refused_revision, refused_hash, refused_at,
+                   last_error, list_source, version, peer
+               FROM proxy_status ORDER BY proxy_id";
+    rows(connection, "proxy_status", sql, [], |cells| {
+        Ok(ProxyStatus {
+            proxy: cells.parsed("proxy_id")?,
+            last_seen: cells.time_if_any("last_seen")?,
+            last_pull: cells.time_if_any("last_pull")?,
+            pushed: mark(cells, ["pushed_epoch", "pushed_revision", "pushed_hash", "pushed_at"])?,
+            applied: mark(cells, ["applied_epoch", "applied_revision", "applied_hash", "applied_at"])?,
+            on_disk: cells.plain("on_disk")?,
+            refused: mark(cells, ["refused_epoch", "refused_revision", "refused_hash", "refused_at"])?,
+            last_error: cells.plain("last_error")?,
+            list_source: cells.plain("list_source")?,
+            version: cells.plain("version")?,
+            peer: cells.parsed_if_any("peer")?,
+        })
+    })
+}
+
+fn mark(cells: &Cells<'_>, [epoch, revision, hash, at]: [&str; 4]) -> Result<Option<Mark>> {
+    let Some(hash) = cells.parsed_if_any(hash)? else {
+        return Ok(None);
+    };
+    let position = pulse_proto::Position { epoch: cells.number(epoch)?, revision: cells.number(revision)? };
+    Ok(Some(Mark { position, hash, at: cells.time(at)? }))
+}

@@ -1,0 +1,260 @@
+//! The one writer: a thread that owns the connection that writes.
+//!
+//! In: transactions and reports, from a bounded queue. Out: an answer to each, once it is on disk.
+//! Always: reports that wait are stored in one transaction; other transactions go before them, each alone.
+//! An error of the disk ends a transaction, never the thread.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::cell::millis;
+use super::dictionary::Dictionary;
+use super::fault::{Fault, Result};
+use super::retention::Batch;
+use super::{history, retention};
+use crate::store::{Recorded, Report, Retention, StoreError};
+
+/// The most reports in one transaction. It bounds how long a commit waits for the transaction under way: of 30
+/// values each they take some 10 ms; and a disk that flushes 100 times a second still takes 25,000 reports.
+const MAX_GROUP: usize = 256;
+
+/// How often to look for readings that are too old or too much.
+const TRIM_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How often to look for sessions and series that nothing needs any more.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
+
+/// What the writer is asked for.
+pub(super) enum Request {
+    /// To run one transaction; it answers by itself.
+    Job(Box<dyn FnOnce(&mut Writer) + Send>),
+    /// To store a report.
+    Report(Queued),
+    /// To write what waits, and end.
+    Close(oneshot::Sender<std::result::Result<(), StoreError>>),
+}
+
+/// A report that waits.
+pub(super) struct Queued {
+    pub(super) report: Report,
+    pub(super) answer_tx: oneshot::Sender<std::result::Result<Recorded, StoreError>>,
+    /// Its place in the queue, free again once it is answered.
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// What the thread owns.
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) dictionary: Dictionary,
+    pub(super) retention: Retention,
+    pub(super) is_writable: Arc<AtomicBool>,
+    /// The thread that reads: it ends first, so that the log can be emptied and taken away.
+    pub(super) reader: JoinHandle<()>,
+    /// The lock on the data folder. Last, so that it is given back when the database is closed.
+    pub(super) lock: File,
+}
+
+impl Writer {
+    /// Works until it is closed, or all handles are gone.
+    pub(super) fn run(mut self, mut requests_rx: mpsc::Receiver<Request>) {
+        let unwritable_after = UnwritableOnDrop(Arc::clone(&self.is_writable));
+        let mut reports = VecDeque::new();
+        let mut closers = Vec::new();
+        let mut upkeep = Upkeep::new();
+        loop {
+            if reports.is_empty() {
+                if requests_rx.is_closed() && requests_rx.is_empty() {
+                    break;
+                }
+                // With upkeep under way the queue is only looked at.
+                if !upkeep.is_trimming {
+                    let Some(request) = requests_rx.blocking_recv() else { break };
+                    self.take(request, &mut reports, &mut requests_rx, &mut closers);
+                }
+            }
+            // What has come meanwhile, but no more than that: reports get their turn.
+            for _ in 0..requests_rx.len() {
+                let Ok(request) = requests_rx.try_recv() else { break };
+                self.take(request, &mut reports, &mut requests_rx, &mut closers);
+            }
+            if !reports.is_empty() {
+                let group = reports.drain(..reports.len().min(MAX_GROUP)).collect();
+                self.record(group);
+            }
+            upkeep.step(&mut self);
+        }
+        let closed = self.close();
+        drop(unwritable_after);
+        if closers.is_empty()
+            && let Err(error) = &closed
+        {
+            tracing::warn!(error = error as &dyn Error, "the database was not closed cleanly");
+        }
+        let mut closed = Some(closed);
+        for closer in closers {
+            let _ = closer.send(closed.take().unwrap_or(Ok(())));
+        }
+    }
+
+    fn take(
+        &mut self,
+        request: Request,
+        reports: &mut VecDeque<Queued>,
+        requests_rx: &mut mpsc::Receiver<Request>,
+        closers: &mut Vec<oneshot::Sender<std::result::Result<(), StoreError>>>,
+    ) {
+        match request {
+            Request::Job(job) => job(self),
+            Request::Report(queued) => reports.push_back(queued),
+            Request::Close(closed_tx) => {
+                requests_rx.close();
+                closers.push(closed_tx);
+            }
+        }
+    }
+
+    /// Runs one transaction: all of it, or nothing.
+    pub(super) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &mut Dictionary) -> Result<T>,
+    ) -> Result<T> {
+        let Writer { connection, dictionary, .. } = self;
+        let attempt = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction, dictionary)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        let outcome: Result<T> = attempt();
+        match &outcome {
+            Ok(_) => {
+                if !self.is_writable.swap(true, Ordering::Relaxed) {
+                    tracing::info!(database = %self.path.display(), "the database can be written again");
+                }
+            }
+            Err(fault) => {
+                // It may remember what was rolled back.
+                self.dictionary.clear();
+                if fault.is_of_the_disk() && self.is_writable.swap(false, Ordering::Relaxed) {
+                    let error = fault.while_doing("write the database", &self.path);
+                    tracing::error!(error = &error as &dyn Error, "the database cannot be written");
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Stores reports in one transaction, and answers each once it is on disk.
+    fn record(&mut self, group: Vec<Queued>) {
+        let now = millis(SystemTime::now());
+        self.dictionary.turn();
+        let outcome = self.transact(|transaction, dictionary| {
+            group.iter().map(|queued| history::record(transaction, dictionary, &queued.report, now)).collect()
+        });
+        let answers: Vec<std::result::Result<Recorded, StoreError>> = match outcome {
+            Ok(recorded) => Vec::into_iter(recorded).map(Ok).collect(),
+            Err(fault) => {
+                let failed = |_: &Queued| Err(fault.while_doing("store a report", &self.path));
+                group.iter().map(failed).collect()
+            }
+        };
+        for (queued, answer) in group.into_iter().zip(answers) {
+            drop(queued.slot);
+            // Whoever asked may be gone.
+            let _ = queued.answer_tx.send(answer);
+        }
+    }
+
+    /// Empties the log into the database and closes it.
+    fn close(self) -> std::result::Result<(), StoreError> {
+        let Writer { path, connection, reader, lock, .. } = self;
+        // A reader that panicked has said so itself.
+        let _ = reader.join();
+        // Its answer is whether another program's reading kept it from emptying the log; then it stays as it is.
+        let checkpoint = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()));
+        let closed = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error));
+        drop(lock);
+        closed.map_err(|error| Fault::from(error).while_doing("close the database", &path))
+    }
+}
+
+/// Says that nothing can be written once the thread has ended, however it ended.
+struct UnwritableOnDrop(Arc<AtomicBool>);
+
+impl Drop for UnwritableOnDrop {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The work that nobody waits for, in small steps between the others.
+struct Upkeep {
+    is_trimming: bool,
+    is_too_large: bool,
+    trim_at: Instant,
+    sweep_at: Instant,
+}
+
+impl Upkeep {
+    fn new() -> Upkeep {
+        let now = Instant::now();
+        Upkeep { is_trimming: false, is_too_large: false, trim_at: now, sweep_at: now }
+    }
+
+    /// Deletes a batch if it is time to; sweeps once all batches are done.
+    fn step(&mut self, writer: &mut Writer) {
+        let (retention, now) = (writer.retention, SystemTime::now());
+        if !self.is_trimming && Instant::now() < self.trim_at {
+            return;
+        }
+        let batch = writer.transact(|transaction, _| retention::trim(transaction, retention, now));
+        self.is_trimming = matches!(batch, Ok(Batch::More));
+        if self.is_trimming {
+            return;
+        }
+        self.trim_at = Instant::now() + TRIM_INTERVAL;
+        self.note(writer, &batch);
+        if batch.is_ok() && Instant::now() >= self.sweep_at {
+            self.sweep_at = Instant::now() + SWEEP_INTERVAL;
+            let swept = writer.transact(|transaction, dictionary| {
+                retention::sweep(transaction, dictionary, retention, now)
+            });
+            if let Err(fault) = swept {
+                let error = fault.while_doing("sweep sessions and series", &writer.path);
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "what nothing needs any more could not be deleted"
+                );
+            }
+        }
+    }
+
+    fn note(&mut self, writer: &Writer, batch: &Result<Batch>) {
+        let max_bytes = writer.retention.max_bytes;
+        match batch {
+            Ok(Batch::TooLarge { used_bytes }) if !self.is_too_large => {
+                tracing::warn!(
+                    used_bytes,
+                    max_bytes,
+                    "the database is too large, with no history left to delete"
+                );
+            }
+            Err(fault) => {
+                let error = fault.while_doing("delete old readings", &writer.path);
+                tracing::warn!(error = &error as &dyn Error, "old readings could not be deleted");
+            }
+            Ok(_) => {}
+        }
+        self.is_too_large = matches!(batch, Ok(Batch::TooLarge { .. }));
+    }
+}

@@ -1,0 +1,1112 @@
+//! What the store promises: what was answered is on disk, whole, once, and is read back as it was.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pulse::audit::{Entry, FIRST};
+use pulse::inventory::Instance;
+use pulse::readings::{Reading, SensorKind};
+use pulse::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
+use pulse::store::{
+    Change, Commit, Loaded, Mark, NodeReport, ProxyStatus, Report, Retention, Store, StoreError,
+};
+use pulse_proto::signature::SigningKey;
+use pulse_proto::{Allowlist, Node, Position, Scope, SignedAllowlist, TokenDigest};
+use rusqlite::Connection;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const KEEP_ALL: Retention = Retention { max_bytes: 1 << 40, max_age: Duration::from_hours(24 * 365 * 100) };
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder is made")
+}
+
+async fn open(folder: &TempDir) -> Store {
+    open_with(folder, KEEP_ALL).await
+}
+
+async fn open_with(folder: &TempDir, retention: Retention) -> Store {
+    Store::open(folder.path(), retention).await.expect("the store opens")
+}
+
+/// Another program at the same database.
+fn shell(folder: &TempDir) -> Connection {
+    Connection::open(folder.path().join("pulse.db")).expect("the database opens")
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn digest(n: u8) -> TokenDigest {
+    TokenDigest::from_bytes([n; 32])
+}
+
+fn node(name: &str, address: &str) -> Node {
+    Node::new(name, address).expect("the node keeps its rules")
+}
+
+fn instance(n: u128, name: &str, endpoints: Vec<Node>) -> Instance {
+    Instance { id: id(n), name: name.into(), endpoints, created_at: at(n as u64), removed_at: None }
+}
+
+fn proxy(n: u128, instance: Option<Uuid>) -> Proxy {
+    Proxy {
+        id: id(n),
+        hostname: format!("host{n}"),
+        machine_id: "ab".repeat(32),
+        kind: ProxyKind::Socket,
+        proxy_url: String::new(),
+        version: "0.1.0".into(),
+        peer: None,
+        instance,
+        scope_kind: ScopeKind::Instance,
+        standing: Standing::Active,
+        rotate_requested: false,
+        created_at: at(1),
+        registered_at: at(2),
+    }
+}
+
+fn join_token(n: u8) -> JoinToken {
+    JoinToken {
+        id: format!("{n:08x}"),
+        digest: digest(n),
+        instance: None,
+        scope_kind: ScopeKind::Instance,
+        uses: 5,
+        used: 0,
+        created_at: at(1),
+        expires_at: at(100),
+        revoked_at: None,
+    }
+}
+
+fn list(key: &SigningKey, epoch: u64, revision: u64, scope: Scope, nodes: Vec<Node>) -> SignedAllowlist {
+    let position = Position { epoch, revision };
+    SignedAllowlist::sign(key, position, scope, Allowlist::new(nodes), at(revision), Duration::from_secs(60))
+}
+
+fn entry(n: u64) -> Entry {
+    Entry {
+        at_ms: 1_700_000_000_000 + n,
+        actor: "admin:uid=0".into(),
+        action: "instance.add",
+        target: format!("instance:{n}"),
+        detail: serde_json::json!({"count": n, "text": "a \"quoted\" ä"}),
+    }
+}
+
+fn commit(expected: u64, changes: Vec<Change>) -> Commit {
+    Commit { expected, revision: expected + 1, changes, lists: vec![], audit: entry(expected) }
+}
+
+fn reading(sensor: &str, celsius: f64) -> Reading {
+    Reading {
+        sensor: sensor.into(),
+        chip: "coretemp".into(),
+        label: "Package id 0".into(),
+        kind: SensorKind::CpuPackage,
+        temperature_celsius: celsius,
+        max_celsius: Some(100.0),
+        critical_celsius: None,
+    }
+}
+
+fn node_report(name: &str, collected_at: SystemTime, celsius: f64) -> NodeReport {
+    NodeReport {
+        proxy: id(7),
+        instance: id(1),
+        node: node(name, ""),
+        collected_at,
+        received_at: collected_at + Duration::from_millis(5),
+        position: Position { epoch: 1_700_000_000_000, revision: 3 },
+        readings: vec![reading("coretemp-isa-0000/temp1", celsius)],
+        unreadable_reason: String::new(),
+    }
+}
+
+fn report(sequence: u64, nodes: Vec<NodeReport>) -> Report {
+    Report { proxy: id(7), session: id(70), sequence, nodes }
+}
+
+async fn history(store: &Store, name: &str) -> Vec<NodeReport> {
+    store.history(id(1), &node(name, ""), UNIX_EPOCH, 1_000_000).await.expect("the history is read")
+}
+
+fn chain(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+async fn refusal(folder: &TempDir) -> String {
+    chain(&Store::open(folder.path(), KEEP_ALL).await.expect_err("the folder is refused"))
+}
+
+#[tokio::test]
+async fn a_new_database_has_its_identity_and_keeps_it() {
+    let folder = folder();
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let store = open(&folder).await;
+    let first = store.load().await.unwrap();
+    assert_eq!(first.revision, 0);
+    assert!(first.epoch >= before && first.epoch < before + 60_000);
+    assert_eq!(first.server_id.get_version_num(), 4);
+    let key = SigningKey::from_pkcs8(&first.signing_key).unwrap();
+    assert!(store.is_writable());
+    store.close().await.unwrap();
+
+    let again = open(&folder).await.load().await.unwrap();
+    assert_eq!((again.server_id, again.epoch), (first.server_id, first.epoch));
+    assert_eq!(SigningKey::from_pkcs8(&again.signing_key).unwrap().public(), key.public());
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_any_file_of_the_database() {
+    let folder = folder();
+    std::fs::File::create(folder.path().join("pulse.db")).unwrap();
+    let loose = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(folder.path().join("pulse.db"), loose).unwrap();
+    let store = open(&folder).await;
+    store.commit(commit(0, vec![])).await.unwrap();
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()).collect();
+    assert!(names.len() >= 3, "{names:?}");
+    for file in names {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_field_of_the_catalog_is_read_back() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let empty = instance(1, "empty", vec![]);
+    let home = instance(
+        2,
+        "Home.lab_1",
+        vec![node("pve", "10.0.0.2"), node("delly", ""), node("v6", "2001:db8::5"), node("dns", "a.example")],
+    );
+    let gone = Instance { removed_at: Some(at(50)), ..instance(3, "gone", vec![]) };
+    let plain = proxy(10, None);
+    let full = Proxy {
+        kind: ProxyKind::Http,
+        proxy_url: "https://delly:8443".into(),
+        peer: Some("2001:db8::7".parse().unwrap()),
+        scope_kind: ScopeKind::All,
+        rotate_requested: true,
+        ..proxy(11, Some(id(2)))
+    };
+    let revoked = Proxy {
+        standing: Standing::Revoked { at: at(9), reason: "lost".into() },
+        peer: Some("10.1.2.3".parse().unwrap()),
+        ..proxy(12, Some(id(3)))
+    };
+    let removed =
+        Proxy { standing: Standing::Removed { at: at(8), reason: String::new() }, ..proxy(13, Some(id(1))) };
+    let tokens = [
+        CtrlToken { digest: digest(1), proxy: id(11), standing: TokenStanding::Current },
+        CtrlToken { digest: digest(2), proxy: id(11), standing: TokenStanding::Next { use_before: at(77) } },
+        CtrlToken { digest: digest(3), proxy: id(12), standing: TokenStanding::Tombstone },
+    ];
+    let join_tokens = [
+        join_token(1),
+        JoinToken {
+            instance: Some(id(2)),
+            scope_kind: ScopeKind::All,
+            uses: u32::MAX,
+            used: 3,
+            revoked_at: Some(at(4)),
+            ..join_token(2)
+        },
+    ];
+    // Proxies before their instances: the order within a change is free.
+    let mut changes: Vec<Change> =
+        [&plain, &full, &revoked, &removed].map(|proxy| Change::Proxy(Arc::new(proxy.clone()))).into();
+    changes.extend(tokens.map(Change::Token));
+    changes.extend(join_tokens.clone().map(|token| Change::JoinToken(Arc::new(token))));
+    changes.extend([&empty, &home, &gone].map(|instance| Change::Instance(Arc::new(instance.clone()))));
+    store.commit(commit(0, changes)).await.unwrap();
+
+    let check = |loaded: Loaded| {
+        assert_eq!(loaded.revision, 1);
+        assert_eq!(loaded.instances, [empty.clone(), home.clone(), gone.clone()]);
+        assert_eq!(loaded.proxies, [plain.clone(), full.clone(), revoked.clone(), removed.clone()]);
+        assert_eq!(loaded.tokens, tokens);
+        assert_eq!(loaded.join_tokens, join_tokens);
+    };
+    check(store.load().await.unwrap());
+    drop(store);
+    let store = open(&folder).await;
+    check(store.load().await.unwrap());
+
+    // Rows are replaced, and a dropped token is not known any more.
+    let renamed = Instance { name: "attic".into(), endpoints: vec![node("one", "")], ..home.clone() };
+    let used = JoinToken { used: 4, ..join_tokens[1].clone() };
+    let current = CtrlToken { standing: TokenStanding::Current, ..tokens[1] };
+    let active = Proxy { standing: Standing::Active, ..revoked.clone() };
+    let changes = vec![
+        Change::Instance(Arc::new(renamed.clone())),
+        Change::JoinToken(Arc::new(used.clone())),
+        Change::Token(current),
+        Change::DropToken(digest(1)),
+        Change::Proxy(Arc::new(active.clone())),
+    ];
+    store.commit(commit(1, changes)).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.revision, 2);
+    assert_eq!(loaded.instances[1], renamed);
+    assert_eq!(loaded.join_tokens[1], used);
+    assert_eq!(loaded.tokens, [current, tokens[2]]);
+    assert_eq!(loaded.proxies[2], active);
+
+    // Whoever reads what is newer than revision 1 finds exactly these rows, the dropped token among them.
+    let newer = |table: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table} WHERE revision > 1");
+        shell(&folder).query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    let tables = ["instances", "join_tokens", "ctrl_tokens", "proxies"];
+    assert_eq!(tables.map(newer), [1, 1, 2, 1]);
+}
+
+#[tokio::test]
+async fn every_list_is_kept_and_the_newest_of_each_scope_is_loaded() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let Loaded { epoch, signing_key, .. } = store.load().await.unwrap();
+    let key = SigningKey::from_pkcs8(&signing_key).unwrap();
+    let (all, one) = (Scope::All, Scope::Instance(id(1)));
+    let nodes = vec![node("pve", "10.0.0.2"), node("delly", ""), node("v6", "2001:db8::5")];
+    let lists = [
+        vec![list(&key, epoch, 1, all, nodes.clone()), list(&key, epoch, 1, one, nodes.clone())],
+        vec![SignedAllowlist { refresh_interval: None, ..list(&key, epoch, 2, one, vec![]) }],
+        vec![],
+        vec![list(&key, epoch, 4, one, nodes[..1].to_vec())],
+    ];
+    for (expected, lists) in (0..).zip(&lists) {
+        let lists = lists.iter().cloned().map(Arc::new).collect();
+        store.commit(Commit { lists, ..commit(expected, vec![]) }).await.unwrap();
+    }
+    drop(store);
+    let store = open(&folder).await;
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.lists, [lists[0][0].clone(), lists[3][0].clone()]);
+    let public = key.public();
+    for list in &loaded.lists {
+        let verified = SignedAllowlist::verify(&list.to_wire(), &[public], Position::default()).unwrap();
+        assert_eq!(verified, *list);
+    }
+    let found = async |scope, revision| store.list_at(scope, revision).await.unwrap();
+    assert_eq!(found(one, 0).await, None);
+    assert_eq!(found(one, 1).await.as_ref(), Some(&lists[0][1]));
+    assert_eq!(found(one, 3).await.as_ref(), Some(&lists[1][0]));
+    assert_eq!(found(one, u64::MAX).await.as_ref(), Some(&lists[3][0]));
+    assert_eq!(found(all, 4).await.as_ref(), Some(&lists[0][0]));
+    assert_eq!(found(Scope::Instance(id(2)), 4).await, None);
+}
+
+#[tokio::test]
+async fn an_altered_list_is_not_loaded() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let Loaded { epoch, signing_key, .. } = store.load().await.unwrap();
+    let key = SigningKey::from_pkcs8(&signing_key).unwrap();
+    let lists = vec![Arc::new(list(&key, epoch, 1, Scope::All, vec![node("a", ""), node("b", "")]))];
+    store.commit(Commit { lists, ..commit(0, vec![]) }).await.unwrap();
+    shell(&folder).execute("UPDATE allowlists SET nodes = 'a|'", []).unwrap();
+    let error = store.load().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
+    assert!(chain(&error).contains("table allowlists, row all, column hash"), "{}", chain(&error));
+    shell(&folder).execute("UPDATE allowlists SET nodes = '*|10.0.0.0/8'", []).unwrap();
+    assert!(chain(&store.list_at(Scope::All, 1).await.unwrap_err()).contains("column nodes"));
+}
+
+#[tokio::test]
+async fn a_change_decided_on_an_older_revision_is_a_conflict_and_writes_nothing() {
+    let store_folder = folder();
+    let store = open(&store_folder).await;
+    store.commit(commit(0, vec![])).await.unwrap();
+    for expected in [0, 2] {
+        let late = commit(expected, vec![Change::Instance(Arc::new(instance(1, "late", vec![])))]);
+        assert!(matches!(store.commit(late).await, Err(StoreError::Conflict(1))));
+    }
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.revision, loaded.instances.len()), (1, 0));
+    assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
+    assert!(store.is_writable());
+}
+
+#[tokio::test]
+async fn of_many_that_commit_at_once_one_wins_each_revision() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut expected = 0;
+                let instance = Arc::new(instance(n, &format!("i{n}"), vec![]));
+                loop {
+                    match store.commit(commit(expected, vec![Change::Instance(Arc::clone(&instance))])).await
+                    {
+                        Ok(()) => return,
+                        Err(StoreError::Conflict(actual)) => expected = actual,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.revision, loaded.instances.len()), (20, 20));
+}
+
+#[tokio::test]
+async fn a_failing_commit_writes_nothing() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let first = Change::Instance(Arc::new(instance(1, "first", vec![node("a", "")])));
+    store.commit(commit(0, vec![first])).await.unwrap();
+    let changes = || {
+        vec![
+            Change::Instance(Arc::new(instance(1, "renamed", vec![]))),
+            Change::Instance(Arc::new(instance(2, "second", vec![]))),
+        ]
+    };
+    // In the middle: the last statement of the transaction.
+    let trigger =
+        "CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'refused here'); END";
+    shell(&folder).execute_batch(trigger).unwrap();
+    let error = store.commit(commit(1, changes())).await.unwrap_err();
+    assert!(matches!(error, StoreError::Database { .. }), "{error:?}");
+    assert!(chain(&error).contains("commit a change") && chain(&error).contains("refused here"));
+    shell(&folder).execute_batch("DROP TRIGGER refuse").unwrap();
+    // At its end: a token of a proxy that there is not.
+    let mut dangling = changes();
+    let standing = TokenStanding::Current;
+    dangling.push(Change::Token(CtrlToken { digest: digest(1), proxy: id(404), standing }));
+    assert!(matches!(store.commit(commit(1, dangling)).await, Err(StoreError::Database { .. })));
+
+    let loaded = store.load().await.unwrap();
+    assert_eq!((loaded.revision, loaded.tokens.len()), (1, 0));
+    assert_eq!(loaded.instances, [instance(1, "first", vec![node("a", "")])]);
+    assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
+    store.commit(commit(1, changes())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_log_is_one_chain_and_what_is_altered_shows() {
+    let folder = folder();
+    let store = open(&folder).await;
+    for expected in 0..60 {
+        store.commit(commit(expected, vec![])).await.unwrap();
+    }
+    store.append_audit(vec![]).await.unwrap();
+    drop(store);
+    let store = open(&folder).await;
+    store.append_audit((100..140).map(entry).collect()).await.unwrap();
+
+    let rows = store.audit_after(0, 1_000).await.unwrap();
+    assert_eq!(rows.len(), 100);
+    let mut previous = FIRST;
+    for (seq, row) in (1..).zip(&rows) {
+        assert_eq!((row.seq, row.previous_hash.as_str()), (seq, previous));
+        assert_eq!(row.hash, row.computed_hash());
+        previous = &row.hash;
+    }
+    assert_eq!((rows[0].revision, rows[59].revision, rows[99].revision), (1, 60, 60));
+    assert_eq!(rows[0].detail, entry(0).detail.to_string());
+
+    assert_eq!(store.audit_tail(3).await.unwrap(), rows[97..]);
+    assert_eq!(store.audit_after(98, 10).await.unwrap(), rows[98..]);
+    assert_eq!(store.audit_after(10, 2).await.unwrap(), rows[10..12]);
+    assert_eq!(store.audit_after(u64::MAX, 2).await.unwrap(), []);
+
+    shell(&folder).execute("UPDATE audit SET actor = 'nobody' WHERE seq = 42", []).unwrap();
+    let altered: Vec<_> = store.audit_after(0, 1_000).await.unwrap();
+    let wrong: Vec<_> =
+        altered.iter().filter(|row| row.hash != row.computed_hash()).map(|row| row.seq).collect();
+    assert_eq!(wrong, [42]);
+}
+
+#[tokio::test]
+async fn what_proxies_last_said_is_read_back() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let mark = |n: u64| Mark {
+        position: Position { epoch: 1_700_000_000_000, revision: n },
+        hash: Allowlist::new([node(&format!("n{n}"), "")]).hash(),
+        at: at(n),
+    };
+    let silent = ProxyStatus {
+        proxy: id(1),
+        last_seen: None,
+        last_pull: None,
+        pushed: None,
+        applied: None,
+        on_disk: false,
+        refused: None,
+        last_error: String::new(),
+        list_source: String::new(),
+        version: String::new(),
+        peer: None,
+    };
+    let full = ProxyStatus {
+        proxy: id(2),
+        last_seen: Some(at(1)),
+        last_pull: Some(at(2)),
+        pushed: Some(mark(3)),
+        applied: Some(mark(4)),
+        on_disk: true,
+        refused: Some(mark(5)),
+        last_error: "wrong hash".into(),
+        list_source: "pushed".into(),
+        version: "0.1.0".into(),
+        peer: Some("::1".parse().unwrap()),
+    };
+    store.save_statuses(vec![silent.clone(), full.clone()]).await.unwrap();
+    assert_eq!(store.load().await.unwrap().statuses, [silent.clone(), full.clone()]);
+    let swapped = [ProxyStatus { proxy: id(1), ..full.clone() }, ProxyStatus { proxy: id(2), ..silent }];
+    store.save_statuses(swapped.to_vec()).await.unwrap();
+    drop(store);
+    assert_eq!(open(&folder).await.load().await.unwrap().statuses, swapped);
+}
+
+#[tokio::test]
+async fn a_report_is_stored_once_however_often_it_is_sent() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let first = || report(1, vec![node_report("a", at(1), 41.0)]);
+    let recorded = store.record(first()).await.unwrap();
+    assert_eq!((recorded.durable_sequence, recorded.is_double), (1, false));
+    let recorded = store.record(first()).await.unwrap();
+    assert_eq!((recorded.durable_sequence, recorded.is_double), (1, true));
+    store.record(report(3, vec![node_report("a", at(3), 43.0)])).await.unwrap();
+    let late = store.record(report(2, vec![node_report("a", at(2), 42.0)])).await.unwrap();
+    assert_eq!((late.durable_sequence, late.is_double), (3, true));
+    // A report of which nothing was taken counts all the same.
+    assert_eq!(store.record(report(4, vec![])).await.unwrap().durable_sequence, 4);
+    drop(store);
+
+    let store = open(&folder).await;
+    assert!(store.record(first()).await.unwrap().is_double);
+    // Another start of the proxy, and another proxy, count for themselves.
+    let session = Report { session: id(71), ..report(1, vec![node_report("a", at(4), 44.0)]) };
+    assert!(!store.record(session).await.unwrap().is_double);
+    let other = Report { proxy: id(8), ..report(1, vec![node_report("a", at(5), 45.0)]) };
+    assert!(!store.record(other).await.unwrap().is_double);
+    let values: Vec<_> =
+        history(&store, "a").await.iter().map(|report| report.readings[0].temperature_celsius).collect();
+    assert_eq!(values, [41.0, 43.0, 44.0, 45.0]);
+
+    // No number of a proxy brings the store down.
+    let last = Report { session: id(72), ..report(u64::MAX, vec![]) };
+    assert!(!store.record(last.clone()).await.unwrap().is_double);
+    assert!(store.record(last).await.unwrap().is_double);
+}
+
+#[tokio::test]
+async fn doubles_in_one_group_are_stored_once() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.record(report(1, vec![node_report("a", at(1), 41.0)])).await })
+        })
+        .collect();
+    let mut doubles = 0;
+    for task in tasks {
+        doubles += u32::from(task.await.unwrap().unwrap().is_double);
+    }
+    assert_eq!((doubles, history(&store, "a").await.len()), (49, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_is_there_after_the_store_is_opened_again() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let tasks: Vec<_> = (0..200_u64)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let nodes =
+                    vec![node_report("shared", at(n), n as f64), node_report(&format!("n{n}"), at(n), 1.5)];
+                store.record(Report { session: id(1000 + u128::from(n)), ..report(1, nodes) }).await
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert!(!task.await.unwrap().unwrap().is_double);
+    }
+    drop(store);
+    let store = open(&folder).await;
+    let shared = history(&store, "shared").await;
+    let values: Vec<_> = shared.iter().map(|report| report.readings[0].temperature_celsius).collect();
+    assert_eq!(values, (0..200_u8).map(f64::from).collect::<Vec<_>>());
+    assert_eq!(store.load().await.unwrap().newest.len(), 201);
+}
+
+#[tokio::test]
+async fn every_field_of_a_report_is_read_back() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let kinds = [
+        SensorKind::CpuPackage,
+        SensorKind::CpuCore,
+        SensorKind::CpuDie,
+        SensorKind::Nvme,
+        SensorKind::Disk,
+        SensorKind::Gpu,
+        SensorKind::Chipset,
+        SensorKind::Memory,
+        SensorKind::Network,
+        SensorKind::Board,
+        SensorKind::Acpi,
+        SensorKind::Other,
+    ];
+    let readings = (0_u8..).zip(kinds).map(|(n, kind)| Reading {
+        sensor: format!("chip/temp{n}"),
+        chip: "chip".into(),
+        label: if n % 2 == 0 { String::new() } else { format!("ä {n}") },
+        kind,
+        temperature_celsius: f64::from(i32::from(n) * 12_345 - 40_000) / 1000.0,
+        max_celsius: (n % 3 == 0).then_some(99.999),
+        critical_celsius: (n % 4 == 0).then_some(-0.5),
+    });
+    let read = NodeReport {
+        node: node("delly", "2001:db8::5"),
+        readings: readings.collect(),
+        ..node_report("delly", at(1), 0.0)
+    };
+    let unread = NodeReport {
+        node: node("other", "pve.example"),
+        readings: vec![],
+        unreadable_reason: "no sensor here".into(),
+        position: Position::default(),
+        ..node_report("other", at(2), 0.0)
+    };
+    store.record(report(1, vec![read.clone(), unread.clone()])).await.unwrap();
+    drop(store);
+    let store = open(&folder).await;
+    assert_eq!(store.load().await.unwrap().newest, [read.clone(), unread.clone()]);
+    let history =
+        async |report: &NodeReport| store.history(id(1), &report.node, UNIX_EPOCH, 10).await.unwrap();
+    assert_eq!(history(&read).await, [read]);
+    assert_eq!(history(&unread).await, [unread]);
+}
+
+#[tokio::test]
+async fn history_keeps_the_label_and_limits_under_which_it_was_read() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let variants = [
+        reading("s", 1.0),
+        Reading { label: "CPU".into(), ..reading("s", 2.0) },
+        Reading { kind: SensorKind::CpuDie, ..reading("s", 3.0) },
+        Reading { max_celsius: Some(95.0), ..reading("s", 4.0) },
+        reading("s", 5.0),
+    ];
+    for (n, variant) in (1..).zip(&variants) {
+        let one = NodeReport { readings: vec![variant.clone()], ..node_report("a", at(n), 0.0) };
+        store.record(report(n, vec![one])).await.unwrap();
+    }
+    let read: Vec<_> = history(&store, "a").await.into_iter().flat_map(|report| report.readings).collect();
+    assert_eq!(read, variants);
+    let series: i64 = shell(&folder).query_row("SELECT count(*) FROM series", [], |row| row.get(0)).unwrap();
+    assert_eq!(series, 4);
+}
+
+#[tokio::test]
+async fn history_is_oldest_first_from_a_time_on_and_at_most_so_many() {
+    let folder = folder();
+    let store = open(&folder).await;
+    for (sequence, second) in [(1, 5), (2, 1), (3, 9), (4, 3), (5, 7)] {
+        let nodes = vec![node_report("a", at(second), second as f64), node_report("b", at(second), 0.0)];
+        store.record(report(sequence, nodes)).await.unwrap();
+    }
+    let found = async |name: &str, since: SystemTime, limit: u32| -> Vec<f64> {
+        let reports = store.history(id(1), &node(name, ""), since, limit).await.unwrap();
+        reports.iter().map(|report| report.readings[0].temperature_celsius).collect()
+    };
+    assert_eq!(found("a", UNIX_EPOCH, 100).await, [1.0, 3.0, 5.0, 7.0, 9.0]);
+    assert_eq!(found("a", at(3), 3).await, [3.0, 5.0, 7.0]);
+    assert_eq!(found("a", at(10), 3).await, [0.0; 0]);
+    assert_eq!(found("A", UNIX_EPOCH, 3).await, [0.0; 0], "a node is its exact line");
+    assert_eq!(store.history(id(2), &node("a", ""), UNIX_EPOCH, 3).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_newest_of_a_node_is_the_one_collected_last() {
+    let folder = folder();
+    let store = open(&folder).await;
+    for (sequence, second) in [(1, 5), (2, 9), (3, 7)] {
+        store.record(report(sequence, vec![node_report("a", at(second), second as f64)])).await.unwrap();
+    }
+    store.record(report(4, vec![node_report("b", at(2), 2.0)])).await.unwrap();
+    let newest = store.load().await.unwrap().newest;
+    assert_eq!(newest, [node_report("a", at(9), 9.0), node_report("b", at(2), 2.0)]);
+}
+
+/// Writes until `condition` holds: upkeep is done after writes. Bounded by time.
+async fn upkeep_until(store: &Store, condition: impl AsyncFn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !condition().await {
+        assert!(std::time::Instant::now() < deadline, "upkeep does not come to it");
+        store.append_audit(vec![]).await.expect("the store is written");
+    }
+}
+
+#[tokio::test]
+async fn readings_that_are_too_old_go_and_the_newest_of_each_node_stays() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let now = SystemTime::now();
+    let ago = |minutes: u64| now - Duration::from_mins(minutes);
+    let mut sequence = 0;
+    let mut record = async |name: &str, minutes: u64| {
+        sequence += 1;
+        store.record(report(sequence, vec![node_report(name, ago(minutes), 40.0)])).await.unwrap();
+    };
+    for minutes in 0..700 {
+        record("dead", 10_000 - minutes).await;
+    }
+    for minutes in [300, 200, 100, 50, 5] {
+        record("alive", minutes).await;
+    }
+    drop(store);
+
+    let store = open_with(&folder, Retention { max_age: Duration::from_mins(60), ..KEEP_ALL }).await;
+    store.append_audit(vec![]).await.unwrap();
+    upkeep_until(&store, async || history(&store, "alive").await.len() == 2).await;
+    let dead = history(&store, "dead").await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].readings, [reading("coretemp-isa-0000/temp1", 40.0)]);
+    let newest = store.load().await.unwrap().newest;
+    assert_eq!(newest.len(), 2);
+}
+
+#[tokio::test]
+async fn what_no_reading_needs_any_more_is_swept() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let now = SystemTime::now();
+    let long_ago = now - Duration::from_hours(24 * 50);
+    let nodes = vec![node_report("a", long_ago, 40.0), node_report("b", long_ago, 40.0)];
+    store.record(report(1, nodes)).await.unwrap();
+    drop(store);
+    shell(&folder).execute("INSERT INTO report_sessions VALUES ('x', 'y', 1, 0)", []).unwrap();
+
+    // The label changed; the one reading with the old one is too old by now, and the session even more.
+    let max_age = Duration::from_hours(24 * 30);
+    let store = open_with(&folder, Retention { max_age, ..KEEP_ALL }).await;
+    let changed = Reading { label: "new".into(), ..reading("coretemp-isa-0000/temp1", 40.0) };
+    let nodes = vec![NodeReport { readings: vec![changed.clone()], ..node_report("a", now, 40.0) }];
+    store.record(report(2, nodes)).await.unwrap();
+    let count = |sql: &str| -> i64 { shell(&folder).query_row(sql, [], |row| row.get(0)).unwrap() };
+    upkeep_until(&store, async || count("SELECT count(*) FROM report_sessions") == 1).await;
+    assert_eq!(count("SELECT count(*) FROM series"), 2);
+    let newest = store.load().await.unwrap().newest;
+    let labels: Vec<_> = newest.iter().map(|report| report.readings[0].label.as_str()).collect();
+    assert_eq!(labels, ["new", "Package id 0"], "the newest of b is kept, and what it means");
+    // A series that was swept is made again.
+    store.record(report(3, vec![node_report("a", now + Duration::from_secs(1), 40.0)])).await.unwrap();
+    let labels: Vec<_> =
+        history(&store, "a").await.into_iter().map(|report| report.readings[0].label.clone()).collect();
+    assert_eq!(labels, ["new", "Package id 0"]);
+}
+
+#[tokio::test]
+async fn readings_that_are_too_much_go_the_oldest_first() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let readings: Vec<_> = (0..40).map(|n| reading(&format!("chip/temp{n}"), 40.0)).collect();
+    store.record(report(1, vec![node_report("dead", at(0), 1.0)])).await.unwrap();
+    for first in [0, 3_000, 6_000] {
+        let tasks = (first..first + 3_000_u64).map(|n| {
+            let one = NodeReport { readings: readings.clone(), ..node_report("a", at(n), 0.0) };
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.record(Report { session: id(n.into()), ..report(1, vec![one]) }).await
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap().unwrap();
+        }
+    }
+    drop(store);
+    let used = || -> i64 {
+        let sql = "SELECT (page_count - freelist_count) * page_size
+                   FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+        shell(&folder).query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    let max_bytes = 2 << 20;
+    assert!(used() > max_bytes + (256 << 10), "{}", used());
+
+    let retention = Retention { max_bytes: max_bytes.unsigned_abs(), ..KEEP_ALL };
+    let store = open_with(&folder, retention).await;
+    upkeep_until(&store, async || used() <= max_bytes).await;
+    let left = history(&store, "a").await;
+    assert!(left.len() > 500, "no more is deleted than must be: {}", left.len());
+    assert_eq!(left.last().unwrap().collected_at, at(8_999));
+    assert!(left.windows(2).all(|pair| pair[1].collected_at > pair[0].collected_at));
+    assert_eq!(history(&store, "dead").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_reports_and_nothing_else() {
+    let folder = folder();
+    let store = open(&folder).await;
+    // A program that holds the database keeps the writer waiting.
+    let busy = shell(&folder);
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let tasks: Vec<_> = (0..5_000_u64)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(
+                async move { store.record(Report { session: id(n.into()), ..report(1, vec![]) }).await },
+            )
+        })
+        .collect();
+    let audit = tokio::spawn({
+        let store = store.clone();
+        async move { store.append_audit(vec![entry(1)]).await }
+    });
+    for _ in 0..5_000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(store.record(report(1, vec![])).await, Err(StoreError::Full)));
+    busy.execute_batch("COMMIT").unwrap();
+    audit.await.unwrap().unwrap();
+    let (mut stored, mut full) = (0, 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(_) => stored += 1,
+            Err(StoreError::Full) => full += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(stored + full, 5_000);
+    assert!(stored >= 4_096 && full > 0, "{stored} {full}");
+    store.record(report(1, vec![])).await.unwrap();
+}
+
+#[tokio::test]
+async fn reads_do_not_wait_for_writes() {
+    let folder = folder();
+    let store = open(&folder).await;
+    store.commit(commit(0, vec![])).await.unwrap();
+    let busy = shell(&folder);
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.commit(commit(1, vec![])).await }
+    });
+    assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
+    assert_eq!(store.load().await.unwrap().revision, 1);
+    tokio::select! {
+        biased;
+        outcome = &mut waiting => panic!("{outcome:?}"),
+        () = std::future::ready(()) => {}
+    }
+    busy.execute_batch("COMMIT").unwrap();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_the_database_is_told_and_outlived() {
+    let folder = folder();
+    let store = open(&folder).await;
+    store.record(report(1, vec![node_report("a", at(1), 41.0)])).await.unwrap();
+    shell(&folder).execute_batch("ALTER TABLE report_sessions RENAME TO away").unwrap();
+    // The whole group fails, and what was remembered of it is forgotten.
+    let nodes = || vec![NodeReport { readings: vec![reading("new", 2.0)], ..node_report("new", at(2), 0.0) }];
+    for session in 0..3 {
+        let error = store.record(Report { session: id(session), ..report(1, nodes()) }).await.unwrap_err();
+        assert!(matches!(error, StoreError::Database { .. }), "{error:?}");
+        assert!(chain(&error).contains("pulse.db") && chain(&error).contains("report_sessions"));
+    }
+    assert!(!store.is_writable());
+    shell(&folder).execute_batch("ALTER TABLE away RENAME TO report_sessions").unwrap();
+    store.record(report(2, nodes())).await.unwrap();
+    assert!(store.is_writable());
+    assert_eq!(history(&store, "new").await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_refused() {
+    let folder = folder();
+    drop(open(&folder).await);
+    shell(&folder).execute_batch("PRAGMA user_version = 1000").unwrap();
+    let text = refusal(&folder).await;
+    assert!(text.contains("version 1000") && text.contains("pulse.db") && text.contains("newer"), "{text}");
+    shell(&folder).execute_batch("PRAGMA user_version = -1").unwrap();
+    assert!(refusal(&folder).await.contains("version -1"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_of_pulse_is_refused_and_left_alone() {
+    let foreign = folder();
+    shell(&foreign).execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
+    assert!(refusal(&foreign).await.contains("another program"));
+    let count: i64 =
+        shell(&foreign).query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
+
+    let garbage = folder();
+    let path = garbage.path().join("pulse.db");
+    std::fs::write(&path, "this is no database".repeat(1_000)).unwrap();
+    let error = Store::open(garbage.path(), KEEP_ALL).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
+    assert!(error.to_string().contains("pulse.db"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is no database".repeat(1_000));
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_by_name() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let changes =
+        (0..200).map(|n| Change::Instance(Arc::new(instance(n, &"x".repeat(60), vec![])))).collect();
+    store.commit(commit(0, changes)).await.unwrap();
+    let root: i64 = shell(&folder)
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'instances'", [], |row| row.get(0))
+        .unwrap();
+    store.close().await.unwrap();
+    let path = folder.path().join("pulse.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let start = (root as usize - 1) * 4096;
+    bytes[start..start + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let error = Store::open(folder.path(), KEEP_ALL).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
+    assert!(chain(&error).contains("pulse.db"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_folder_belongs_to_one_server_at_a_time() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let text = refusal(&folder).await;
+    assert!(text.contains("another pulse server") && text.contains("pulse.lock"), "{text}");
+    let handle = store.clone();
+    drop(store);
+    assert!(refusal(&folder).await.contains("another pulse server"), "one handle is left");
+    drop(handle);
+    open(&folder).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_named() {
+    let folder = folder();
+    let missing = folder.path().join("missing");
+    let error = Store::open(&missing, KEEP_ALL).await.unwrap_err();
+    assert!(chain(&error).contains("missing/pulse.lock: No such file"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_closed_store_has_written_all_and_says_that_it_is_closed() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let queued: Vec<_> = (0..100)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                store.record(Report { session: id(n), ..report(1, vec![node_report("a", at(1), 1.0)]) }).await
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    store.close().await.unwrap();
+    let mut stored = 0;
+    for outcome in queued {
+        match outcome.await.unwrap() {
+            Ok(_) => stored += 1,
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error:?}"),
+        }
+    }
+    assert!(matches!(store.load().await, Err(StoreError::Closed)));
+    assert!(matches!(store.commit(commit(0, vec![])).await, Err(StoreError::Closed)));
+    assert!(matches!(store.record(report(1, vec![])).await, Err(StoreError::Closed)));
+    assert!(!store.is_writable());
+    store.close().await.unwrap();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("wal")), "{left:?}");
+    // The folder is free although a handle is left.
+    let again = open(&folder).await;
+    assert_eq!(history(&again, "a").await.len(), stored);
+}
+
+#[tokio::test]
+async fn no_secret_is_shown() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let loaded = store.load().await.unwrap();
+    let shown = format!("{loaded:?} {store:?}");
+    assert!(!shown.contains("signing_key"), "{shown}");
+    let bytes = format!("{:?}", &loaded.signing_key[16..24]);
+    assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+}
+
+/// A small generator of numbers that are the same in every run (xorshift64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// What the store must hold, kept in the simplest way.
+#[derive(Default)]
+struct Model {
+    revision: u64,
+    instances: BTreeMap<Uuid, Instance>,
+    proxies: BTreeMap<Uuid, Proxy>,
+    tokens: BTreeMap<[u8; 32], CtrlToken>,
+    join_tokens: BTreeMap<String, JoinToken>,
+    lists: BTreeMap<Scope, SignedAllowlist>,
+    audit: Vec<u64>,
+}
+
+impl Model {
+    fn apply(&mut self, commit: &Commit) {
+        self.revision = commit.revision;
+        for change in &commit.changes {
+            match change {
+                Change::Instance(row) => drop(self.instances.insert(row.id, (**row).clone())),
+                Change::Proxy(row) => drop(self.proxies.insert(row.id, (**row).clone())),
+                Change::Token(row) => drop(self.tokens.insert(*row.digest.as_bytes(), *row)),
+                Change::DropToken(digest) => drop(self.tokens.remove(digest.as_bytes())),
+                Change::JoinToken(row) => drop(self.join_tokens.insert(row.id.clone(), (**row).clone())),
+            }
+        }
+        for list in &commit.lists {
+            self.lists.insert(list.scope, (**list).clone());
+        }
+        self.audit.push(commit.revision);
+    }
+
+    async fn check(&self, store: &Store, path: &Path) {
+        let loaded = store.load().await.expect("the store is read");
+        let at = format!("revision {} in {}", self.revision, path.display());
+        assert_eq!(loaded.revision, self.revision, "{at}");
+        assert!(loaded.instances.iter().eq(self.instances.values()), "{at}");
+        assert!(loaded.proxies.iter().eq(self.proxies.values()), "{at}");
+        assert!(loaded.tokens.iter().eq(self.tokens.values()), "{at}");
+        assert!(loaded.join_tokens.iter().eq(self.join_tokens.values()), "{at}");
+        let lists: BTreeMap<Scope, SignedAllowlist> =
+            loaded.lists.into_iter().map(|list| (list.scope, list)).collect();
+        assert_eq!(lists, self.lists, "{at}");
+        let audit = store.audit_after(0, u32::MAX).await.expect("the store is read");
+        assert!(audit.iter().map(|row| row.revision).eq(self.audit.iter().copied()), "{at}");
+    }
+}
+
+fn random_change(dice: &mut Dice) -> Change {
+    let nodes = |dice: &mut Dice| -> Vec<Node> {
+        (0..dice.below(4)).map(|_| node(&format!("n{}", dice.below(9)), "10.0.0.1")).collect()
+    };
+    match dice.below(6) {
+        0 => {
+            let n = u128::from(dice.below(5));
+            let removed_at = (dice.below(3) == 0).then(|| at(dice.below(99)));
+            let endpoints = nodes(dice);
+            Change::Instance(Arc::new(Instance {
+                removed_at,
+                ..instance(n, &format!("i{}", dice.below(9)), endpoints)
+            }))
+        }
+        1 => {
+            let instance = (dice.below(2) == 0).then(|| id(0));
+            let standing = match dice.below(3) {
+                0 => Standing::Active,
+                1 => Standing::Revoked { at: at(dice.below(99)), reason: format!("r{}", dice.below(9)) },
+                _ => Standing::Removed { at: at(dice.below(99)), reason: String::new() },
+            };
+            Change::Proxy(Arc::new(Proxy { standing, ..proxy(u128::from(dice.below(5)), instance) }))
+        }
+        2 | 3 => {
+            let standing = match dice.below(3) {
+                0 => TokenStanding::Current,
+                1 => TokenStanding::Next { use_before: at(dice.below(99)) },
+                _ => TokenStanding::Tombstone,
+            };
+            Change::Token(CtrlToken { digest: digest(dice.below(6) as u8), proxy: id(0), standing })
+        }
+        4 => Change::DropToken(digest(dice.below(6) as u8)),
+        _ => {
+            let used = dice.below(9) as u32;
+            Change::JoinToken(Arc::new(JoinToken { used, ..join_token(dice.below(5) as u8) }))
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_committed_the_store_holds_what_a_model_holds() {
+    for seed in [0x9e37_79b9_7f4a_7c15, 0xdead_beef_cafe_f00d] {
+        let (folder, mut dice, mut model) = (folder(), Dice(seed), Model::default());
+        let mut store = open(&folder).await;
+        let Loaded { epoch, signing_key, .. } = store.load().await.unwrap();
+        let key = SigningKey::from_pkcs8(&signing_key).unwrap();
+        // What the others refer to.
+        let base = vec![
+            Change::Instance(Arc::new(instance(0, "base", vec![]))),
+            Change::Proxy(Arc::new(proxy(0, None))),
+        ];
+        let first = commit(0, base);
+        store.commit(first.clone()).await.unwrap();
+        model.apply(&first);
+        for _ in 0..120 {
+            let expected = model.revision;
+            let changes = (0..dice.below(5)).map(|_| random_change(&mut dice)).collect();
+            let lists = (0..3)
+                .filter(|_| dice.below(3) == 0)
+                .map(|n| if n == 0 { Scope::All } else { Scope::Instance(id(n)) })
+                .collect::<Vec<_>>()
+                .into_iter()
+                .map(|scope| {
+                    Arc::new(list(
+                        &key,
+                        epoch,
+                        expected + 1,
+                        scope,
+                        vec![node(&format!("n{}", dice.below(9)), "")],
+                    ))
+                })
+                .collect();
+            let commit = Commit { lists, ..commit(expected, changes) };
+            if dice.below(5) == 0 {
+                let stale = Commit { expected: expected + 1, revision: expected + 2, ..commit.clone() };
+                assert!(matches!(store.commit(stale).await, Err(StoreError::Conflict(_))));
+            }
+            store.commit(commit.clone()).await.unwrap();
+            model.apply(&commit);
+            if dice.below(20) == 0 {
+                drop(store);
+                store = open(&folder).await;
+                model.check(&store, folder.path()).await;
+            }
+        }
+        model.check(&store, folder.path()).await;
+    }
+}
