@@ -1,0 +1,240 @@
+//! What the API tells and nobody sets: proxies as they stand, lists, temperatures, status, the audit log.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Node, ScopeKind};
+
+/// A list, and when something was done with it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mark {
+    /// The epoch of the list.
+    pub epoch: u64,
+    /// The revision of the list.
+    pub revision: u64,
+    /// The hash of the list.
+    pub hash: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// When and why a proxy was revoked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Revoked {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// A proxy: what it is, what it holds, what it last said.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Its identity; survives renames, upgrades and further registrations.
+    pub id: Uuid,
+    /// The host's name, as it registered.
+    pub hostname: String,
+    /// How local callers reach it: `socket` or `http`.
+    pub kind: String,
+    /// Where local callers reach it in HTTP mode. Empty: nowhere.
+    pub proxy_url: String,
+    /// Its version, as it last said.
+    pub version: String,
+    /// The name of its instance; `null` while it waits for one.
+    pub instance: Option<String>,
+    /// Whether that instance was removed, so that it may read nothing.
+    pub is_instance_removed: bool,
+    /// Which nodes it may read.
+    pub scope: ScopeKind,
+    /// Last-sync state: `NEVER`, `IN_SYNC`, `PENDING`, `STALE`, `OFFLINE`, `REFUSED` or `REVOKED`.
+    pub state: String,
+    /// Why it has no list yet, if it waits.
+    pub waiting: Option<String>,
+    /// Whether it has a stream open.
+    pub is_connected: bool,
+    /// The last list sent to it, or confirmed as held by it.
+    pub pushed: Option<Mark>,
+    /// The last list that it put in force.
+    pub applied: Option<Mark>,
+    /// Whether that list is on its disk.
+    pub is_on_disk: bool,
+    /// The last list that it refused, if it has applied none since.
+    pub refused: Option<Mark>,
+    /// Why it refused a list, or what was wrong with its disk. Empty: nothing.
+    pub last_error: String,
+    /// Where its list comes from, as it said: `pushed`, `cache`, `static` or `none`. Empty: it did not say.
+    pub list_source: String,
+    /// How long the newest list has waited for it; `null` if it has applied that one.
+    pub lag_seconds: Option<f64>,
+    /// When it was last heard.
+    pub last_seen_at: Option<Timestamp>,
+    /// When it last asked for a list.
+    pub last_pull_at: Option<Timestamp>,
+    /// The address from which it last came.
+    pub peer_ip: Option<IpAddr>,
+    /// Whether an admin asked that it take a new token, and it has not yet.
+    pub is_rotation_requested: bool,
+    /// When it registered first.
+    pub created_at: Timestamp,
+    /// When it registered last.
+    pub registered_at: Timestamp,
+    /// When and why it was revoked, if it was.
+    pub revoked: Option<Revoked>,
+}
+
+/// `GET proxies`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Proxies {
+    /// By hostname, then id.
+    pub proxies: Vec<Proxy>,
+}
+
+/// Who may read what: one list.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Allowlist {
+    /// `all` or `instance:UUID`.
+    pub scope: String,
+    /// The name of the instance, for the list of one.
+    pub instance: Option<String>,
+    /// The life of the database.
+    pub epoch: u64,
+    /// The fleet's revision at which the list last changed; `null`: no proxy reads it, so it is not published.
+    pub revision: Option<u64>,
+    /// Which list it is.
+    pub hash: String,
+    /// When it last changed, if it is published.
+    pub updated_at: Option<Timestamp>,
+    /// The key that signed it, if it is published.
+    pub key_id: Option<String>,
+    /// The nodes, in the order in which they are hashed.
+    pub nodes: Vec<Node>,
+}
+
+/// `GET allowlists`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Allowlists {
+    /// That of all nodes first, then those of instances, by name.
+    pub allowlists: Vec<Allowlist>,
+}
+
+/// One value of one sensor.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Reading {
+    /// The sensor's stable name on its node.
+    pub sensor: String,
+    /// The chip's name.
+    pub chip: String,
+    /// The label that the driver gives; may be empty.
+    pub label: String,
+    /// What it measures: `cpu_package`, `cpu_core`, `nvme`, …
+    pub kind: String,
+    /// The temperature.
+    pub temperature_celsius: f64,
+    /// The driver's upper limit.
+    pub max_celsius: Option<f64>,
+    /// The driver's critical limit.
+    pub critical_celsius: Option<f64>,
+}
+
+/// The newest report of one node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct NodeTemperatures {
+    /// The node's name.
+    pub node: String,
+    /// Its address; empty if only the name is known.
+    pub ip: String,
+    /// The name of its instance; `null` if that was removed since.
+    pub instance: Option<String>,
+    /// The proxy that read it.
+    pub proxy_id: Uuid,
+    /// When it was read, by the proxy's clock.
+    pub collected_at: Timestamp,
+    /// When the report arrived, by the server's clock.
+    pub received_at: Timestamp,
+    /// The time since it was read.
+    pub age_seconds: f64,
+    /// Why it could not be read, if it could not.
+    pub unreadable_reason: Option<String>,
+    /// The values.
+    pub readings: Vec<Reading>,
+}
+
+/// `GET temperatures`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Temperatures {
+    /// By node, then instance.
+    pub nodes: Vec<NodeTemperatures>,
+}
+
+/// `GET status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The server's version.
+    pub version: String,
+    /// The identity of the database.
+    pub server_id: Uuid,
+    /// The life of the database.
+    pub epoch: u64,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// When the server started.
+    pub started_at: Timestamp,
+    /// How long it has run.
+    pub uptime_seconds: f64,
+    /// The addresses on which it listens.
+    pub listen: Vec<String>,
+    /// `HOST:PORT` as join strings have it.
+    pub public_address: String,
+    /// The pin that join strings carry; `null` with a certificate of the admin's own, or in plain text.
+    pub pin: Option<String>,
+    /// The file of the CA certificate, for clients such as grpcurl.
+    pub ca_path: Option<String>,
+    /// How many instances there are.
+    pub instances: usize,
+    /// How many proxies there are.
+    pub proxies: usize,
+    /// How many of them are in each last-sync state.
+    pub proxies_by_state: BTreeMap<String, usize>,
+    /// How many proxies have a stream open.
+    pub streams: usize,
+    /// `ok`, or `degraded`: the last write failed, and lists stay as they are.
+    pub database: String,
+    /// How many nodes have a reading.
+    pub nodes_with_readings: usize,
+    /// When the newest reading arrived.
+    pub newest_reading_at: Option<Timestamp>,
+}
+
+/// One row of the audit log.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Its place, from 1, without gaps.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// To what.
+    pub target: String,
+    /// The rest.
+    pub detail: serde_json::Value,
+    /// The fleet's revision after it.
+    pub revision: u64,
+    /// Hash of the row before, 64 hex digits.
+    pub previous_hash: String,
+    /// Hash of this row, 64 hex digits.
+    pub hash: String,
+}
+
+/// `GET audit`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AuditRows {
+    /// The oldest first.
+    pub rows: Vec<AuditRow>,
+}

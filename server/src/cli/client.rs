@@ -1,0 +1,113 @@
+//! Asks the server: one HTTP/1.1 request over the admin socket.
+//!
+//! Always: bounded in time and size. Never: knows what the answer means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::failure::Failure;
+use crate::api::ROOT;
+
+/// How long an answer may take: a change waits for its commit, which waits for a busy disk.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest answer: 100,000 proxies of some 1 KiB.
+const MAX_ANSWER_BYTES: usize = 128 << 20;
+
+/// The way to one server.
+#[derive(Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the server that has this socket.
+    pub(super) fn new(socket: PathBuf) -> Client {
+        Client { socket }
+    }
+
+    /// Sends one request to a path below [`ROOT`]; `()` is no body. Returns the answer's JSON.
+    ///
+    /// # Errors
+    /// [`Failure`]: no server, no answer, or its refusal.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Value, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::local("REQUEST", error.to_string()))?;
+        let body = if body == b"null" { Bytes::new() } else { Bytes::from(body) };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{ROOT}{path}"))
+            .header(HOST, "localhost")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Failure::local("REQUEST", error.to_string()))?;
+        match timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
+            Ok(answer) => {
+                let (status, body) = answer?;
+                if !status.is_success() {
+                    return Err(Failure::refused(status, &body));
+                }
+                serde_json::from_slice(&body).map_err(|error| Failure::unreadable(&error.to_string()))
+            }
+            Err(_) => {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                Err(Failure::exchange(&self.socket, &format!("none came within {seconds} s")))
+            }
+        }
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|error| Failure::connecting(&self.socket, &error))?;
+        let broken = |error: &dyn std::fmt::Display| Failure::exchange(&self.socket, error);
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
+        let exchange = async move {
+            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            Ok((status, body.map_err(|error| broken(&error))?.to_bytes()))
+        };
+        // The exchange owns the sender, so the connection ends with it; why it broke, the exchange says itself.
+        tokio::join!(exchange, connection).0
+    }
+}
+
+/// One segment of a path, or one value of a query, percent-encoded (RFC 3986, all but unreserved characters).
+pub(super) fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_stays_one_segment() {
+        assert_eq!(segment("pve-01.lab_x~"), "pve-01.lab_x~");
+        assert_eq!(segment("a/b?c=d&e f%ä"), "a%2Fb%3Fc%3Dd%26e%20f%25%C3%A4");
+    }
+}

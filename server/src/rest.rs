@@ -1,0 +1,55 @@
+//! The HTTP API: what the command line (and, one day, the UI) asks and sets, as JSON under [`api::ROOT`].
+//!
+//! In: requests of an admin, known by the peer credentials of the Unix socket. Out: what [`Changes`], [`Lists`],
+//! [`Fleet`], [`Readings`] and [`Store`] answer, in the types of [`api`].
+//! Always: a handler only translates; every error is JSON with a reason, those of the framework too.
+//! Never: keeps state of its own, or decides.
+//!
+//! [`Changes`]: crate::changes::Changes
+//! [`Lists`]: crate::publish::Lists
+//! [`Fleet`]: crate::fleet::Fleet
+//! [`Readings`]: crate::readings::Readings
+//! [`Store`]: crate::store::Store
+
+mod audit;
+mod instances;
+mod join_tokens;
+mod lists;
+pub mod probes;
+mod proxies;
+mod refusal;
+mod status;
+mod temperatures;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, post};
+
+use crate::Pulse;
+use crate::api;
+
+/// The admin API. Its requests carry the extension [`AdminPeer`](crate::listen::admin_socket::AdminPeer): who may open the socket
+/// is an admin, and the audit log notes the user id.
+pub fn admin_router(pulse: Arc<Pulse>) -> Router {
+    let paths = Router::new()
+        .route("/instances", get(instances::list).post(instances::add))
+        .route("/instances/{name}", get(instances::show).put(instances::set).delete(instances::remove))
+        .route("/join-tokens", get(join_tokens::list).post(join_tokens::create))
+        .route("/join-tokens/{id}", delete(join_tokens::revoke))
+        .route("/proxies", get(proxies::list))
+        .route("/proxies/{id}", get(proxies::show).patch(proxies::set).delete(proxies::remove))
+        .route("/proxies/{id}/rotate", post(proxies::rotate))
+        .route("/proxies/{id}/revoke", post(proxies::revoke))
+        .route("/allowlists", get(lists::list))
+        .route("/temperatures", get(temperatures::list))
+        .route("/status", get(status::show))
+        .route("/audit", get(audit::list))
+        .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
+        .with_state(pulse);
+    refusal::with_json_errors(Router::new().nest(api::ROOT, paths))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! `/proxies`: list, show, set, rotate, revoke, remove.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Json;
+use uuid::Uuid;
+
+use super::join_tokens::{scope_kind, scope_word};
+use super::refusal::Refusal;
+use crate::Pulse;
+use crate::api::{self, seconds, time};
+use crate::audit::Actor;
+use crate::catalog::Catalog;
+use crate::changes::ChangeError;
+use crate::fleet::FleetView;
+use crate::listen::admin_socket::AdminPeer;
+use crate::registry::{Proxy, ProxyKind, Standing};
+use crate::store;
+
+pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Proxies> {
+    let catalog = pulse.changes.catalog();
+    let mut proxies: Vec<&Arc<Proxy>> = catalog.registry.proxies().collect();
+    proxies.sort_by_cached_key(|proxy| (proxy.hostname.to_ascii_lowercase(), proxy.id));
+    let view = |proxy: &&Arc<Proxy>| view(&catalog, proxy, fleet_view(&pulse, proxy));
+    Json(api::Proxies { proxies: proxies.iter().map(view).collect() })
+}
+
+pub(super) async fn show(
+    State(pulse): State<Arc<Pulse>>,
+    Path(id): Path<String>,
+) -> Result<Json<api::Proxy>, Refusal> {
+    one(&pulse, parse(&id)?)
+}
+
+pub(super) async fn set(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+    Json(set): Json<api::SetProxy>,
+) -> Result<Json<api::Proxy>, Refusal> {
+    let id = parse(&id)?;
+    let scope = set.scope.map(scope_kind);
+    pulse.changes.set_proxy(&Actor::admin(peer.uid), id, set.instance, scope).await?;
+    one(&pulse, id)
+}
+
+pub(super) async fn rotate(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+) -> Result<Json<api::Proxy>, Refusal> {
+    let id = parse(&id)?;
+    pulse.changes.request_rotation(&Actor::admin(peer.uid), id).await?;
+    one(&pulse, id)
+}
+
+pub(super) async fn revoke(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+) -> Result<Json<api::Proxy>, Refusal> {
+    let id = parse(&id)?;
+    pulse.changes.revoke_proxy(&Actor::admin(peer.uid), id).await?;
+    one(&pulse, id)
+}
+
+pub(super) async fn remove(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+) -> Result<Json<api::Removed>, Refusal> {
+    let id = parse(&id)?;
+    pulse.changes.remove_proxy(&Actor::admin(peer.uid), id).await?;
+    Ok(Json(api::Removed { removed: id.to_string() }))
+}
+
+fn parse(id: &str) -> Result<Uuid, Refusal> {
+    let not_found = |_| ChangeError::NotFound { what: "proxy", name: id.chars().take(80).collect() };
+    Ok(Uuid::parse_str(id).map_err(not_found)?)
+}
+
+/// As it is now: after a change, its own view.
+fn one(pulse: &Pulse, id: Uuid) -> Result<Json<api::Proxy>, Refusal> {
+    let catalog = pulse.changes.catalog();
+    let is_there = |proxy: &&Arc<Proxy>| !matches!(proxy.standing, Standing::Removed { .. });
+    let not_found = || ChangeError::NotFound { what: "proxy", name: id.to_string() };
+    let proxy = catalog.registry.proxy(id).filter(is_there).ok_or_else(not_found)?;
+    Ok(Json(view(&catalog, proxy, fleet_view(pulse, proxy))))
+}
+
+/// How a proxy stands beside the newest list of its scope.
+pub(super) fn fleet_view(pulse: &Pulse, proxy: &Proxy) -> FleetView {
+    let newest = proxy.scope().and_then(|scope| pulse.lists.newest(scope));
+    pulse.fleet.view(proxy, newest.as_deref())
+}
+
+fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
+    let instance = proxy.instance.and_then(|id| catalog.inventory.instance(id));
+    let status = fleet.status;
+    let kind = match proxy.kind {
+        ProxyKind::Socket => "socket",
+        ProxyKind::Http => "http",
+    };
+    let revoked = match &proxy.standing {
+        Standing::Active => None,
+        Standing::Revoked { at, reason } | Standing::Removed { at, reason } => {
+            Some(api::Revoked { at: time(*at), reason: reason.clone() })
+        }
+    };
+    api::Proxy {
+        id: proxy.id,
+        hostname: proxy.hostname.clone(),
+        kind: kind.to_owned(),
+        proxy_url: proxy.proxy_url.clone(),
+        // What it last said on a stream is newer than its registration.
+        version: if status.version.is_empty() { proxy.version.clone() } else { status.version },
+        is_instance_removed: instance.is_some_and(|instance| !instance.is_present()),
+        instance: instance.map(|instance| instance.name.clone()),
+        scope: scope_word(proxy.scope_kind),
+        state: fleet.state.as_str().to_owned(),
+        waiting: fleet.waiting,
+        is_connected: fleet.is_connected,
+        pushed: status.pushed.as_ref().map(mark),
+        applied: status.applied.as_ref().map(mark),
+        is_on_disk: status.on_disk,
+        refused: status.refused.as_ref().map(mark),
+        last_error: status.last_error,
+        list_source: status.list_source,
+        // No list is on its way to a revoked proxy.
+        lag_seconds: fleet.lag.filter(|_| proxy.is_active()).map(seconds),
+        last_seen_at: status.last_seen.map(time),
+        last_pull_at: status.last_pull.map(time),
+        peer_ip: status.peer.or(proxy.peer),
+        is_rotation_requested: proxy.rotate_requested,
+        created_at: time(proxy.created_at),
+        registered_at: time(proxy.registered_at),
+        revoked,
+    }
+}
+
+fn mark(mark: &store::Mark) -> api::Mark {
+    api::Mark {
+        epoch: mark.position.epoch,
+        revision: mark.position.revision,
+        hash: mark.hash.to_string(),
+        at: time(mark.at),
+    }
+}

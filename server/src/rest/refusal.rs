@@ -1,0 +1,231 @@
+//! [`Refusal`]: an error of the API, with its status; and the framework's own errors in the same shape.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Json, Response};
+use pulse_proto::reason;
+
+use crate::api::{ApiError, MAX_REQUEST_BYTES, ROOT};
+use crate::changes::ChangeError;
+use crate::store::StoreError;
+
+/// The most of a framework's message that is passed on: it may quote the request.
+const MAX_TEXT_BYTES: usize = 4096;
+
+/// Why a request is not done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: ApiError,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: &str, error: String) -> Refusal {
+        Refusal { status, error: ApiError { error, reason: reason.to_owned(), field: None } }
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(error: String) -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", error)
+    }
+
+    /// A field of the request breaks a rule.
+    pub(super) fn invalid(field: impl Into<String>, error: String) -> Refusal {
+        let mut refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason::INVALID_REQUEST, error);
+        refusal.error.field = Some(field.into());
+        refusal
+    }
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Refusal {
+        let status = match &error {
+            ChangeError::NotFound { .. } => StatusCode::NOT_FOUND,
+            ChangeError::AlreadyThere(_) | ChangeError::NeedsYes { .. } | ChangeError::NotActive(..) => {
+                StatusCode::CONFLICT
+            }
+            ChangeError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            ChangeError::Join { .. } => StatusCode::FORBIDDEN,
+            ChangeError::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            ChangeError::Store(_) | ChangeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        if let ChangeError::Store(source) = &error {
+            log(source);
+        }
+        let mut refusal = Refusal::new(status, error.reason(), error.to_string());
+        if let ChangeError::Invalid { field, .. } = error {
+            refusal.error.field = Some(field.to_owned());
+        }
+        refusal
+    }
+}
+
+/// For what is read from the store; changes have their own text.
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        log(&error);
+        let text = format!("the store cannot be read: {error}; see the server's log, and ask again");
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason::STORE_UNAVAILABLE, text)
+    }
+}
+
+/// The answer says what was tried; the log has the engine's own words too.
+fn log(error: &StoreError) {
+    tracing::warn!(error = error as &dyn std::error::Error, "the store did not do what the admin asked");
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.error)).into_response()
+    }
+}
+
+/// Makes JSON of errors that the framework raises before a handler runs: no such path, a body that is no JSON.
+pub(super) fn with_json_errors(router: Router) -> Router {
+    router.layer(from_fn(json_errors))
+}
+
+async fn json_errors(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_json = |value: &HeaderValue| value.as_bytes().starts_with(b"application/json");
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_error || response.headers().get(CONTENT_TYPE).is_some_and(is_json) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = to_bytes(body, MAX_TEXT_BYTES).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let refusal = framework(status, &method, &path, &text);
+    let body = serde_json::to_vec(&refusal.error).unwrap_or_default();
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.remove(CONTENT_LENGTH);
+    // A HEAD request's answer has no body, whatever its status.
+    let body = if method == Method::HEAD { Body::empty() } else { Body::from(body) };
+    Response::from_parts(parts, body)
+}
+
+fn framework(status: StatusCode, method: &Method, path: &str, text: &str) -> Refusal {
+    let short: String = path.chars().take(120).collect();
+    let (reason, error) = match status {
+        StatusCode::NOT_FOUND => {
+            ("NO_SUCH_PATH", format!("there is nothing at {short:?}; the admin API is below {ROOT}"))
+        }
+        StatusCode::METHOD_NOT_ALLOWED => (
+            "METHOD_NOT_ALLOWED",
+            format!("{method} is not understood at {short:?}; the header Allow says what is"),
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let most = pulse_config::show_bytes(MAX_REQUEST_BYTES as u64);
+            (
+                reason::INVALID_REQUEST,
+                format!("the body of a request has at most {most}; send less at a time"),
+            )
+        }
+        status if status.is_server_error() => ("INTERNAL", format!("the request failed: {text}")),
+        _ => (reason::INVALID_REQUEST, text.to_owned()),
+    };
+    Refusal::new(status, reason, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::{DefaultBodyLimit, Query};
+    use axum::routing::post;
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
+    use crate::api::{AddInstance, SetProxy};
+
+    fn router() -> Router {
+        let add = |Json(_): Json<AddInstance>| async {};
+        let query = |Query(_): Query<SetProxy>| async {};
+        let routes =
+            Router::new().route("/x", post(add).put(query)).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
+        with_json_errors(Router::new().nest(ROOT, routes))
+    }
+
+    async fn answer(method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
+        let response = router().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn every_error_of_the_framework_is_json_with_a_way_out() {
+        let large = format!("{{\"name\":\"{}\"}}", "x".repeat(MAX_REQUEST_BYTES));
+        for (method, path, body, status, reason, text) in [
+            ("GET", "/api/v2/x", "", 404, "NO_SUCH_PATH", "/api/v1"),
+            ("GET", "/", "", 404, "NO_SUCH_PATH", "/api/v1"),
+            ("GET", "/api/v1/x", "", 405, "METHOD_NOT_ALLOWED", "Allow"),
+            ("POST", "/api/v1/x", "{", 400, "INVALID_REQUEST", "EOF"),
+            ("POST", "/api/v1/x", r#"{"name":"a","node":1}"#, 422, "INVALID_REQUEST", "unknown field `node`"),
+            (
+                "POST",
+                "/api/v1/x",
+                r#"{"name":"a","endpoints":[{"ip":1}]}"#,
+                422,
+                "INVALID_REQUEST",
+                "endpoints[0].ip",
+            ),
+            ("POST", "/api/v1/x", &large, 413, "INVALID_REQUEST", "256KiB"),
+            ("PUT", "/api/v1/x?instances=home", "", 400, "INVALID_REQUEST", "unknown field"),
+        ] {
+            let (got, answer) = answer(method, path, body.to_owned()).await;
+            assert_eq!(
+                (got.as_u16(), answer["reason"].as_str()),
+                (status, Some(reason)),
+                "{method} {path}: {answer}"
+            );
+            assert!(answer["error"].as_str().unwrap().contains(text), "{method} {path}: {answer}");
+        }
+        assert_eq!(answer("POST", "/api/v1/x", r#"{"name":"a"}"#).await, (StatusCode::OK, Value::Null));
+    }
+
+    #[tokio::test]
+    async fn a_method_that_is_not_understood_keeps_the_header_that_names_those_that_are() {
+        let response =
+            router().oneshot(Request::get("/api/v1/x").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.headers()["allow"], "POST,PUT");
+    }
+
+    #[tokio::test]
+    async fn a_body_of_another_type_is_refused_as_json() {
+        let request = Request::post("/api/v1/x").body(Body::from(r#"{"name":"a"}"#)).unwrap();
+        let response = router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        assert!(answer["error"].as_str().unwrap().contains("application/json"), "{answer}");
+    }
+
+    #[test]
+    fn a_change_that_is_refused_keeps_its_reason_and_field() {
+        let answer = |error: ChangeError| {
+            let refusal = Refusal::from(error);
+            (refusal.status.as_u16(), serde_json::to_value(refusal.error).unwrap())
+        };
+        let invalid = ChangeError::Invalid { field: "uses", rule: "1 to 10".to_owned() };
+        let body = json!({"error": "uses: 1 to 10", "reason": "INVALID_REQUEST", "field": "uses"});
+        assert_eq!(answer(invalid), (422, body));
+        for (error, status, reason) in [
+            (ChangeError::NotFound { what: "instance", name: "a".to_owned() }, 404, "NOT_FOUND"),
+            (ChangeError::AlreadyThere("a".to_owned()), 409, "ALREADY_THERE"),
+            (ChangeError::NeedsYes { name: "a".to_owned(), proxies: 2 }, 409, "NEEDS_YES"),
+            (ChangeError::Store(StoreError::Full), 503, "STORE_UNAVAILABLE"),
+            (ChangeError::Stopping, 503, "DRAINING"),
+        ] {
+            let text = error.to_string();
+            assert_eq!(answer(error), (status, json!({"error": text, "reason": reason})));
+        }
+        assert_eq!(Refusal::from(StoreError::Closed).status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
