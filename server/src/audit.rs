@@ -108,7 +108,9 @@ impl Row {
     pub fn computed_hash(&self) -> String {
         let mut bytes = b"pulse-audit-v1\n".to_vec();
         let (seq, at, revision) = (self.seq.to_string(), self.at_ms.to_string(), self.revision.to_string());
-        for field in [&self.previous_hash, &seq, &at, &self.actor, &self.action, &self.target, &self.detail, &revision] {
+        for field in
+            [&self.previous_hash, &seq, &at, &self.actor, &self.action, &self.target, &self.detail, &revision]
+        {
             bytes.extend_from_slice(format!("{}\n", field.len()).as_bytes());
             bytes.extend_from_slice(field.as_bytes());
         }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use pulse_proto::reason;
 use pulse_proto::token::TokenError;
-use pulse_proto::{MAX_NODES, reason};
 use tokio::sync::Mutex;
 
 use crate::audit::{self, Actor};
@@ -34,15 +34,17 @@ pub use register::{Registered, Registration};
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
     /// There is no such thing.
-    #[error("there is no {what} {name:?}; `pulse {what} list` shows what there is")]
+    #[error("there is no {what} {name:?}; `pulse {} list` shows what there is", .what.split(' ').next().unwrap_or_default())]
     NotFound {
-        /// `instance`, `proxy`, `join`.
+        /// `instance`, `proxy`, `join token`.
         what: &'static str,
         /// What was looked for.
         name: String,
     },
     /// The name is taken.
-    #[error("there is an instance {0:?} already; choose another name, or change it with `pulse instance set`")]
+    #[error(
+        "there is an instance {0:?} already; choose another name, or change it with `pulse instance set`"
+    )]
     AlreadyThere(String),
     /// A value breaks a rule.
     #[error("{field}: {rule}")]
@@ -53,7 +55,9 @@ pub enum ChangeError {
         rule: String,
     },
     /// The change takes something from proxies and wants to be confirmed.
-    #[error("instance {name:?} has {proxies} proxies, which may then read nothing; say --yes to remove it all the same")]
+    #[error(
+        "instance {name:?} has {proxies} proxies, which may then read nothing; say --yes to remove it all the same"
+    )]
     NeedsYes {
         /// The instance.
         name: String,
@@ -116,15 +120,24 @@ pub struct Changes {
     lists: Lists,
     fleet: Fleet,
     metrics: Arc<Metrics>,
+    max_nodes: usize,
 }
 
 impl Changes {
-    /// Begins with what the store loaded.
-    pub fn new(store: Store, catalog: Catalog, publisher: Publisher, fleet: Fleet, metrics: Arc<Metrics>) -> Changes {
+    /// Begins with what the store loaded. A change that would make a list of more than `max_nodes` is refused.
+    pub fn new(
+        store: Store,
+        catalog: Catalog,
+        publisher: Publisher,
+        fleet: Fleet,
+        metrics: Arc<Metrics>,
+        max_nodes: usize,
+    ) -> Changes {
         metrics.revision.set(catalog.revision.cast_signed());
         let lists = publisher.lists();
         let publisher = Arc::new(Mutex::new(publisher));
-        Changes { store, catalog: Arc::new(ArcSwap::from_pointee(catalog)), publisher, lists, fleet, metrics }
+        let catalog = Arc::new(ArcSwap::from_pointee(catalog));
+        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes }
     }
 
     /// The present picture.
@@ -154,7 +167,7 @@ impl Changes {
         if draft.is_empty() {
             return Ok(value);
         }
-        let lists = draft.lists(&publisher, &self.lists)?;
+        let lists = draft.lists(&publisher, &self.lists, self.max_nodes)?;
         let (catalog, changes, concerned) = draft.finish();
         let commit = Commit {
             expected: before.revision,
@@ -192,14 +205,6 @@ impl Changes {
 
 /// Unix milliseconds; 0 before 1970.
 pub(crate) fn unix_ms(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Checks the length of a list that is about to be published.
-fn check_length(nodes: usize) -> Result<(), ChangeError> {
-    if nodes <= MAX_NODES {
-        return Ok(());
-    }
-    let rule = format!("the list would have {nodes} nodes: the most are {MAX_NODES}; split the instance");
-    Err(ChangeError::Invalid { field: "endpoints", rule })
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -64,7 +64,8 @@ impl Fleet {
     /// Begins with what the store loaded; every proxy counts as gone since now.
     pub fn new(refresh_interval: Duration, stored: impl IntoIterator<Item = ProxyStatus>) -> Fleet {
         let started = Instant::now();
-        let entries = stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
+        let entries =
+            stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
         let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
         let inner = Inner { entries, unsaved, refresh_interval, started, next_stream: AtomicU64::new(1) };
         Fleet { inner: Arc::new(inner) }
@@ -158,8 +159,11 @@ impl Fleet {
 
     async fn save_once(&self, store: &Store) {
         let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
-        let rows: Vec<ProxyStatus> =
-            unsaved.iter().filter_map(|id| self.existing(*id)).map(|entry| lock(&entry.status).clone()).collect();
+        let rows: Vec<ProxyStatus> = unsaved
+            .iter()
+            .filter_map(|id| self.existing(*id))
+            .map(|entry| lock(&entry.status).clone())
+            .collect();
         if rows.is_empty() {
             return;
         }
@@ -240,7 +244,9 @@ impl Presenter {
         let mark = Mark { position, hash, at: SystemTime::now() };
         self.fleet.update(self.proxy, &self.entry, |status| {
             status.pushed = Some(mark);
-            if is_in_force && status.applied.is_none_or(|applied| (applied.position, applied.hash) != (position, hash)) {
+            if is_in_force
+                && status.applied.is_none_or(|applied| (applied.position, applied.hash) != (position, hash))
+            {
                 status.applied = Some(mark);
             }
         });

@@ -112,7 +112,13 @@ mod tests {
     fn instance(n: u128, name: &str, nodes: &[(&str, &str)]) -> Arc<Instance> {
         let endpoints = nodes.iter().map(|(name, address)| Node::new(name, address).unwrap()).collect();
         let created_at = SystemTime::UNIX_EPOCH;
-        Arc::new(Instance { id: Uuid::from_u128(n), name: name.into(), endpoints, created_at, removed_at: None })
+        Arc::new(Instance {
+            id: Uuid::from_u128(n),
+            name: name.into(),
+            endpoints,
+            created_at,
+            removed_at: None,
+        })
     }
 
     fn inventory() -> Inventory {

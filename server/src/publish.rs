@@ -96,10 +96,11 @@ impl Publisher {
         stored: impl IntoIterator<Item = SignedAllowlist>,
     ) -> Publisher {
         let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
-        let topics = stored.into_iter().map(|signed| (signed.scope, Arc::new(signed))).map(|(scope, signed)| {
-            let newest = ArcSwap::from_pointee(publisher.encode(signed, false));
-            (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
-        });
+        let topics =
+            stored.into_iter().map(|signed| (signed.scope, Arc::new(signed))).map(|(scope, signed)| {
+                let newest = ArcSwap::from_pointee(publisher.encode(signed, false));
+                (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
+            });
         publisher.lists.topics.store(Arc::new(topics.collect()));
         publisher
     }
@@ -115,7 +116,13 @@ impl Publisher {
     }
 
     /// Signs a list that is about to be committed.
-    pub fn sign(&self, position: Position, scope: Scope, allowlist: Allowlist, at: SystemTime) -> Arc<SignedAllowlist> {
+    pub fn sign(
+        &self,
+        position: Position,
+        scope: Scope,
+        allowlist: Allowlist,
+        at: SystemTime,
+    ) -> Arc<SignedAllowlist> {
         Arc::new(SignedAllowlist::sign(&self.key, position, scope, allowlist, at, self.refresh_interval))
     }
 

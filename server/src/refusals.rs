@@ -89,7 +89,9 @@ impl RefusalLog {
         match self.store.append_audit(entries.collect()).await {
             Ok(()) => counts.clear(),
             // They stay and are counted into the rows of the next minute.
-            Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "refusals are not noted yet"),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "refusals are not noted yet")
+            }
         }
     }
 }

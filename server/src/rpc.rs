@@ -75,12 +75,19 @@ impl Rpc {
     /// The service behind its authentication, with health and reflection, as routes.
     ///
     /// `max_request_bytes` bounds each message that comes in.
-    pub fn router<H: pb::health_server::Health>(self, max_request_bytes: usize, health: HealthServer<H>) -> Router {
+    pub fn router<H: pb::health_server::Health>(
+        self,
+        max_request_bytes: usize,
+        health: HealthServer<H>,
+    ) -> Router {
         let service = server::ControlPlaneServiceServer::new(self.clone())
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
         let authenticate = middleware::from_fn_with_state(self, auth::authenticate);
-        let open = route(route(Router::new(), health), reflection().build_v1().expect("the build made the descriptors"));
+        let open = route(
+            route(Router::new(), health),
+            reflection().build_v1().expect("the build made the descriptors"),
+        );
         // Python's client knows only v1alpha.
         let open = route(open, reflection().build_v1alpha().expect("the build made the descriptors"));
         route(Router::new(), service).layer(authenticate).merge(open)
@@ -121,7 +128,8 @@ where
     router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
 }
 
-type WatchStream = Pin<Box<dyn Stream<Item = Result<Encoded<v1::WatchAuthorizedNodesResponse>, Status>> + Send>>;
+type WatchStream =
+    Pin<Box<dyn Stream<Item = Result<Encoded<v1::WatchAuthorizedNodesResponse>, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl server::ControlPlaneService for Rpc {

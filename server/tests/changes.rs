@@ -42,7 +42,8 @@ async fn open(folder: &Path) -> World {
     let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);
     let lists = publisher.lists();
     let fleet = Fleet::new(INTERVAL, loaded.statuses);
-    let changes = Changes::new(store.clone(), catalog, publisher, fleet, Arc::clone(&metrics));
+    let changes =
+        Changes::new(store.clone(), catalog, publisher, fleet, Arc::clone(&metrics), pulse_proto::MAX_NODES);
     World { changes, lists, store, metrics }
 }
 

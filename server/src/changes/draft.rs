@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use pulse_proto::{Position, Scope, SignedAllowlist};
 use uuid::Uuid;
 
-use super::{ChangeError, check_length};
+use super::ChangeError;
 use crate::allowlist;
 use crate::catalog::Catalog;
 use crate::inventory::Instance;
@@ -64,7 +64,9 @@ impl<'a> Draft<'a> {
         let matches = |proxy: &Proxy| {
             // Cheap first: most hosts are not of this instance.
             instance.has_host(&proxy.hostname, proxy.peer)
-                && inventory.instance_of_host(&proxy.hostname, proxy.peer).is_some_and(|only| only.id == instance.id)
+                && inventory
+                    .instance_of_host(&proxy.hostname, proxy.peer)
+                    .is_some_and(|only| only.id == instance.id)
         };
         let waiting: Vec<Arc<Proxy>> =
             self.after.registry.proxies().filter(|proxy| waits(proxy) && matches(proxy)).cloned().collect();
@@ -112,7 +114,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Compiles the scopes that are touched, and signs the lists that are new.
-    pub(super) fn lists(&self, publisher: &Publisher, lists: &Lists) -> Result<Vec<Arc<SignedAllowlist>>, ChangeError> {
+    pub(super) fn lists(
+        &self,
+        publisher: &Publisher,
+        lists: &Lists,
+        max_nodes: usize,
+    ) -> Result<Vec<Arc<SignedAllowlist>>, ChangeError> {
         let mut scopes = self.touched.clone();
         // The list of everything costs most: it is made only for those who read it.
         if self.after.registry.has_scope(Scope::All) && scopes.iter().any(|scope| *scope != Scope::All) {
@@ -121,8 +128,13 @@ impl<'a> Draft<'a> {
         let mut new = Vec::new();
         for scope in scopes {
             let list = allowlist::compile(&self.after.inventory, scope);
-            check_length(list.len())?;
-            let is_same = lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.hash() == list.hash());
+            if list.len() > max_nodes {
+                let rule =
+                    format!("the list would have {} nodes: the most are {max_nodes}; split it", list.len());
+                return Err(ChangeError::Invalid { field: "endpoints", rule });
+            }
+            let is_same =
+                lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.hash() == list.hash());
             if is_same && !self.stamped.contains(&scope) {
                 continue;
             }

@@ -15,15 +15,25 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::Invalid`] for the name, [`ChangeError::AlreadyThere`], [`ChangeError::Store`].
-    pub async fn add_instance(&self, actor: &Actor, name: &str, endpoints: Vec<Node>) -> Result<Arc<Instance>, ChangeError> {
+    pub async fn add_instance(
+        &self,
+        actor: &Actor,
+        name: &str,
+        endpoints: Vec<Node>,
+    ) -> Result<Arc<Instance>, ChangeError> {
         check_name(name)?;
         self.apply(actor, |draft| {
             if draft.before.inventory.by_name(name).is_some() {
                 return Err(ChangeError::AlreadyThere(name.to_owned()));
             }
             let detail = json!({ "endpoints": lines(&endpoints) });
-            let instance =
-                Instance { id: Uuid::now_v7(), name: name.to_owned(), endpoints, created_at: draft.at, removed_at: None };
+            let instance = Instance {
+                id: Uuid::now_v7(),
+                name: name.to_owned(),
+                endpoints,
+                created_at: draft.at,
+                removed_at: None,
+            };
             draft.put_instance(instance.clone());
             Ok((Arc::new(instance), note("instance.add", name, detail)))
         })
@@ -34,7 +44,12 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Invalid`] if a list becomes too long, [`ChangeError::Store`].
-    pub async fn set_endpoints(&self, actor: &Actor, name: &str, endpoints: Vec<Node>) -> Result<Arc<Instance>, ChangeError> {
+    pub async fn set_endpoints(
+        &self,
+        actor: &Actor,
+        name: &str,
+        endpoints: Vec<Node>,
+    ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
             let detail = json!({ "endpoints": lines(&endpoints), "before": lines(&before.endpoints) });
@@ -52,10 +67,16 @@ impl Changes {
     /// # Errors
     /// [`ChangeError::NotFound`]; [`ChangeError::NeedsYes`] if it has proxies and `confirmed` is not said;
     /// [`ChangeError::Store`].
-    pub async fn remove_instance(&self, actor: &Actor, name: &str, confirmed: bool) -> Result<(), ChangeError> {
+    pub async fn remove_instance(
+        &self,
+        actor: &Actor,
+        name: &str,
+        confirmed: bool,
+    ) -> Result<(), ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
-            let proxies = draft.before.registry.proxies().filter(|proxy| proxy.instance == Some(before.id)).count();
+            let proxies =
+                draft.before.registry.proxies().filter(|proxy| proxy.instance == Some(before.id)).count();
             if proxies > 0 && !confirmed {
                 return Err(ChangeError::NeedsYes { name: before.name.clone(), proxies });
             }
@@ -78,7 +99,10 @@ pub(super) fn present(draft: &Draft<'_>, name: &str) -> Result<Arc<Instance>, Ch
 fn check_name(name: &str) -> Result<(), ChangeError> {
     match Node::new(name, "") {
         Ok(_) => Ok(()),
-        Err(error) => Err(ChangeError::Invalid { field: "name", rule: error.to_string().replace("node name", "instance name") }),
+        Err(error) => Err(ChangeError::Invalid {
+            field: "name",
+            rule: error.to_string().replace("node name", "instance name"),
+        }),
     }
 }
 

@@ -34,7 +34,11 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::NotFound`] for the instance, [`ChangeError::Invalid`] for uses and time, [`ChangeError::Store`].
-    pub async fn create_join(&self, actor: &Actor, new: NewJoin) -> Result<(Arc<JoinToken>, Token), ChangeError> {
+    pub async fn create_join(
+        &self,
+        actor: &Actor,
+        new: NewJoin,
+    ) -> Result<(Arc<JoinToken>, Token), ChangeError> {
         let invalid = |field, rule: &str| Err(ChangeError::Invalid { field, rule: rule.to_owned() });
         if new.uses == 0 || new.uses > MAX_USES {
             return invalid("uses", "a join token is good for 1 to 100000 registrations");
@@ -62,6 +66,10 @@ impl Changes {
                 });
                 let detail = json!({
                     "instance": instance.map(|instance| instance.name.clone()),
+                    "scope": match new.scope_kind {
+                        ScopeKind::Instance => "instance",
+                        ScopeKind::All => "all",
+                    },
                     "uses": new.uses,
                     "ttl_seconds": new.ttl.as_secs(),
                 });
@@ -77,7 +85,7 @@ impl Changes {
     /// [`ChangeError::NotFound`], [`ChangeError::Store`].
     pub async fn revoke_join(&self, actor: &Actor, id: &str) -> Result<(), ChangeError> {
         self.apply(actor, |draft| {
-            let not_found = || ChangeError::NotFound { what: "join", name: id.to_owned() };
+            let not_found = || ChangeError::NotFound { what: "join token", name: id.to_owned() };
             let before = draft.before.registry.join_token_by_id(id).ok_or_else(not_found)?;
             if before.revoked_at.is_none() {
                 draft.put_join_token(JoinToken { revoked_at: Some(draft.at), ..(**before).clone() });

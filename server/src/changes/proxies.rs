@@ -68,12 +68,17 @@ impl Changes {
             .apply(&Actor::Proxy(id), |draft| {
                 let before = active(draft, id)?;
                 let is_unused = |token: &&CtrlToken| matches!(token.standing, TokenStanding::Next { .. });
-                let unused: Vec<CtrlToken> = draft.before.registry.tokens_of(id).filter(is_unused).copied().collect();
+                let unused: Vec<CtrlToken> =
+                    draft.before.registry.tokens_of(id).filter(is_unused).copied().collect();
                 for token in unused {
                     draft.drop_token(token);
                 }
                 let use_before = draft.at + UNUSED_TOKEN_LIFE;
-                draft.put_token(CtrlToken { digest, proxy: id, standing: TokenStanding::Next { use_before } });
+                draft.put_token(CtrlToken {
+                    digest,
+                    proxy: id,
+                    standing: TokenStanding::Next { use_before },
+                });
                 if before.rotate_requested {
                     draft.put_proxy(Proxy { rotate_requested: false, ..(*before).clone() });
                 }
@@ -106,7 +111,11 @@ impl Changes {
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Store`].
     pub async fn revoke_proxy(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
-        self.end(actor, id, "proxy.revoke", |at| Standing::Revoked { at, reason: "revoked by an admin".to_owned() }).await
+        self.end(actor, id, "proxy.revoke", |at| Standing::Revoked {
+            at,
+            reason: "revoked by an admin".to_owned(),
+        })
+        .await
     }
 
     /// Takes a proxy off: as revoking, and it is shown no more. A host that registers again is a new proxy.
@@ -146,8 +155,10 @@ impl Changes {
 
 /// Makes `current` the one token of its proxy. Tombstones stay.
 pub(super) fn replace_tokens(draft: &mut Draft<'_>, current: CtrlToken) {
-    let is_other = |token: &&CtrlToken| token.digest != current.digest && token.standing != TokenStanding::Tombstone;
-    let others: Vec<CtrlToken> = draft.before.registry.tokens_of(current.proxy).filter(is_other).copied().collect();
+    let is_other =
+        |token: &&CtrlToken| token.digest != current.digest && token.standing != TokenStanding::Tombstone;
+    let others: Vec<CtrlToken> =
+        draft.before.registry.tokens_of(current.proxy).filter(is_other).copied().collect();
     for token in others {
         draft.drop_token(token);
     }

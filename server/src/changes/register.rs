@@ -72,7 +72,11 @@ impl Changes {
 
 type Decided = (Arc<Proxy>, bool, Option<Arc<Instance>>);
 
-fn decide(draft: &mut Draft<'_>, new: &Registration, token: TokenDigest) -> Result<(Decided, Note), ChangeError> {
+fn decide(
+    draft: &mut Draft<'_>,
+    new: &Registration,
+    token: TokenDigest,
+) -> Result<(Decided, Note), ChangeError> {
     let join = new.join.map(|digest| good_join_token(draft, &digest)).transpose()?;
     let proven = new.proven.and_then(|id| draft.before.registry.proxy(id)).filter(|proxy| proxy.is_active());
     if join.is_none() && proven.is_none() {
@@ -83,7 +87,8 @@ fn decide(draft: &mut Draft<'_>, new: &Registration, token: TokenDigest) -> Resu
     let known = proven.cloned().or_else(|| proxy_of_host(draft, new, join.as_deref()));
     let is_again = known.is_some();
     let instance = instance_of(draft, new, join.as_deref(), known.as_deref());
-    let scope_kind = join.as_ref().map(|join| join.scope_kind).or(known.as_ref().map(|known| known.scope_kind));
+    let scope_kind =
+        join.as_ref().map(|join| join.scope_kind).or(known.as_ref().map(|known| known.scope_kind));
     let proxy = draft.put_proxy(Proxy {
         id: known.as_ref().map_or_else(Uuid::now_v7, |known| known.id),
         hostname: new.hostname.clone(),
@@ -120,16 +125,28 @@ fn decide(draft: &mut Draft<'_>, new: &Registration, token: TokenDigest) -> Resu
 fn good_join_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<JoinToken>, ChangeError> {
     let refuse = |reason, text| Err(ChangeError::Join { reason, text });
     let Some(join) = draft.before.registry.join_token(digest) else {
-        return refuse(reason::UNKNOWN_TOKEN, "the join token is not known to this server; make one with `pulse join create`");
+        return refuse(
+            reason::UNKNOWN_TOKEN,
+            "the join token is not known to this server; make one with `pulse join create`",
+        );
     };
     if join.revoked_at.is_some() {
-        return refuse(reason::JOIN_TOKEN_REVOKED, "the join token was revoked; make another with `pulse join create`");
+        return refuse(
+            reason::JOIN_TOKEN_REVOKED,
+            "the join token was revoked; make another with `pulse join create`",
+        );
     }
     if join.expires_at <= draft.at {
-        return refuse(reason::JOIN_TOKEN_EXPIRED, "the join token is past its time; make another with `pulse join create`");
+        return refuse(
+            reason::JOIN_TOKEN_EXPIRED,
+            "the join token is past its time; make another with `pulse join create`",
+        );
     }
     if join.used >= join.uses {
-        return refuse(reason::JOIN_TOKEN_USED, "the join token has no uses left; make another with `pulse join create`");
+        return refuse(
+            reason::JOIN_TOKEN_USED,
+            "the join token has no uses left; make another with `pulse join create`",
+        );
     }
     Ok(Arc::clone(join))
 }
@@ -138,7 +155,8 @@ fn good_join_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<JoinTo
 /// token allows. Active ones first, then the newest.
 fn proxy_of_host(draft: &Draft<'_>, new: &Registration, join: Option<&JoinToken>) -> Option<Arc<Proxy>> {
     let allowed = join.and_then(|join| join.instance);
-    let is_allowed = |proxy: &&Arc<Proxy>| allowed.is_none() || proxy.instance.is_none() || proxy.instance == allowed;
+    let is_allowed =
+        |proxy: &&Arc<Proxy>| allowed.is_none() || proxy.instance.is_none() || proxy.instance == allowed;
     let candidates = draft.before.registry.proxy_of_host(&new.machine_id, &new.hostname).filter(is_allowed);
     candidates.max_by_key(|proxy| (proxy.is_active(), proxy.id)).cloned()
 }
@@ -152,7 +170,8 @@ fn instance_of(
     known: Option<&Proxy>,
 ) -> Option<Arc<Instance>> {
     let inventory = &draft.before.inventory;
-    let present = |id: Option<Uuid>| id.and_then(|id| inventory.instance(id)).filter(|instance| instance.is_present());
+    let present =
+        |id: Option<Uuid>| id.and_then(|id| inventory.instance(id)).filter(|instance| instance.is_present());
     present(join.and_then(|join| join.instance))
         .or_else(|| present(known.and_then(|known| known.instance)))
         .or_else(|| inventory.instance_of_host(&new.hostname, new.peer))

@@ -193,7 +193,8 @@ pub(super) fn temperatures(all: &Temperatures) -> String {
     let mut table = Table::new(["NODE", "INSTANCE", "CPU", "HOTTEST OTHERS", "AGE"]);
     for node in &all.nodes {
         let others = match &node.unreadable_reason {
-            Some(reason) => format!("not read: {reason}"),
+            // The advice behind it stands with the node alone.
+            Some(reason) => format!("not read: {}", reason.split(": ").next().unwrap_or(reason)),
             None => or_dash(Some(hottest_others(&node.readings))),
         };
         table.row([

@@ -90,7 +90,8 @@ pub(super) fn view(
     let patience = refresh_interval * PATIENCE_INTERVALS;
     let newest = newest.filter(|_| proxy.scope().is_some());
     let newest_hash = newest.map(|newest| newest.signed.allowlist.hash());
-    let is_newest = |mark: Option<crate::store::Mark>| mark.is_some_and(|mark| Some(mark.hash) == newest_hash);
+    let is_newest =
+        |mark: Option<crate::store::Mark>| mark.is_some_and(|mark| Some(mark.hash) == newest_hash);
     let lag = newest.filter(|_| !is_newest(status.applied)).map(|newest| newest.since.elapsed());
     let state = if proxy.standing != Standing::Active {
         SyncState::Revoked
@@ -161,8 +162,14 @@ mod tests {
     fn published(name: &str) -> Published {
         let (key, _) = SigningKey::generate().unwrap();
         let (position, scope) = (Position { epoch: 1, revision: 2 }, Scope::Instance(Uuid::from_u128(2)));
-        let signed =
-            Arc::new(SignedAllowlist::sign(&key, position, scope, list(name), SystemTime::UNIX_EPOCH, INTERVAL));
+        let signed = Arc::new(SignedAllowlist::sign(
+            &key,
+            position,
+            scope,
+            list(name),
+            SystemTime::UNIX_EPOCH,
+            INTERVAL,
+        ));
         Published { message: signed.to_message(), signed, since: Instant::now(), is_fresh: true }
     }
 
@@ -183,7 +190,10 @@ mod tests {
         let applied = |hash| ProxyStatus { applied: mark(hash), ..none.clone() };
 
         let revoked = Standing::Revoked { at: SystemTime::UNIX_EPOCH, reason: String::new() };
-        assert_eq!(view(&proxy(revoked), applied(new), None, Some(&newest), INTERVAL).state, SyncState::Revoked);
+        assert_eq!(
+            view(&proxy(revoked), applied(new), None, Some(&newest), INTERVAL).state,
+            SyncState::Revoked
+        );
         assert_eq!(state(none.clone(), None, &newest), SyncState::Never);
         assert_eq!(state(applied(new), Some(180), &newest), SyncState::Offline);
         assert_eq!(state(applied(new), Some(179), &newest), SyncState::InSync);

@@ -50,7 +50,7 @@ pub(super) async fn revoke(
 ) -> Result<Json<api::JoinToken>, Refusal> {
     pulse.changes.revoke_join(&Actor::admin(peer.uid), &id).await?;
     let catalog = pulse.changes.catalog();
-    let not_found = || ChangeError::NotFound { what: "join", name: id.clone() };
+    let not_found = || ChangeError::NotFound { what: "join token", name: id.clone() };
     let token = catalog.registry.join_token_by_id(&id).ok_or_else(not_found)?;
     Ok(Json(view(&catalog, token, SystemTime::now())))
 }

@@ -1,7 +1,6 @@
 //! The admin API as a whole, over a real store: what is set is shown, and what is refused says why.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -14,6 +13,7 @@ use crate::changes::Registration;
 use crate::config::{Config, ConfigSources};
 use crate::listen::admin_socket::AdminPeer;
 use crate::metrics::Metrics;
+use crate::pulse::Place;
 use crate::registry::ProxyKind;
 use crate::shutdown::Signals;
 use crate::store::{Retention, Store};
@@ -24,22 +24,10 @@ async fn pulse(folder: &Path) -> Arc<Pulse> {
     let retention = Retention { max_bytes: config.readings.max_bytes, max_age: config.readings.max_age };
     let store = Store::open(folder, retention).await.expect("the folder is empty");
     let metrics = Arc::new(Metrics::new());
-    let loaded = store.load().await.expect("the database is new");
-    let parts = crate::assemble(&config, loaded, &store, &metrics).expect("the database is new");
-    Arc::new(Pulse {
-        changes: parts.changes,
-        lists: parts.lists,
-        fleet: parts.fleet,
-        readings: parts.readings,
-        store,
-        metrics,
-        started_at: SystemTime::now(),
-        listen_addrs: config.listen.clone(),
-        pin: None,
-        ca_path: None,
-        public_authority: ("pulse.lan".to_owned(), 7655),
-        drain: Signals::by_hand().0.drain(),
-    })
+    let public_authority = ("pulse.lan".to_owned(), 7655);
+    let place = Place { listen_addrs: config.listen.clone(), public_authority, pin: None, ca_path: None };
+    let drain = Signals::by_hand().0.drain();
+    Arc::new(Pulse::load(&config, store, metrics, place, drain).await.expect("the database is new"))
 }
 
 /// Asks as the user 1000; returns status and JSON.

@@ -31,7 +31,11 @@ pub(super) struct Caller {
 }
 
 /// The layer: every method but `Register` needs a ctrl token.
-pub(super) async fn authenticate(State(rpc): State<Rpc>, mut request: Request<Body>, next: Next) -> Response<Body> {
+pub(super) async fn authenticate(
+    State(rpc): State<Rpc>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
     let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
     if method == "/Register" {
         return next.run(request).await;
@@ -46,32 +50,49 @@ pub(super) async fn authenticate(State(rpc): State<Rpc>, mut request: Request<Bo
     }
 }
 
-async fn caller(rpc: &Rpc, headers: &HeaderMap, peer: Option<IpAddr>, is_watch: bool) -> Result<Caller, Status> {
+async fn caller(
+    rpc: &Rpc,
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    is_watch: bool,
+) -> Result<Caller, Status> {
     let source = || peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
     let unknown = |text: &str| {
         rpc.refusals.note(reason::UNKNOWN_TOKEN, source());
         refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text)
     };
-    let Some(text) = bearer(headers).or_else(|| headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok())) else {
+    let Some(text) =
+        bearer(headers).or_else(|| headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok()))
+    else {
         rpc.refusals.note(reason::MISSING_TOKEN, source());
-        let text = "no ctrl token came with the call: send it as `authorization: Bearer pctl_…` or `x-proxy-token`";
+        let text =
+            "no ctrl token came with the call: send it as `authorization: Bearer pctl_…` or `x-proxy-token`";
         return Err(refusal(Code::Unauthenticated, reason::MISSING_TOKEN, text));
     };
     let token = Token::parse(TokenKind::Ctrl, text).map_err(|error| unknown(&error.to_string()))?;
     let digest = token.digest();
     let catalog = rpc.changes.catalog();
-    let known = catalog.registry.token(&digest).and_then(|token| Some((token.standing, catalog.registry.proxy(token.proxy)?)));
+    let known = catalog
+        .registry
+        .token(&digest)
+        .and_then(|token| Some((token.standing, catalog.registry.proxy(token.proxy)?)));
     let Some((standing, proxy)) = known else {
-        return Err(unknown("the ctrl token is not known to this server: register the host again with a join token"));
+        return Err(unknown(
+            "the ctrl token is not known to this server: register the host again with a join token",
+        ));
     };
     let revoked = match (&proxy.standing, standing) {
-        (_, TokenStanding::Tombstone) | (Standing::Revoked { .. } | Standing::Removed { .. }, _) => Some(match &proxy.standing {
-            Standing::Revoked { reason, .. } | Standing::Removed { reason, .. } => reason.clone(),
-            Standing::Active => "this token was revoked; the proxy has another one".to_owned(),
-        }),
+        (_, TokenStanding::Tombstone) | (Standing::Revoked { .. } | Standing::Removed { .. }, _) => {
+            Some(match &proxy.standing {
+                Standing::Revoked { reason, .. } | Standing::Removed { reason, .. } => reason.clone(),
+                Standing::Active => "this token was revoked; the proxy has another one".to_owned(),
+            })
+        }
         (Standing::Active, TokenStanding::Next { use_before }) => {
             if use_before <= SystemTime::now() {
-                return Err(unknown("the new ctrl token was not used in time and has ended: use the one before it"));
+                return Err(unknown(
+                    "the new ctrl token was not used in time and has ended: use the one before it",
+                ));
             }
             rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
             None

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use pulse_proto::{ListHash, Node, Position};
 use prost_types::Timestamp;
+use pulse_proto::{ListHash, Node, Position};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -24,7 +24,12 @@ pub(super) fn text(field: &str, value: &str, max_bytes: usize) -> Result<String,
 pub(super) fn remark(value: &str, max_bytes: usize) -> String {
     let clean = value.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut bytes = 0;
-    clean.take_while(|c| { bytes += c.len_utf8(); bytes <= max_bytes }).collect()
+    clean
+        .take_while(|c| {
+            bytes += c.len_utf8();
+            bytes <= max_bytes
+        })
+        .collect()
 }
 
 /// A host's name: 1 to 253 of `[A-Za-z0-9._-]`.
@@ -81,5 +86,9 @@ pub(super) fn time(field: &str, value: Option<Timestamp>) -> Result<SystemTime, 
 
 /// Degrees Celsius that a sensor can have: −40 to 150.
 pub(super) fn celsius(field: &str, value: f64) -> Result<f64, Status> {
-    if (-40.0..=150.0).contains(&value) { Ok(value) } else { Err(invalid(field, "it is not between -40 and 150 °C")) }
+    if (-40.0..=150.0).contains(&value) {
+        Ok(value)
+    } else {
+        Err(invalid(field, "it is not between -40 and 150 °C"))
+    }
 }

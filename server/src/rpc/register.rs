@@ -16,7 +16,10 @@ use crate::fleet::waiting_reason;
 use crate::listen::Peer;
 use crate::registry::{ProxyKind, TokenStanding};
 
-pub(super) async fn register(rpc: &Rpc, request: Request<v1::RegisterRequest>) -> Result<v1::RegisterResponse, Status> {
+pub(super) async fn register(
+    rpc: &Rpc,
+    request: Request<v1::RegisterRequest>,
+) -> Result<v1::RegisterResponse, Status> {
     let (metadata, extensions, message) = request.into_parts();
     let headers = metadata.into_headers();
     let peer = extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
@@ -26,7 +29,8 @@ pub(super) async fn register(rpc: &Rpc, request: Request<v1::RegisterRequest>) -
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
     // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
     let parse = |kind, text| {
-        Token::parse(kind, text).map_err(|error| refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string()))
+        Token::parse(kind, text)
+            .map_err(|error| refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string()))
     };
     let join = join.map(|text| parse(TokenKind::Join, text)).transpose()?;
     let ctrl = ctrl.map(|text| parse(TokenKind::Ctrl, text)).transpose()?;
@@ -101,7 +105,8 @@ fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::Regi
     Ok(v1::RegisterResponse {
         proxy_id: proxy.id.to_string(),
         ctrl_token: token.map(|token| token.reveal().to_owned()).unwrap_or_default(),
-        instance: instance.map(|instance| v1::Instance { id: instance.id.to_string(), name: instance.name.clone() }),
+        instance: instance
+            .map(|instance| v1::Instance { id: instance.id.to_string(), name: instance.name.clone() }),
         server: Some(rpc.server_info()),
         token: listener.map(|token| token.reveal().to_owned()).unwrap_or_default(),
         list: Some(list),
@@ -113,12 +118,16 @@ pub(super) async fn rotate_token(
     request: Request<v1::RotateTokenRequest>,
 ) -> Result<v1::RotateTokenResponse, Status> {
     let caller = caller(request.extensions())?;
-    let (token, use_before) = rpc.changes.rotate_token(caller.proxy.id).await.map_err(|error| change_status(&error))?;
+    let (token, use_before) =
+        rpc.changes.rotate_token(caller.proxy.id).await.map_err(|error| change_status(&error))?;
     rpc.fleet.seen(caller.proxy.id);
     Ok(v1::RotateTokenResponse { ctrl_token: token.reveal().to_owned(), use_before: Some(use_before.into()) })
 }
 
-pub(super) async fn unregister(rpc: &Rpc, request: Request<v1::UnregisterRequest>) -> Result<v1::UnregisterResponse, Status> {
+pub(super) async fn unregister(
+    rpc: &Rpc,
+    request: Request<v1::UnregisterRequest>,
+) -> Result<v1::UnregisterResponse, Status> {
     let id = caller(request.extensions())?.proxy.id;
     rpc.changes.remove_proxy(&Actor::Proxy(id), id).await.map_err(|error| change_status(&error))?;
     tracing::info!(proxy = %id, "a proxy unregistered");

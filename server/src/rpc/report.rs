@@ -51,7 +51,8 @@ async fn take(
     }
     let entries: usize = message.reports.iter().map(|report| report.readings.len().max(1)).sum();
     if entries > rpc.max_readings_per_report {
-        let rule = format!("it has {entries} readings: the most are {}; split it", rpc.max_readings_per_report);
+        let rule =
+            format!("it has {entries} readings: the most are {}; split it", rpc.max_readings_per_report);
         return Err(invalid("reports", rule));
     }
     let received_at = SystemTime::now();
@@ -104,13 +105,18 @@ fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status>
     if reading.sensor.is_empty() {
         return Err(invalid(&format!("{prefix}sensor"), "it is missing"));
     }
-    let limit = |name: &str, value: Option<f64>| value.map(|value| edge::celsius(&format!("{prefix}{name}"), value)).transpose();
+    let limit = |name: &str, value: Option<f64>| {
+        value.map(|value| edge::celsius(&format!("{prefix}{name}"), value)).transpose()
+    };
     Ok(Reading {
         sensor: edge::text(&format!("{prefix}sensor"), &reading.sensor, MAX_SENSOR)?,
         chip: edge::text(&format!("{prefix}chip"), &reading.chip, MAX_LABEL)?,
         label: edge::text(&format!("{prefix}label"), &reading.label, MAX_LABEL)?,
         kind: kind(reading.kind()),
-        temperature_celsius: edge::celsius(&format!("{prefix}temperature_celsius"), reading.temperature_celsius)?,
+        temperature_celsius: edge::celsius(
+            &format!("{prefix}temperature_celsius"),
+            reading.temperature_celsius,
+        )?,
         max_celsius: limit("max_celsius", reading.max_celsius)?,
         critical_celsius: limit("critical_celsius", reading.critical_celsius)?,
     })
@@ -135,7 +141,12 @@ fn kind(kind: v1::SensorKind) -> SensorKind {
 }
 
 /// The instance to which the reported node belongs, or why the node's readings are not taken.
-async fn place(rpc: &Rpc, proxy: &Proxy, report: &NodeReport, now: SystemTime) -> Result<Result<Uuid, String>, Status> {
+async fn place(
+    rpc: &Rpc,
+    proxy: &Proxy,
+    report: &NodeReport,
+    now: SystemTime,
+) -> Result<Result<Uuid, String>, Status> {
     let node = &report.node;
     if report.collected_at > now + MAX_CLOCK_AHEAD {
         let reason = "it was collected more than 5 minutes ahead of the server's clock: set the host's clock";
@@ -151,7 +162,9 @@ async fn place(rpc: &Rpc, proxy: &Proxy, report: &NodeReport, now: SystemTime) -
     let catalog = rpc.changes.catalog();
     let own = proxy.instance.filter(|id| match scope {
         Scope::Instance(_) => true,
-        Scope::All => catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints.contains(node)),
+        Scope::All => {
+            catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints.contains(node))
+        }
     });
     if let Some(instance) = own {
         return Ok(Ok(instance));
@@ -159,7 +172,9 @@ async fn place(rpc: &Rpc, proxy: &Proxy, report: &NodeReport, now: SystemTime) -
     let mut instances = catalog.inventory.instances_with(node);
     match (instances.next(), instances.next()) {
         (Some(only), None) => Ok(Ok(only.id)),
-        (Some(_), Some(_)) => Ok(Err(format!("{node} is a node of several instances: give it a name or address of its own"))),
+        (Some(_), Some(_)) => {
+            Ok(Err(format!("{node} is a node of several instances: give it a name or address of its own")))
+        }
         (None, _) => Ok(Err(format!("{node} is a node of no instance any more"))),
     }
 }
@@ -170,7 +185,9 @@ async fn was_allowed(rpc: &Rpc, scope: Scope, report: &NodeReport) -> Result<boo
     if report.position.epoch != catalog.epoch || report.position.revision > catalog.revision {
         return Ok(false);
     }
-    let list = rpc.store.list_at(scope, report.position.revision).await.map_err(|error| store_status(&error))?;
+    let list =
+        rpc.store.list_at(scope, report.position.revision).await.map_err(|error| store_status(&error))?;
     let has = |list: &SignedAllowlist, node: &Node| list.allowlist.contains(node);
-    Ok(list.is_some_and(|list| list.position.revision == report.position.revision && has(&list, &report.node)))
+    Ok(list
+        .is_some_and(|list| list.position.revision == report.position.revision && has(&list, &report.node)))
 }

@@ -13,7 +13,10 @@ use crate::store::Mark;
 /// The longest remark that is kept, in bytes.
 const MAX_DETAIL: usize = 512;
 
-pub(super) fn report_sync(rpc: &Rpc, request: Request<v1::ReportSyncRequest>) -> Result<v1::ReportSyncResponse, Status> {
+pub(super) fn report_sync(
+    rpc: &Rpc,
+    request: Request<v1::ReportSyncRequest>,
+) -> Result<v1::ReportSyncResponse, Status> {
     let proxy = caller(request.extensions())?.proxy;
     let message = request.into_inner();
     let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
@@ -39,7 +42,10 @@ pub(super) fn report_sync(rpc: &Rpc, request: Request<v1::ReportSyncRequest>) ->
 /// Times the way of a list from its commit to a proxy that had an earlier one, the first time that it says so.
 fn time_push(rpc: &Rpc, proxy: &crate::registry::Proxy, mark: &Mark) {
     let newest = proxy.scope().and_then(|scope| rpc.lists.newest(scope));
-    let Some(newest) = newest.filter(|newest| newest.is_fresh && newest.signed.position == mark.position) else { return };
+    let Some(newest) = newest.filter(|newest| newest.is_fresh && newest.signed.position == mark.position)
+    else {
+        return;
+    };
     let before = rpc.fleet.view(proxy, None).status.applied;
     if before.is_some_and(|before| before.position != mark.position) {
         rpc.metrics.push_latency_seconds.observe(newest.since.elapsed().as_secs_f64());

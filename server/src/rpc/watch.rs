@@ -33,7 +33,10 @@ const FIRST_SLOT: Duration = Duration::from_secs(1);
 /// The distance of slots: a server takes 1,000 proxies back in a second.
 const SLOT: Duration = Duration::from_millis(1);
 
-pub(super) fn watch(rpc: &Rpc, request: Request<v1::WatchAuthorizedNodesRequest>) -> Result<WatchStream, Status> {
+pub(super) fn watch(
+    rpc: &Rpc,
+    request: Request<v1::WatchAuthorizedNodesRequest>,
+) -> Result<WatchStream, Status> {
     let caller = caller(request.extensions())?;
     let message = request.into_inner();
     if let Some(why) = caller.revoked {
@@ -88,7 +91,8 @@ impl Watch {
         let version = edge::text("version", &message.version, 64)?;
         let is_in_force = matches!(message.source(), v1::ListSource::Pushed | v1::ListSource::Cache);
         let held = hash.map(|hash| Held { scope, position, hash, is_in_force });
-        let opened = Opened { peer: caller.peer, version, list_source: source_word(message.source()).to_owned() };
+        let opened =
+            Opened { peer: caller.peer, version, list_source: source_word(message.source()).to_owned() };
         let presenter = rpc.fleet.connect(caller.proxy.id, opened);
         rpc.metrics.watch_streams.inc();
         let period = jittered(rpc.refresh_interval / 2);
@@ -133,7 +137,8 @@ impl Watch {
     fn look(&mut self) -> Option<Result<Message, Status>> {
         if !self.presenter.is_current() {
             self.end_with(StreamEnd::Replaced, None);
-            let text = "another stream with the same token took the place of this one: is the proxy running twice?";
+            let text =
+                "another stream with the same token took the place of this one: is the proxy running twice?";
             return Some(Err(refusal(Code::Aborted, reason::REPLACED_BY_ANOTHER_STREAM, text)));
         }
         let catalog = self.rpc.changes.catalog();
@@ -177,12 +182,17 @@ impl Watch {
             return None;
         }
         self.said = Said { list: Some((scope, hash)), is_waiting: false, ..self.said };
-        let same = |held: &Held| held.position.epoch == position.epoch && held.scope == scope.to_string() && held.hash == hash;
+        let same = |held: &Held| {
+            held.position.epoch == position.epoch && held.scope == scope.to_string() && held.hash == hash
+        };
         if let Some(held) = held.filter(same) {
             self.presenter.holds(held.position, hash, held.is_in_force);
             let Position { epoch, .. } = position;
             let revision = self.rpc.changes.catalog().revision;
-            return Some(encode(Kind::Unchanged(v1::Unchanged { epoch, revision, hash: hash.to_string() }), None));
+            return Some(encode(
+                Kind::Unchanged(v1::Unchanged { epoch, revision, hash: hash.to_string() }),
+                None,
+            ));
         }
         self.presenter.pushed(position, hash);
         Some(newest.message.clone())

@@ -1,0 +1,239 @@
+//! Pulse: the control plane for temperature proxies on Proxmox hosts.
+
+pub mod allowlist;
+pub mod api;
+pub mod args;
+pub mod audit;
+pub mod catalog;
+pub mod changes;
+pub mod cli;
+pub mod config;
+pub mod fleet;
+pub mod inventory;
+pub mod listen;
+pub mod metrics;
+pub mod public_address;
+pub mod publish;
+mod pulse;
+pub mod readings;
+pub mod refusals;
+pub mod registry;
+pub mod rest;
+pub mod rpc;
+pub mod shutdown;
+pub mod store;
+pub mod telemetry;
+pub mod tls;
+
+pub use pulse::Pulse;
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use pulse_proto::signature::KeyError;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tonic_health::ServingStatus;
+
+use crate::config::Config;
+use crate::listen::grpc_timeout::GrpcTimeoutLayer;
+use crate::listen::{Bounds, ListenError, Listener, admin_socket};
+use crate::metrics::Metrics;
+use crate::refusals::Refusals;
+use crate::rest::probes::Readiness;
+use crate::shutdown::{Drain, Ended, Reloads, Signals};
+use crate::store::{Retention, Store, StoreError};
+use crate::tls::{Tls, TlsError};
+
+/// How often certificate files are looked at.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
+/// The longest that a unary call may take, whatever its caller says.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
+/// The service whose health is told.
+const SERVICE: &str = "pulse.control.v1.ControlPlaneService";
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data folder cannot be used.
+    #[error("use the data folder {folder}: make it, or give it to the user that runs Pulse")]
+    DataDir {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificates cannot be used or made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin socket cannot be listened on.
+    #[error(transparent)]
+    AdminSocket(#[from] admin_socket::AdminSocketError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key that signs lists cannot be used.
+    #[error("the database's signing key cannot be used")]
+    Key(#[from] KeyError),
+    /// Signals cannot be heard.
+    #[error("listen for signals")]
+    Signals(#[source] std::io::Error),
+    /// A loop that runs as long as the server ended before it.
+    #[error("{0} ended before the server did: a defect; see the lines before this one")]
+    LoopEnded(&'static str),
+    /// A task panicked.
+    #[error("a task of the server panicked: a defect; see the lines before this one")]
+    Panicked(#[source] JoinError),
+    /// A second signal ended it at once.
+    #[error("a second signal ended the server before it had drained")]
+    Aborted,
+}
+
+impl RunError {
+    /// Whether a person must change something before another start can help.
+    pub fn is_for_operator(&self) -> bool {
+        matches!(
+            self,
+            RunError::DataDir { .. }
+                | RunError::Tls(_)
+                | RunError::AdminSocket(_)
+                | RunError::Listen(
+                    ListenError::Plaintext(_) | ListenError::NotHere(_) | ListenError::NotAllowed(_)
+                )
+        )
+    }
+}
+
+/// Runs the server until a signal ends it.
+///
+/// In order: data folder, certificates, addresses, database, then the loops and the way in; at the end the way in is
+/// closed, streams say goodbye, and what is unsaved is written.
+///
+/// # Errors
+/// [`RunError`] if it cannot begin, a loop dies, or a second signal cuts the end short.
+pub async fn run(config: Config, signals: Signals) -> Result<(), RunError> {
+    let (drain, reloads) = (signals.drain(), signals.reloads());
+    match signals.attend(serve(config, drain, reloads)).await {
+        Ended::Finished(result) => result,
+        Ended::Aborted => Err(RunError::Aborted),
+    }
+}
+
+async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), RunError> {
+    let limit = listen::file_limit::raise();
+    tracing::info!(files = limit.files, streams = limit.connections, "file limit raised");
+    make_data_dir(&config)?;
+    let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
+    let listener = Listener::bind(&config.listen, tls.clone())?;
+    let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
+    let config::Retention { max_bytes, max_age } = config.readings;
+    let store = Store::open(&config.data_dir, Retention { max_bytes, max_age }).await?;
+    let metrics = Arc::new(Metrics::new());
+    let place = pulse::Place::of(&config, listener.local_addrs(), tls.as_deref());
+    let pulse =
+        Arc::new(Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone()).await?);
+
+    // Ends when the streams have: what they said last is still saved.
+    let (streams_tx, streams_rx) = watch::channel(());
+    let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics));
+    let mut loops = JoinSet::new();
+    if let Some(tls) = tls {
+        let looking = tls.keep_current(CERTIFICATE_LOOK, reloads, drain.clone());
+        spawn(&mut loops, "the look at certificates", looking);
+    }
+    spawn(
+        &mut loops,
+        "the saving of sync states",
+        pulse.fleet.clone().save(store.clone(), ended(&streams_rx)),
+    );
+    spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
+    let admin_routes = rest::admin_router(Arc::clone(&pulse));
+    let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
+    spawn(&mut loops, "the admin socket", async {
+        admin.await;
+    });
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status(SERVICE, ServingStatus::Serving).await;
+    let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
+    let grpc = pulse.rpc(&config, refusals).router(max_request, health_service);
+    let readiness = Readiness::new(drain.clone());
+    readiness.set_loaded();
+    let router = Router::new()
+        .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
+        .merge(rest::probes::router(readiness, Arc::clone(&metrics)));
+    for address in &pulse.listen_addrs {
+        tracing::info!(%address, tls = !config.plaintext, "listening");
+    }
+    tell_service_manager(sd_notify::NotifyState::Ready);
+    let going_down = async {
+        drain.started().await;
+        tell_service_manager(sd_notify::NotifyState::Stopping);
+        health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+    };
+    let serving = async {
+        tokio::join!(listener.serve(router, Bounds::of(&config), metrics, drain.clone()), going_down).0
+    };
+    let drained = tokio::select! {
+        drained = serving => drained,
+        error = first_end(&mut loops, &drain) => return Err(error),
+    };
+    tracing::info!(aborted = drained.aborted, "connections ended");
+
+    drop(streams_tx);
+    while let Some(ended) = loops.join_next().await {
+        ended.map_err(RunError::Panicked)?;
+    }
+    pulse.changes.settled().await;
+    store.close().await?;
+    tracing::info!("the server ended");
+    Ok(())
+}
+
+/// Makes the data folder, if it is not there: for the server's user alone, as it holds keys.
+fn make_data_dir(config: &Config) -> Result<(), RunError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+    made.map_err(|source| RunError::DataDir { folder: config.data_dir.clone(), source })
+}
+
+/// Starts a loop that is to run as long as the server.
+fn spawn(
+    loops: &mut JoinSet<&'static str>,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    loops.spawn(async move {
+        work.await;
+        name
+    });
+}
+
+/// Waits until the other end is dropped.
+fn ended(other: &watch::Receiver<()>) -> impl Future<Output = ()> + Send + 'static {
+    let mut other = other.clone();
+    async move { while other.changed().await.is_ok() {} }
+}
+
+/// Waits for a loop that ends too early. Loops that end because the server goes down do not count.
+async fn first_end(loops: &mut JoinSet<&'static str>, drain: &Drain) -> RunError {
+    loop {
+        match loops.join_next().await {
+            Some(Err(error)) => return RunError::Panicked(error),
+            Some(Ok(name)) if !drain.has_started() => return RunError::LoopEnded(name),
+            Some(Ok(_)) => {}
+            None => std::future::pending::<()>().await,
+        }
+    }
+}
+
+fn tell_service_manager(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
