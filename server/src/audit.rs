@@ -4,6 +4,7 @@
 //! Always: a row's hash covers the row and the hash before it, so that none can be altered or taken out unseen.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use pulse_proto::hash::sha256;
 use pulse_proto::hex;
@@ -51,12 +52,17 @@ pub struct Entry {
     pub at_ms: u64,
     /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `server`, or for refusals the address.
     pub actor: String,
-    /// What was done: `instance.add`, `proxy.revoke`, `refused.unknown_token`.
+    /// What was done: `instance.add`, `proxy.revoke`, `call.refuse`.
     pub action: &'static str,
-    /// To what: `instance:NAME`, `proxy:UUID`.
+    /// To what: `instance:NAME`, `proxy:UUID`; of a refusal the reason.
     pub target: String,
     /// The rest, a JSON object. Never a secret.
     pub detail: serde_json::Value,
+}
+
+/// Unix milliseconds; 0 before 1970.
+pub fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A row of the log.

@@ -19,7 +19,7 @@ use pulse_proto::reason;
 use pulse_proto::token::TokenError;
 use tokio::sync::Mutex;
 
-use crate::audit::{self, Actor};
+use crate::audit::{self, Actor, unix_ms};
 use crate::catalog::Catalog;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -201,10 +201,4 @@ impl Changes {
         committing.await.map_err(|_| ChangeError::Stopping)??;
         Ok(value)
     }
-}
-
-/// Unix milliseconds; 0 before 1970.
-pub(crate) fn unix_ms(at: SystemTime) -> u64 {
-    at.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

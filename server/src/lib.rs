@@ -43,7 +43,6 @@ use crate::listen::grpc_timeout::GrpcTimeoutLayer;
 use crate::listen::{Bounds, ListenError, Listener, admin_socket};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
-use crate::rest::probes::Readiness;
 use crate::shutdown::{Drain, Ended, Reloads, Signals};
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Tls, TlsError};
@@ -129,9 +128,10 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let limit = listen::file_limit::raise();
     tracing::info!(files = limit.files, streams = limit.connections, "file limit raised");
     make_data_dir(&config)?;
+    // First: it tells whether another server has this folder, before anything in it is touched.
+    let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
     let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
     let listener = Listener::bind(&config.listen, tls.clone())?;
-    let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
     let config::Retention { max_bytes, max_age } = config.readings;
     let store = Store::open(&config.data_dir, Retention { max_bytes, max_age }).await?;
     let metrics = Arc::new(Metrics::new());
@@ -163,11 +163,9 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     health.set_service_status(SERVICE, ServingStatus::Serving).await;
     let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
     let grpc = pulse.rpc(&config, refusals).router(max_request, health_service);
-    let readiness = Readiness::new(drain.clone());
-    readiness.set_loaded();
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
-        .merge(rest::probes::router(readiness, Arc::clone(&metrics)));
+        .merge(rest::probes::router(Arc::clone(&pulse)));
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
@@ -177,8 +175,9 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         tell_service_manager(sd_notify::NotifyState::Stopping);
         health.set_service_status(SERVICE, ServingStatus::NotServing).await;
     };
+    let bounds = Bounds::of(&config).within(limit);
     let serving = async {
-        tokio::join!(listener.serve(router, Bounds::of(&config), metrics, drain.clone()), going_down).0
+        tokio::join!(listener.serve(router, bounds, metrics, drain.clone()), going_down).0
     };
     let drained = tokio::select! {
         drained = serving => drained,

@@ -2,6 +2,7 @@
 //!
 //! In: what the store has, and where the server listens. Out: handles for those who answer proxies and admins.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,14 +16,14 @@ use crate::RunError;
 use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::config::Config;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::inventory::Inventory;
 use crate::metrics::Metrics;
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
 use crate::refusals::Refusals;
-use crate::registry::Registry;
+use crate::registry::{Proxy, Registry};
 use crate::rpc::Rpc;
 use crate::shutdown::Drain;
 use crate::store::Store;
@@ -128,6 +129,22 @@ impl Pulse {
             drain,
             signing_key,
         })
+    }
+
+    /// A proxy as it is shown, beside the newest list of its scope.
+    pub fn view(&self, proxy: &Proxy) -> FleetView {
+        let newest = proxy.scope().and_then(|scope| self.lists.newest(scope));
+        self.fleet.view(proxy, newest.as_deref())
+    }
+
+    /// How many proxies are in each last-sync state. Every state has its place, so that a graph of one does not end
+    /// when it is empty.
+    pub fn proxies_by_state(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts: BTreeMap<_, u64> = SyncState::ALL.iter().map(|state| (state.as_str(), 0)).collect();
+        for proxy in self.changes.catalog().registry.proxies() {
+            *counts.entry(self.view(proxy).state.as_str()).or_default() += 1;
+        }
+        counts
     }
 
     /// The service for proxies.

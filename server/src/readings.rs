@@ -1,7 +1,8 @@
 //! Temperatures: the newest of each node in memory, the history in the store.
 //!
 //! In: reports that were checked. Out: the newest report of each node; history, on demand.
-//! Always: what is shown as newest is on disk; of two reports on one node the one collected later wins.
+//! Always: what is shown as newest is on disk; of two reports on one node the one collected later wins, but a proxy
+//! that could not read the node does not hide one that could.
 //! Never: knows who reads it.
 
 use std::collections::HashMap;
@@ -40,7 +41,7 @@ impl Readings {
             let mut newest = self.newest.write().expect("no holder of this lock panics");
             for node in nodes {
                 let place = newest.entry(key(&node)).or_insert_with(|| Arc::clone(&node));
-                if node.collected_at >= place.collected_at {
+                if node.replaces(place) {
                     *place = node;
                 }
             }

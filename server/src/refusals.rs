@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::audit::Entry;
-use crate::changes::unix_ms;
+use crate::audit::{Entry, unix_ms};
 use crate::metrics::Metrics;
 use crate::store::Store;
 

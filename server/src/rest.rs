@@ -52,4 +52,4 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -181,6 +181,20 @@ pub struct NodeReport {
     pub unreadable_reason: String,
 }
 
+impl NodeReport {
+    /// Whether the node could be read.
+    pub fn is_readable(&self) -> bool {
+        self.unreadable_reason.is_empty()
+    }
+
+    /// Whether this takes the place of `before` as the newest of its node: it was collected later, and does not hide
+    /// what another proxy could read.
+    pub fn replaces(&self, before: &NodeReport) -> bool {
+        self.collected_at > before.collected_at
+            && (self.is_readable() || !before.is_readable() || self.proxy == before.proxy)
+    }
+}
+
 /// A report as it is stored: once, however often it is sent.
 #[derive(Clone, Debug)]
 pub struct Report {

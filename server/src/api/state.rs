@@ -198,7 +198,7 @@ pub struct Status {
     /// How many proxies there are.
     pub proxies: usize,
     /// How many of them are in each last-sync state.
-    pub proxies_by_state: BTreeMap<String, usize>,
+    pub proxies_by_state: BTreeMap<String, u64>,
     /// How many proxies have a stream open.
     pub streams: usize,
     /// `ok`, or `degraded`: the last write failed, and lists stay as they are.

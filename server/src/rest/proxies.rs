@@ -23,7 +23,7 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Proxies> 
     let catalog = pulse.changes.catalog();
     let mut proxies: Vec<&Arc<Proxy>> = catalog.registry.proxies().collect();
     proxies.sort_by_cached_key(|proxy| (proxy.hostname.to_ascii_lowercase(), proxy.id));
-    let view = |proxy: &&Arc<Proxy>| view(&catalog, proxy, fleet_view(&pulse, proxy));
+    let view = |proxy: &&Arc<Proxy>| view(&catalog, proxy, pulse.view(proxy));
     Json(api::Proxies { proxies: proxies.iter().map(view).collect() })
 }
 
@@ -87,13 +87,7 @@ fn one(pulse: &Pulse, id: Uuid) -> Result<Json<api::Proxy>, Refusal> {
     let is_there = |proxy: &&Arc<Proxy>| !matches!(proxy.standing, Standing::Removed { .. });
     let not_found = || ChangeError::NotFound { what: "proxy", name: id.to_string() };
     let proxy = catalog.registry.proxy(id).filter(is_there).ok_or_else(not_found)?;
-    Ok(Json(view(&catalog, proxy, fleet_view(pulse, proxy))))
-}
-
-/// How a proxy stands beside the newest list of its scope.
-pub(super) fn fleet_view(pulse: &Pulse, proxy: &Proxy) -> FleetView {
-    let newest = proxy.scope().and_then(|scope| pulse.lists.newest(scope));
-    pulse.fleet.view(proxy, newest.as_deref())
+    Ok(Json(view(&catalog, proxy, pulse.view(proxy))))
 }
 
 fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {

@@ -1,6 +1,5 @@
 //! `/status`: how the server is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,20 +7,20 @@ use axum::extract::State;
 use axum::response::Json;
 use pulse_proto::join::authority;
 
-use super::proxies::fleet_view;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
-use crate::fleet::SyncState;
+use crate::store::NodeReport;
 
 pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
     let catalog = pulse.changes.catalog();
-    // Every state has its place, so that a graph of one does not end when it is empty.
-    let mut by_state: BTreeMap<String, usize> =
-        SyncState::ALL.iter().map(|state| (state.as_str().to_owned(), 0)).collect();
-    for proxy in catalog.registry.proxies() {
-        *by_state.entry(fleet_view(&pulse, proxy).state.as_str().to_owned()).or_default() += 1;
-    }
-    let newest = pulse.readings.newest();
+    let by_state = pulse.proxies_by_state().into_iter();
+    // Nodes that were taken off keep their last reading in the database, and are shown no more.
+    let is_listed = |report: &NodeReport| {
+        let instance = catalog.inventory.instance(report.instance);
+        instance.is_some_and(|instance| instance.endpoints.contains(&report.node))
+    };
+    let mut newest = pulse.readings.newest();
+    newest.retain(|report| is_listed(report));
     let (host, port) = &pulse.public_authority;
     Json(api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -36,7 +35,7 @@ pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
         ca_path: pulse.ca_path.as_ref().map(|path| path.display().to_string()),
         instances: catalog.inventory.present().count(),
         proxies: catalog.registry.proxies().count(),
-        proxies_by_state: by_state,
+        proxies_by_state: by_state.map(|(state, count)| (state.to_owned(), count)).collect(),
         streams: pulse.fleet.connected(),
         database: if pulse.store.is_writable() { "ok" } else { "degraded" }.to_owned(),
         nodes_with_readings: newest.len(),

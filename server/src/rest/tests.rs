@@ -15,10 +15,15 @@ use crate::listen::admin_socket::AdminPeer;
 use crate::metrics::Metrics;
 use crate::pulse::Place;
 use crate::registry::ProxyKind;
-use crate::shutdown::Signals;
+use crate::shutdown::{Drain, Signals};
 use crate::store::{Retention, Store};
 
-async fn pulse(folder: &Path) -> Arc<Pulse> {
+pub(super) async fn pulse(folder: &Path) -> Arc<Pulse> {
+    pulse_until(folder, Signals::by_hand().0.drain()).await
+}
+
+/// A server on an empty folder, without its ways in, that goes down when `drain` says so.
+pub(super) async fn pulse_until(folder: &Path, drain: Drain) -> Arc<Pulse> {
     let sources = ConfigSources { data_dir: Some(folder.to_owned()), ..ConfigSources::default() };
     let (config, _) = Config::load(&sources).expect("the defaults are good");
     let retention = Retention { max_bytes: config.readings.max_bytes, max_age: config.readings.max_age };
@@ -26,7 +31,6 @@ async fn pulse(folder: &Path) -> Arc<Pulse> {
     let metrics = Arc::new(Metrics::new());
     let public_authority = ("pulse.lan".to_owned(), 7655);
     let place = Place { listen_addrs: config.listen.clone(), public_authority, pin: None, ca_path: None };
-    let drain = Signals::by_hand().0.drain();
     Arc::new(Pulse::load(&config, store, metrics, place, drain).await.expect("the database is new"))
 }
 

@@ -187,9 +187,12 @@ CREATE TABLE readings (
 );
 CREATE INDEX readings_by_node ON readings (node_id, collected_at);
 
--- The newest reading of each node, by the time of its collection; such a row is never deleted.
+-- The newest reading of each node, by the time of its collection; such a row is never deleted. A proxy that could
+-- not read a node does not take the place of another that could. `proxy_id` is the UUID's 16 bytes.
 CREATE TABLE newest (
     node_id      INTEGER PRIMARY KEY REFERENCES nodes (id),
     reading_id   INTEGER NOT NULL UNIQUE REFERENCES readings (id),
-    collected_at INTEGER NOT NULL
+    proxy_id     BLOB    NOT NULL,
+    collected_at INTEGER NOT NULL,
+    is_readable  INTEGER NOT NULL
 );

@@ -80,12 +80,19 @@ fn insert(transaction: &Transaction<'_>, dictionary: &mut Dictionary, report: &N
         )?;
     transaction
         .prepare_cached(
-            "INSERT INTO newest (node_id, reading_id, collected_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id,
-                 collected_at = excluded.collected_at
-             WHERE excluded.collected_at > newest.collected_at",
+            "INSERT INTO newest (node_id, reading_id, proxy_id, collected_at, is_readable) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id, proxy_id = excluded.proxy_id,
+                 collected_at = excluded.collected_at, is_readable = excluded.is_readable
+             WHERE excluded.collected_at > newest.collected_at
+               AND (excluded.is_readable >= newest.is_readable OR excluded.proxy_id = newest.proxy_id)",
         )?
-        .execute(params![node_id, reading_id, collected_at])?;
+        .execute(params![
+            node_id,
+            reading_id,
+            report.proxy.as_bytes().as_slice(),
+            collected_at,
+            i64::from(report.is_readable())
+        ])?;
     Ok(())
 }
 

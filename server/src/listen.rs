@@ -1,0 +1,213 @@
+//! The way in: one accept loop for each address, TLS or loopback plain text, HTTP/1 and HTTP/2 on one port.
+//!
+//! In: addresses, a certificate, a router, bounds. Out: requests with their [`Peer`], handed to the router.
+//! Always: every wait for a caller is bounded; a connection that was refused is counted; each task is owned by its loop
+//! and ends with it; at a drain nothing new is taken, and what runs may finish.
+//! Never: knows what is asked for, or who may ask. The admin socket ([`admin_socket`]) has a loop of its own that no
+//! bound here touches.
+
+mod accept;
+pub mod admin_socket;
+mod connection;
+pub mod file_limit;
+pub mod grpc_timeout;
+mod plain_http;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::shutdown::Drain;
+use crate::tls::Tls;
+use connection::Serving;
+use file_limit::FileLimit;
+
+/// Connections that the kernel holds before they are accepted; it takes `net.core.somaxconn` (4096) if that is less.
+/// A whole fleet dials at once when its server comes back.
+const BACKLOG: u32 = 4096;
+
+/// Who is at the other end of a connection: an extension of every request that came over TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its address; an IPv4-mapped one as IPv4.
+    pub address: SocketAddr,
+}
+
+/// What one connection, and all of them, may take.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The most connections at one time.
+    pub connections: usize,
+    /// The most streams at one time of one HTTP/2 connection.
+    pub streams_per_connection: u32,
+    /// The most bytes of a request's headers.
+    pub header_list_bytes: u32,
+    /// How long the first byte and the TLS handshake may take together.
+    pub handshake: Duration,
+    /// How long an HTTP/1 request's headers may take.
+    pub headers: Duration,
+    /// How long a connection may be there before its first request.
+    pub first_request: Duration,
+    /// How often an HTTP/2 connection is asked for a sign of life.
+    pub keep_alive_interval: Duration,
+    /// How long the sign of life may take.
+    pub keep_alive_timeout: Duration,
+    /// How long a drain waits for connections to end.
+    pub drain: Duration,
+}
+
+impl Bounds {
+    /// The bounds that the configuration sets, and this module's own.
+    pub fn of(config: &Config) -> Bounds {
+        let limits = &config.limits;
+        Bounds {
+            connections: usize::try_from(limits.max_connections).unwrap_or(usize::MAX),
+            streams_per_connection: u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX),
+            header_list_bytes: u32::try_from(limits.max_header_list_bytes).unwrap_or(u32::MAX),
+            handshake: limits.handshake_timeout,
+            headers: limits.header_timeout,
+            first_request: Duration::from_secs(15),
+            // A proxy whose host lost power is noticed within 20 + 10 s.
+            keep_alive_interval: Duration::from_secs(20),
+            keep_alive_timeout: Duration::from_secs(10),
+            drain: config.shutdown_grace,
+        }
+    }
+
+    /// No more connections than the process may have files: the admin socket and the database need some too.
+    #[must_use]
+    pub fn within(mut self, limit: FileLimit) -> Bounds {
+        self.connections = self.connections.min(usize::try_from(limit.connections).unwrap_or(usize::MAX));
+        self
+    }
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another program has the port.
+    #[error(
+        "listen on {0}: the port is taken; see by whom with `ss -ltnp 'sport = :{port}'`, or choose another with \
+         --listen", port = .0.port()
+    )]
+    Taken(SocketAddr),
+    /// The address is not one of this machine.
+    #[error(
+        "listen on {0}: this machine has no such address; see those it has with `ip address`, or use [::]"
+    )]
+    NotHere(SocketAddr),
+    /// A port below 1024.
+    #[error("listen on {0}: ports below 1024 need CAP_NET_BIND_SERVICE; use one above, such as 7655")]
+    NotAllowed(SocketAddr),
+    /// Plain text beyond loopback.
+    #[error("listen on {0}: plain text is for loopback addresses only; use 127.0.0.1 or [::1], or TLS")]
+    Plaintext(SocketAddr),
+    /// Anything else.
+    #[error("listen on {address}")]
+    Other {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn of(address: SocketAddr, source: io::Error) -> ListenError {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::Taken(address),
+            io::ErrorKind::AddrNotAvailable => ListenError::NotHere(address),
+            io::ErrorKind::PermissionDenied => ListenError::NotAllowed(address),
+            _ => ListenError::Other { address, source },
+        }
+    }
+}
+
+/// Addresses that are bound, and not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+    tls: Option<Arc<Tls>>,
+}
+
+/// How the connections ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drained {
+    /// How many were still there when the time was over, and were cut.
+    pub aborted: usize,
+}
+
+impl Listener {
+    /// Binds every address, or none. Without `tls` the addresses must be loopback. Needs a runtime around it.
+    ///
+    /// # Errors
+    /// [`ListenError`] for the first address that fails.
+    pub fn bind(addresses: &[SocketAddr], tls: Option<Arc<Tls>>) -> Result<Listener, ListenError> {
+        let open = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+        if let (None, Some(address)) = (&tls, open) {
+            return Err(ListenError::Plaintext(*address));
+        }
+        let sockets = addresses.iter().map(|address| {
+            // An IPv6 socket takes IPv4 callers too, unless IPv4 has a socket of its own on that port.
+            let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+            bind(*address, only_v6).map_err(|source| ListenError::of(*address, source))
+        });
+        Ok(Listener { sockets: sockets.collect::<Result<_, _>>()?, tls })
+    }
+
+    /// Where it listens; port 0 has become a real one.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Serves until the drain, and then at most [`Bounds::drain`] longer. Dropping the future cuts everything.
+    pub async fn serve(self, router: Router, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain) -> Drained {
+        let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
+        let serving = Arc::new(Serving {
+            router,
+            acceptor: self.tls.map(|tls| tls.server_config().into()),
+            bounds,
+            metrics,
+            drain,
+        });
+        let mut loops = JoinSet::new();
+        for socket in self.sockets {
+            loops.spawn(accept::run(socket, slots.clone(), serving.clone()));
+        }
+        let mut aborted = 0;
+        while let Some(ended) = loops.join_next().await {
+            match ended {
+                Ok(drained) => aborted += drained.aborted,
+                // A loop ends at the drain only, and nobody else could cancel it: what stays is a defect in it.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Drained { aborted }
+    }
+}
+
+fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    use rustix::net::sockopt;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart takes the port at once, though old connections linger in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, only_v6)?;
+    }
+    // Accepted sockets inherit these. HTTP/2 has its own signs of life; this ends HTTP/1 callers that vanished:
+    // 60 s of silence, then 3 probes of 20 s.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(20))?;
+    sockopt::set_tcp_keepcnt(&socket, 3)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}

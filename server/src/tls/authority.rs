@@ -1,0 +1,225 @@
+//! Pulse's own certificate authority in the data folder, and the server's certificate that it signs.
+//!
+//! In: the folder, the names and the time. Out: a good [`Identity`] and the authority's [`Pin`].
+//! Always: the authority's key is made once, because every proxy holds its pin; its certificate may be made anew from
+//! the key. The server's certificate is made anew whenever it does not fit, and carries the authority's in its chain.
+//! Never: makes a new authority where there are traces of an older one.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pulse_proto::Pin;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::TlsError;
+use super::files::{self, Access};
+use super::identity::{Identity, Validity, certificates, inspect, x509};
+use super::names::{Name, Names};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Renewed after two thirds, so each is good for at least a third of this after its last renewal.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
+const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Certificates begin this long ago: proxies' clocks may be behind.
+const BACKDATED: Duration = DAY;
+
+/// Where the four files are.
+#[derive(Clone, Debug)]
+pub(super) struct Paths {
+    pub(super) ca_certificate: PathBuf,
+    pub(super) ca_key: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn in_folder(folder: &Path) -> Paths {
+        Paths {
+            ca_certificate: folder.join("ca.pem"),
+            ca_key: folder.join("ca.key"),
+            certificate: folder.join("server.pem"),
+            key: folder.join("server.key"),
+        }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.ca_key.parent().map(Path::to_owned).unwrap_or_default()
+    }
+}
+
+/// The server's certificate from Pulse's own authority.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) identity: Identity,
+    pub(super) pin: Pin,
+    /// The authority's own time.
+    pub(super) authority: Validity,
+}
+
+/// Reads what is there and makes what is missing or due.
+pub(super) fn ensure(paths: &Paths, names: &Names, now: SystemTime) -> Result<Own, TlsError> {
+    let authority = Authority::ensure(paths, now)?;
+    let existing = Leaf::read(paths)?;
+    let identity = match existing.unfit_because(&authority, names, now) {
+        None => existing.identity.expect("a certificate that fits was read"),
+        Some(reason) => {
+            let made = authority.sign(paths, names, now)?;
+            tracing::info!(reason, %names, "server certificate made");
+            made
+        }
+    };
+    Ok(Own { identity, pin: authority.pin, authority: authority.validity })
+}
+
+struct Authority {
+    der: CertificateDer<'static>,
+    key: KeyPair,
+    pin: Pin,
+    validity: Validity,
+}
+
+impl Authority {
+    fn ensure(paths: &Paths, now: SystemTime) -> Result<Authority, TlsError> {
+        let certificate = read(&paths.ca_certificate)?;
+        let (key, certificate) = match (read(&paths.ca_key)?, certificate) {
+            (Some(key), certificate) => (parse_key(&paths.ca_key, key)?, certificate),
+            (None, Some(_)) => return Err(TlsError::AuthorityKeyLost(paths.folder())),
+            (None, None) if paths.certificate.exists() || paths.key.exists() => {
+                return Err(TlsError::AuthorityLost(paths.folder()));
+            }
+            (None, None) => {
+                let key = KeyPair::generate().map_err(TlsError::Make)?;
+                // The key first: a certificate can be made from it again, should the power go now.
+                write(&paths.ca_key, &key.serialize_pem(), Access::Secret)?;
+                tracing::info!(path = %paths.ca_key.display(), "certificate authority made");
+                (key, None)
+            }
+        };
+        let pin = Pin::of_spki(&key.subject_public_key_info());
+        let Some(pem) = certificate else {
+            return Authority::make(paths, key, pin, now);
+        };
+        let path = &paths.ca_certificate;
+        let der = certificates(path, &pem)?.swap_remove(0);
+        let parsed = x509(path, &der)?;
+        if Pin::of_spki(parsed.public_key().raw) != pin {
+            return Err(TlsError::AuthorityMismatch(paths.folder()));
+        }
+        let (validity, _) = inspect(path, &der)?;
+        if validity.is_renewal_due(now) {
+            return Authority::make(paths, key, pin, now);
+        }
+        Ok(Authority { der, key, pin, validity })
+    }
+
+    /// Makes the authority's certificate from its key: the first, or the next with the same pin.
+    fn make(paths: &Paths, key: KeyPair, pin: Pin, now: SystemTime) -> Result<Authority, TlsError> {
+        let (mut params, validity) = params(now, AUTHORITY_LIFE)?;
+        // Two Pulses in one trust store are told apart; the same key always has the same name, so that what the
+        // certificate before signed is good under this one.
+        let pin_hex = pin.to_string();
+        let short: String = pin_hex.trim_start_matches("sha256:").chars().take(8).collect();
+        params.distinguished_name.push(DnType::CommonName, format!("Pulse CA {short}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).map_err(TlsError::Make)?;
+        write(&paths.ca_certificate, &certificate.pem(), Access::Public)?;
+        tracing::info!(path = %paths.ca_certificate.display(), %pin, "authority certificate made");
+        Ok(Authority { der: certificate.der().clone(), key, pin, validity })
+    }
+
+    /// Makes a key and a certificate for the server.
+    fn sign(&self, paths: &Paths, names: &Names, now: SystemTime) -> Result<Identity, TlsError> {
+        let (mut params, _) = params(now, LEAF_LIFE)?;
+        params.distinguished_name.push(DnType::CommonName, "Pulse server");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let names = names.iter().map(|name| match name {
+            Name::Address(ip) => Ok(SanType::IpAddress(*ip)),
+            Name::Dns(name) => name.as_str().try_into().map(SanType::DnsName),
+        });
+        params.subject_alt_names = names.collect::<Result<_, _>>().map_err(TlsError::Make)?;
+        let key = KeyPair::generate().map_err(TlsError::Make)?;
+        let issuer = Issuer::from_ca_cert_der(&self.der, &self.key).map_err(TlsError::Make)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(TlsError::Make)?;
+        let authority = std::fs::read_to_string(&paths.ca_certificate)
+            .map_err(|source| TlsError::Read { path: paths.ca_certificate.clone(), source })?;
+        let chain = certificate.pem() + &authority;
+        write(&paths.key, &key.serialize_pem(), Access::Secret)?;
+        write(&paths.certificate, &chain, Access::Public)?;
+        Identity::parse((&paths.certificate, chain.as_bytes()), (&paths.key, key.serialize_pem().as_bytes()))
+    }
+}
+
+/// The server's certificate as it was found.
+struct Leaf {
+    is_there: bool,
+    /// `None`: it is not whole.
+    identity: Option<Identity>,
+}
+
+impl Leaf {
+    fn read(paths: &Paths) -> Result<Leaf, TlsError> {
+        let (certificate, key) = (read(&paths.certificate)?, read(&paths.key)?);
+        let is_there = certificate.is_some() || key.is_some();
+        let identity = certificate.zip(key).and_then(|(certificate, key)| {
+            // What is wrong with it does not matter: it is made anew.
+            Identity::parse((&paths.certificate, &certificate), (&paths.key, &key)).ok()
+        });
+        Ok(Leaf { is_there, identity })
+    }
+
+    fn unfit_because(&self, authority: &Authority, names: &Names, now: SystemTime) -> Option<&'static str> {
+        match &self.identity {
+            None if self.is_there => Some("it was not whole"),
+            None => Some("there was none"),
+            // The file is written as certificate and authority in one piece, so the second tells who signed the first.
+            Some(leaf) if leaf.certified.cert.get(1) != Some(&authority.der) => {
+                Some("the authority's certificate is another")
+            }
+            Some(leaf) if leaf.names != *names => Some("its names changed"),
+            Some(leaf) if leaf.validity.is_renewal_due(now) => Some("its renewal was due"),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What both kinds of certificate share.
+fn params(now: SystemTime, life: Duration) -> Result<(CertificateParams, Validity), TlsError> {
+    let whole_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let from = Duration::from_secs(whole_seconds).saturating_sub(BACKDATED);
+    let until = from + BACKDATED + life;
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let mut params = CertificateParams::default();
+    params.not_before = epoch + from;
+    params.not_after = epoch + until;
+    // Random, because two certificates of one key and name must not share it. The first byte keeps it positive and
+    // of full length (RFC 5280, 4.1.2.2: at most 20 bytes).
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| TlsError::Random)?;
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(serial.to_vec().into());
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Pulse");
+    Ok((params, Validity { from: UNIX_EPOCH + from, until: UNIX_EPOCH + until }))
+}
+
+fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
+    let pem = String::from_utf8(pem).map_err(|_| TlsError::NoKey(path.to_owned()))?;
+    KeyPair::from_pem(&pem).map_err(|_| TlsError::NoKey(path.to_owned()))
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
+    files::read_if_there(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, content: &str, access: Access) -> Result<(), TlsError> {
+    files::write(path, content.as_bytes(), access)
+        .map_err(|source| TlsError::Write { path: path.to_owned(), source })
+}
