@@ -1,0 +1,176 @@
+//! One server's folder: identity, token, and where the cache and the buffer stand.
+//!
+//! Always: a new token is on the disk before the old one is given up, and the old one stays beside it until the new one
+//! has worked: the server drops a new token that is not used for ten minutes.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pulse_proto::{Token, TokenKind};
+
+use super::{Identity, IdentityError, open_lock, stored};
+use crate::disk::{self, read_given, read_private, write_private};
+
+/// An identity has some hundred bytes, and a key more for each key that the server ever had.
+const MAX_IDENTITY_BYTES: u64 = 64 << 10;
+/// A token has 48 bytes; a file of a person may hold spaces and line ends around it.
+const MAX_TOKEN_BYTES: u64 = 4 << 10;
+
+/// One server's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new(path: PathBuf) -> Folder {
+        Folder(path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the last applied list stands.
+    pub fn cache_path(&self) -> PathBuf {
+        self.0.join("allowlist.cache")
+    }
+
+    /// Where readings wait over a restart.
+    pub fn buffer_path(&self) -> PathBuf {
+        self.0.join("readings.buffer")
+    }
+
+    /// Where the bearer of this proxy's own HTTP listener stands.
+    pub fn listener_token_path(&self) -> PathBuf {
+        self.0.join("listener-token")
+    }
+
+    /// Reads the identity; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
+        let path = self.0.join("identity.json");
+        let Some(bytes) = read_private(&path, MAX_IDENTITY_BYTES)? else { return Ok(None) };
+        stored::decode(&bytes).map(Some).map_err(|what| IdentityError::Damaged { path, what })
+    }
+
+    /// Writes the first identity of a folder, or replaces it as a whole, which only a registration does.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn create(&self, identity: &Identity) -> Result<(), IdentityError> {
+        disk::make_private_folder(&self.0).map_err(|source| self.failed("identity.json", source))?;
+        let _lock = self.lock()?;
+        self.write(identity)
+    }
+
+    /// Changes the identity: reads it again under the lock, so that nobody else's change is undone. Returns what is
+    /// there afterwards; `None` if there was none to change.
+    ///
+    /// # Errors
+    /// It cannot be read or written; then nothing is changed.
+    pub fn update(&self, change: impl FnOnce(&mut Identity)) -> Result<Option<Identity>, IdentityError> {
+        let _lock = self.lock()?;
+        let Some(before) = self.identity()? else { return Ok(None) };
+        let mut after = before.clone();
+        change(&mut after);
+        // The high-water mark moves forward only, whatever the caller holds in memory.
+        if before.mark.map(|mark| mark.position) > after.mark.map(|mark| mark.position) {
+            after.mark = before.mark;
+        }
+        if after != before {
+            self.write(&after)?;
+        }
+        Ok(Some(after))
+    }
+
+    /// The token in use; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn token(&self) -> Result<Option<Token>, IdentityError> {
+        self.read_token("token")
+    }
+
+    /// The token before the last rotation, until the new one has worked.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn previous_token(&self) -> Result<Option<Token>, IdentityError> {
+        self.read_token("token.previous")
+    }
+
+    /// Keeps a token.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep_token(&self, token: &Token) -> Result<(), IdentityError> {
+        self.write_token("token", token)
+    }
+
+    /// Keeps a new token, and the old one until [`Folder::forget_previous_token`].
+    ///
+    /// # Errors
+    /// One of them cannot be written; then the old one is still the token in use.
+    pub fn rotate_token(&self, old: &Token, new: &Token) -> Result<(), IdentityError> {
+        self.write_token("token.previous", old)?;
+        self.write_token("token", new)
+    }
+
+    /// The new token has worked.
+    ///
+    /// # Errors
+    /// The old one cannot be removed.
+    pub fn forget_previous_token(&self) -> Result<(), IdentityError> {
+        disk::remove(&self.0.join("token.previous")).map_err(|source| self.failed("token.previous", source))
+    }
+
+    fn read_token(&self, name: &str) -> Result<Option<Token>, IdentityError> {
+        let path = self.0.join(name);
+        let Some(bytes) = read_private(&path, MAX_TOKEN_BYTES)? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let damaged =
+            |error: pulse_proto::token::TokenError| IdentityError::Damaged { path, what: error.to_string() };
+        Token::parse(TokenKind::Ctrl, &text).map(Some).map_err(damaged)
+    }
+
+    fn write_token(&self, name: &str, token: &Token) -> Result<(), IdentityError> {
+        let text = format!("{}\n", token.reveal());
+        write_private(&self.0.join(name), text.as_bytes()).map_err(|source| self.failed(name, source))
+    }
+
+    fn write(&self, identity: &Identity) -> Result<(), IdentityError> {
+        write_private(&self.0.join("identity.json"), &stored::encode(identity))
+            .map_err(|source| self.failed("identity.json", source))
+    }
+
+    fn lock(&self) -> Result<File, IdentityError> {
+        let name = "identity.lock";
+        let locked = open_lock(&self.0.join(name)).and_then(|file| file.lock().map(|()| file));
+        locked.map_err(|source| self.failed(name, source))
+    }
+
+    fn failed(&self, name: &str, source: io::Error) -> IdentityError {
+        IdentityError::Write { path: self.0.join(name), source }
+    }
+}
+
+impl fmt::Display for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+/// The token in the configuration's token file; `None` if there is no such file, or it is empty.
+///
+/// # Errors
+/// What is wrong with the file, without its content.
+pub fn read_seed(path: &Path) -> Result<Option<Token>, String> {
+    let bytes = read_given(path, MAX_TOKEN_BYTES).map_err(|error| error.to_string())?;
+    let Some(bytes) = bytes.filter(|bytes| !bytes.trim_ascii().is_empty()) else { return Ok(None) };
+    let token = Token::parse(TokenKind::Ctrl, &String::from_utf8_lossy(&bytes));
+    token.map(Some).map_err(|error| error.to_string())
+}

@@ -1,0 +1,147 @@
+use std::os::unix::fs::MetadataExt;
+use std::str::FromStr;
+
+use pulse_proto::signature::SigningKey;
+use pulse_proto::{Token, TokenKind};
+
+use super::*;
+use crate::testing::signed;
+
+fn url(text: &str) -> ServerUrl {
+    ServerUrl::from_str(text).unwrap()
+}
+
+fn identity(server_url: &str) -> Identity {
+    let (key, _) = SigningKey::generate().unwrap();
+    let list = signed(&key, 3, &["delly"]);
+    Identity {
+        server_id: Uuid::now_v7(),
+        url: url(server_url),
+        pin: Some(Pin::of_spki(b"key")),
+        proxy_id: Some(Uuid::now_v7()),
+        hostname: Some(Hostname { name: "delly".into(), is_given: true }),
+        keys: vec![key.public()],
+        mark: Some(Mark { position: list.position, scope: list.scope, hash: list.allowlist.hash() }),
+        revoked: Some("why".into()),
+        seed: Some(Token::generate(TokenKind::Ctrl).unwrap().digest()),
+    }
+}
+
+fn home() -> (tempfile::TempDir, Home) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    (folder, home)
+}
+
+#[test]
+fn an_identity_survives_the_disk_and_is_private() {
+    let (_folder, home) = home();
+    let identity = identity("https://pulse.lan");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    assert_eq!(folder.identity().unwrap().unwrap(), identity);
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    folder.keep_token(&token).unwrap();
+    assert_eq!(folder.token().unwrap(), Some(token));
+    for name in ["identity.json", "token"] {
+        let about = fs::metadata(folder.path().join(name)).unwrap();
+        assert_eq!(about.mode() & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn the_folder_is_the_one_of_the_address_else_the_only_one() {
+    let (_folder, home) = home();
+    assert!(home.find(&url("https://a")).unwrap().is_none());
+    let (one, two) = (identity("https://a"), identity("https://b"));
+    home.folder(one.server_id).create(&one).unwrap();
+    let found = |text| home.find(&url(text)).unwrap().map(|(_, identity)| identity.server_id);
+    assert_eq!((found("https://a"), found("https://moved")), (Some(one.server_id), Some(one.server_id)));
+    home.folder(two.server_id).create(&two).unwrap();
+    assert_eq!((found("https://b"), found("https://moved")), (Some(two.server_id), None));
+}
+
+#[test]
+fn a_damaged_identity_is_an_error_and_not_no_identity() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let path = folder.path().join("identity.json");
+    let good = fs::read_to_string(&path).unwrap();
+    for bad in [
+        "".to_owned(),
+        good[..good.len() / 2].to_owned(),
+        good.replace("\"format\": 1", "\"format\": 2"),
+        good.replace("sha256:", "sha256:zz"),
+        good.replace("https://a", "ftp://a"),
+    ] {
+        fs::write(&path, &bad).unwrap();
+        let error = home.find(&url("https://a")).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }) && error.needs_a_person(), "{bad}: {error}");
+        assert!(error.to_string().contains("identity.json"), "{error}");
+    }
+}
+
+#[test]
+fn the_mark_never_goes_back() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let before = identity.mark;
+    let older = Position { epoch: 7, revision: 1 };
+    let after = folder.update(|identity| identity.mark.as_mut().unwrap().position = older).unwrap().unwrap();
+    assert_eq!(after.mark, before);
+    assert_eq!(folder.update(|identity| identity.mark = None).unwrap().unwrap().mark, before);
+}
+
+#[test]
+fn a_change_does_not_undo_anothers() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    // Two that each hold the state from the start.
+    let other = home.folder(identity.server_id);
+    other.update(|identity| identity.revoked = None).unwrap();
+    folder.update(|identity| identity.seed = None).unwrap();
+    let now = folder.identity().unwrap().unwrap();
+    assert_eq!((now.revoked, now.seed), (None, None));
+}
+
+#[test]
+fn a_registration_that_waits_survives_the_disk_and_shows_no_token() {
+    let (_folder, home) = home();
+    let join = Token::generate(TokenKind::Join).unwrap();
+    let pending = Pending {
+        join: format!("pulse://[::1]:1/?join={}", join.reveal()).parse().unwrap(),
+        hostname: Hostname { name: "delly".into(), is_given: false },
+        kind: ProxyKind::Http,
+        proxy_url: "https://delly:8443".into(),
+        machine_id: String::new(),
+    };
+    assert!(home.pending().unwrap().is_none());
+    home.keep_pending(&pending).unwrap();
+    assert_eq!(home.pending().unwrap().unwrap(), pending);
+    assert!(!format!("{pending:?}").contains(&join.reveal()[6..]));
+    home.forget_pending().unwrap();
+    assert!(home.pending().unwrap().is_none());
+}
+
+#[test]
+fn a_token_file_may_be_a_link_and_hold_line_ends_and_errors_do_not_show_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    assert_eq!(read_seed(&link), Ok(None));
+    fs::write(&real, " \n").unwrap();
+    assert_eq!(read_seed(&link), Ok(None));
+    fs::write(&real, format!("{}\r\n", token.reveal())).unwrap();
+    assert_eq!(read_seed(&link), Ok(Some(token.clone())));
+    fs::write(&real, &token.reveal()[..40]).unwrap();
+    let error = read_seed(&link).unwrap_err();
+    assert!(error.contains("damaged") && !error.contains(&token.reveal()[6..30]), "{error}");
+}

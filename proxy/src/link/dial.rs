@@ -1,0 +1,113 @@
+//! One attempt to reach the server: name, TCP, TLS.
+//!
+//! Always: bounded in time, each address of a name gets its share; an error says which step failed and what to do.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::ServerUrl;
+use crate::tls;
+
+/// How long one attempt may take, from the name to the end of the handshake.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one of several addresses may keep the others waiting.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// TCP's own probes, for networks that forget a silent connection: after 60 s, then every 20 s, 3 times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_COUNT: u32 = 3;
+
+/// Why the server was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name has no address.
+    #[error("find the address of {host} (check the name, or write the address into the configuration)")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// Nobody answers there.
+    #[error("connect to {authority}")]
+    Connect {
+        /// Host and port.
+        authority: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("no answer from {authority} within {} s", DIAL_TIMEOUT.as_secs())]
+    Timeout {
+        /// Host and port.
+        authority: String,
+    },
+    /// The handshake failed.
+    #[error("set up TLS with {authority}: {what}")]
+    Tls {
+        /// Host and port.
+        authority: String,
+        /// What went wrong and what to do.
+        what: String,
+    },
+}
+
+pub(super) async fn dial(url: &ServerUrl, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, DialError> {
+    let attempt = async {
+        let stream = connect(url).await?;
+        let failed = |what| DialError::Tls { authority: url.authority(), what };
+        let name = ServerName::try_from(url.host().to_owned())
+            .map_err(|_| failed("the host is neither a DNS name nor an address".to_owned()))?;
+        TlsConnector::from(tls).connect(name, stream).await.map_err(|error| failed(tls::explain(&error)))
+    };
+    // Boxed, so that the connector's future stays small between dials.
+    match timeout(DIAL_TIMEOUT, Box::pin(attempt)).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::Timeout { authority: url.authority() }),
+    }
+}
+
+async fn connect(url: &ServerUrl) -> Result<TcpStream, DialError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((url.host(), url.port()))
+        .await
+        .map_err(|source| DialError::Resolve { host: url.host().to_owned(), source })?
+        .collect();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in &addresses {
+        let limit = if addresses.len() > 1 { ADDRESS_TIMEOUT } else { DIAL_TIMEOUT };
+        match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                prepare(&stream);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(DialError::Connect { authority: url.authority(), source: last })
+}
+
+/// A connection works without these too, so a refusal is no failure.
+fn prepare(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let set = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?));
+    if let Err(error) = set {
+        tracing::debug!(%error, "a socket option was refused");
+    }
+}

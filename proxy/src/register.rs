@@ -1,0 +1,214 @@
+//! Registration: a join token becomes an identity.
+//!
+//! In: a join string and what this host calls itself. Out: the state folder: identity, token, pin, keys, first list.
+//! Always: what proves an earlier identity goes only to the server that gave it; nothing is written before the server
+//! answered. Never: shows a token.
+
+pub mod host;
+
+use std::time::{Duration, SystemTime};
+
+use pulse_proto::{Node, SignedAllowlist, Token, TokenDigest, TokenKind, v1};
+use tokio::time::timeout;
+use tonic::Request;
+use uuid::Uuid;
+use v1::register_response::List;
+
+use crate::cache;
+use crate::config::{ControlPlane, ServerUrl};
+use crate::disk;
+use crate::identity::trusted::trust;
+use crate::identity::{Folder, Home, Identity, IdentityError, Pending, ProxyKind, read_seed};
+use crate::link::{Failure, Link};
+use crate::sync::standing::{mark_of, offered};
+use crate::tls::{self, Trust, TrustError};
+
+/// From dialling to the answer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What a registration gave.
+#[derive(Debug)]
+pub struct Registered {
+    /// Who this proxy is now.
+    pub identity: Identity,
+    /// Its token.
+    pub token: Token,
+    /// Where it is kept.
+    pub folder: Folder,
+    /// The instance it belongs to, by name; `None` while it waits for one.
+    pub instance: Option<String>,
+    /// The first list, or why there is none.
+    pub list: Result<Vec<Node>, String>,
+}
+
+/// Why there is no registration.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The server was not reached, or is not able to answer now: try again.
+    #[error("register with the server: {text}")]
+    Unreachable {
+        /// Why.
+        text: String,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The server refuses: used, revoked, past its time, or something in the request.
+    #[error("the server refuses the registration: {text}")]
+    Refused {
+        /// `ErrorInfo`'s reason, if it gave one.
+        reason: Option<String>,
+        /// What it says.
+        text: String,
+    },
+    /// The answer lacks something.
+    #[error("the server's answer cannot be used: {0}; are server and proxy of the same version?")]
+    Answer(String),
+    /// What to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The state folder.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Registers this host and writes the state folder.
+///
+/// `control` is the configuration's block, if there is one: without a pin in the join string its `ca_file` and
+/// `insecure_skip_verify` count. Its token file is not written here.
+///
+/// # Errors
+/// [`RegisterError`]; nothing is written then, except when the disk failed half-way.
+pub async fn register(
+    pending: &Pending,
+    home: &Home,
+    control: Option<&ControlPlane>,
+) -> Result<Registered, RegisterError> {
+    let join = &pending.join;
+    let url = ServerUrl::new(&join.host, join.port)
+        .ok_or_else(|| RegisterError::Answer("the join string's host cannot be dialled".to_owned()))?;
+    let trust = Trust::choose(
+        join.pin,
+        control.is_some_and(|control| control.insecure_skip_verify),
+        control.and_then(|control| control.ca_file.as_deref()),
+    );
+    let proof = proof(home, &url, pending)?;
+    let link = Link::new(url.clone(), tls::client_config(&trust)?);
+    link.use_token(Some(&join.join));
+    link.prove_with(proof.as_ref().map(|(_, token)| token));
+    let request = Request::new(v1::RegisterRequest {
+        hostname: pending.hostname.name.clone(),
+        kind: match pending.kind {
+            ProxyKind::Socket => v1::ProxyKind::Socket,
+            ProxyKind::Http => v1::ProxyKind::Http,
+        }
+        .into(),
+        proxy_url: pending.proxy_url.clone(),
+        machine_id: pending.machine_id.clone(),
+        proxy_id: proof.as_ref().map(|(id, _)| id.to_string()).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    let mut client = link.client();
+    let answer = match timeout(LIMIT, client.register(request)).await {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return Err(refusal(&status)),
+        Err(_) => {
+            let text = format!("no answer within {} s", LIMIT.as_secs());
+            return Err(RegisterError::Unreachable { text, retry_after: None });
+        }
+    };
+    let seed = control.and_then(|control| read_seed(&control.token_file).ok().flatten());
+    settle(answer, pending, url, home, proof.map(|(_, token)| token), seed.map(|token| token.digest()))
+}
+
+/// The identity and token of an earlier registration, if this is the server that gave them.
+fn proof(home: &Home, url: &ServerUrl, pending: &Pending) -> Result<Option<(Uuid, Token)>, IdentityError> {
+    let Some((folder, identity)) = home.find(url)? else { return Ok(None) };
+    let is_the_server = identity.url == *url || (identity.pin.is_some() && identity.pin == pending.join.pin);
+    match (identity.proxy_id, folder.token()?) {
+        (Some(id), Some(token)) if is_the_server && identity.revoked.is_none() => Ok(Some((id, token))),
+        _ => Ok(None),
+    }
+}
+
+fn refusal(status: &tonic::Status) -> RegisterError {
+    let reason = crate::link::reason_of(status);
+    match Failure::of(status) {
+        Failure::Unavailable { text, retry_after } => RegisterError::Unreachable { text, retry_after },
+        failure => RegisterError::Refused { reason, text: failure.text().to_owned() },
+    }
+}
+
+/// Writes what the server answered. The order lets a crash leave nothing that is half: the identity comes last.
+fn settle(
+    answer: v1::RegisterResponse,
+    pending: &Pending,
+    url: ServerUrl,
+    home: &Home,
+    proven: Option<Token>,
+    seed: Option<TokenDigest>,
+) -> Result<Registered, RegisterError> {
+    let lacks = |what: &str| RegisterError::Answer(what.to_owned());
+    let proxy_id = Uuid::parse_str(&answer.proxy_id).map_err(|_| lacks("it has no proxy id"))?;
+    let server = answer.server.ok_or_else(|| lacks("it does not say which server it is"))?;
+    let server_id = Uuid::parse_str(&server.server_id).map_err(|_| lacks("it has no server id"))?;
+    let token = match answer.ctrl_token.as_str() {
+        "" => proven.ok_or_else(|| lacks("it has no token"))?,
+        text => Token::parse(TokenKind::Ctrl, text).map_err(|error| lacks(&error.to_string()))?,
+    };
+    let folder = home.folder(server_id);
+    let before = folder.identity()?;
+    let known = before.as_ref().map(|identity| identity.keys.as_slice()).unwrap_or_default();
+    let mut keys = trust(known, offered(&server));
+    let offers_known = server
+        .signing_keys
+        .iter()
+        .any(|key| known.iter().any(|known| known.as_bytes() == key.public_key.as_slice()));
+    if !offers_known {
+        // A person vouches for this server with a join string: its keys were made anew, so they are learnt anew.
+        keys = trust(&[], offered(&server));
+    }
+    if keys.is_empty() {
+        return Err(lacks("it has no signing key"));
+    }
+    let mut identity = Identity {
+        server_id,
+        url,
+        pin: pending.join.pin,
+        proxy_id: Some(proxy_id),
+        hostname: Some(pending.hostname.clone()),
+        keys,
+        // A proxy that is new to the server has reached nothing yet: the list of its scope may be an older one.
+        mark: before.as_ref().filter(|before| before.proxy_id == Some(proxy_id)).and_then(|before| before.mark),
+        revoked: None,
+        seed,
+    };
+    let write_failed = |path, source| RegisterError::Identity(IdentityError::Write { path, source });
+    disk::make_private_folder(folder.path())
+        .map_err(|source| write_failed(folder.path().to_owned(), source))?;
+    if !answer.token.is_empty() {
+        let path = folder.listener_token_path();
+        disk::write_private(&path, format!("{}\n", answer.token).as_bytes())
+            .map_err(|source| write_failed(path, source))?;
+    }
+    let list = match answer.list {
+        Some(List::Snapshot(snapshot)) => {
+            let reached = identity.mark.map(|mark| mark.position).unwrap_or_default();
+            match SignedAllowlist::verify(&snapshot, &identity.keys, reached) {
+                Ok(list) => {
+                    let path = folder.cache_path();
+                    cache::store(&path, identity.proxy_id, &list, SystemTime::now())
+                        .map_err(|source| write_failed(path, source))?;
+                    identity.mark = Some(mark_of(&list));
+                    Ok(list.allowlist.nodes().to_vec())
+                }
+                Err(refusal) => Err(format!("the first list is refused: {refusal}")),
+            }
+        }
+        Some(List::Waiting(waiting)) => Err(waiting.reason),
+        None => Err("the server sent no list yet".to_owned()),
+    };
+    folder.keep_token(&token)?;
+    folder.create(&identity)?;
+    let instance = answer.instance.map(|instance| instance.name);
+    Ok(Registered { identity, token, folder, instance, list })
+}

@@ -1,0 +1,399 @@
+//! The loop that keeps this proxy's list the newest: connect, receive, verify, keep, put in force, report.
+//!
+//! In: what Pulse pushes. Out: the list in the gate and on the disk, and [`Contact`] for whoever sends something too.
+//! Always: in that order, so that a crash at any point leaves a list that the server did push; what fails a check
+//! changes nothing; a state is said in the log when it begins and when it ends.
+//! Never: asks a process or `/etc/pve` which nodes there are, or reads sensors.
+
+mod apply;
+pub mod backoff;
+pub mod once;
+pub mod standing;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pulse_proto::{Node, Position, v1};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::gate::{Closed, GateWriter, InForce, fall_back};
+use crate::identity::IdentityError;
+use crate::link::{Failure, Link};
+use crate::register::{self, RegisterError};
+use crate::shutdown::Drain;
+use crate::tls::{self, Trust, TrustError};
+use backoff::{Backoff, bounded};
+use standing::{Standing, chain};
+use trouble::Trouble;
+
+/// A stream that lived this long was a good one: the next wait is short again.
+const GOOD_STREAM: Duration = Duration::from_secs(60);
+
+/// How often a waiting proxy looks for a new token or a new registration. Both are small files.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long to leave a server alone that refuses this proxy, unless there is a new token.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long to wait after another stream took over.
+const REPLACED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a revoked proxy, or one without a token, sleeps between looks; only news ends it.
+const IDLE_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// Why the loop cannot begin or go on. The operator must change something.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The state folder.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// How far this proxy has come with its server, for whoever else calls it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// The server's state folder, once the server is known.
+    pub folder: Option<PathBuf>,
+    /// How many streams have begun; a higher number says that the server is back.
+    pub streams: u64,
+    /// Whether this proxy is revoked.
+    pub is_revoked: bool,
+}
+
+/// What the configuration says beside the server.
+#[derive(Clone, Debug, Default)]
+pub struct StaticNodes {
+    /// Names and addresses, as nodes.
+    pub nodes: Vec<Node>,
+    /// How many networks there are beside them.
+    pub networks: usize,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Sync {
+    standing: Standing,
+    static_nodes: StaticNodes,
+    trust: Trust,
+    link: Link,
+    gate: GateWriter,
+    contact_tx: watch::Sender<Contact>,
+    /// The newest list that is or was in force, on the disk or not.
+    reached: Position,
+    refresh_interval: Duration,
+    /// What was not reported yet, because the call failed.
+    unreported: Option<v1::ReportSyncRequest>,
+    backoff: Backoff,
+    /// What keeps this proxy from its server, as it was said in the log.
+    trouble: Option<Trouble>,
+    is_waiting: bool,
+    followed: Followed,
+}
+
+/// What of the standing the gate and the contact were last brought to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Followed {
+    folder: Option<PathBuf>,
+    proxy_id: Option<Uuid>,
+    is_revoked: bool,
+}
+
+impl Followed {
+    fn of(standing: &Standing) -> Followed {
+        Followed {
+            folder: standing.folder().map(|folder| folder.path().to_owned()),
+            proxy_id: standing.identity().and_then(|identity| identity.proxy_id),
+            is_revoked: standing.revoked().is_some(),
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+enum Ended {
+    /// The server is away, or failing.
+    Failed(Failure),
+    /// Nothing was heard for too long.
+    Silent(Duration),
+    /// The server said when to come back.
+    Goodbye(Duration, String),
+    /// There is a new token.
+    Rotated,
+    /// The server closed the stream without a word.
+    Closed,
+}
+
+impl Sync {
+    /// Joins the loop to its server and its gate. Nothing is dialled before [`Sync::run`].
+    ///
+    /// # Errors
+    /// [`SyncError`].
+    pub fn new(
+        standing: Standing,
+        static_nodes: StaticNodes,
+        gate: GateWriter,
+    ) -> Result<(Sync, Link, watch::Receiver<Contact>), SyncError> {
+        let trust = standing.trust();
+        let link = Link::new(standing.control().url.clone(), tls::client_config(&trust)?);
+        link.use_token(standing.token());
+        let reached = gate.in_force().position().max(standing.reached());
+        let followed = Followed::of(&standing);
+        let contact =
+            Contact { folder: followed.folder.clone(), streams: 0, is_revoked: followed.is_revoked };
+        let (contact_tx, contact_rx) = watch::channel(contact);
+        let sync = Sync {
+            refresh_interval: standing.control().refresh_interval,
+            standing,
+            static_nodes,
+            trust,
+            link: link.clone(),
+            gate,
+            contact_tx,
+            reached,
+            unreported: None,
+            backoff: Backoff::default(),
+            trouble: None,
+            is_waiting: false,
+            followed,
+        };
+        Ok((sync, link, contact_rx))
+    }
+
+    /// Keeps the list the newest until the drain begins.
+    pub async fn run(mut self, drain: Drain) {
+        tokio::select! {
+            () = drain.begun() => {}
+            () = self.keep_up() => {}
+        }
+    }
+
+    async fn keep_up(&mut self) {
+        loop {
+            let pause = match self.prepare().await {
+                Ok(()) => {
+                    let begun = Instant::now();
+                    // Boxed: a stream's future is large, and there is one at a time.
+                    let ended = Box::pin(self.stream()).await;
+                    self.after(ended, begun.elapsed())
+                }
+                Err(pause) => pause,
+            };
+            self.pause(pause).await;
+        }
+    }
+
+    /// Brings everything up to date that a call needs. An error is how long to wait instead of calling.
+    async fn prepare(&mut self) -> Result<(), Duration> {
+        self.register_if_pending().await?;
+        if let Err(error) = self.standing.refresh() {
+            self.begin(Trouble::State, &chain(&error));
+            return Err(self.backoff.next(Some(REFUSED_PAUSE)));
+        }
+        self.follow_standing();
+        if let Some(reason) = self.standing.revoked() {
+            let reason = reason.to_owned();
+            self.begin(Trouble::Revoked, &reason);
+            return Err(IDLE_PAUSE);
+        }
+        if self.standing.token().is_none() {
+            let text = format!("there is no token in {}", self.standing.control().token_file.display());
+            self.begin(Trouble::NoToken, &text);
+            return Err(IDLE_PAUSE);
+        }
+        let trust = self.standing.trust();
+        if trust != self.trust {
+            match tls::client_config(&trust) {
+                Ok(config) => self.link.trust(config),
+                Err(error) => {
+                    self.begin(Trouble::State, &chain(&error));
+                    return Err(REFUSED_PAUSE);
+                }
+            }
+            self.trust = trust;
+        }
+        self.link.use_token(self.standing.token());
+        Ok(())
+    }
+
+    /// Brings gate and contact to where the state folder is, when a registration, a revocation or a first meeting
+    /// changed it.
+    fn follow_standing(&mut self) {
+        let now = Followed::of(&self.standing);
+        if now == self.followed {
+            return;
+        }
+        let next = first_in_force(&self.standing, &self.static_nodes);
+        let is_open = matches!(next, InForce::Static { .. } | InForce::Nothing(Closed::NoListYet));
+        // A list that is in force goes only for another list, or for a revocation.
+        if !(is_open && self.gate.in_force().list().is_some()) {
+            self.gate.put(next);
+        }
+        if now.folder != self.followed.folder {
+            // Another server counts anew.
+            self.reached = self.standing.reached();
+        }
+        self.reached = self.reached.max(self.standing.reached());
+        let (folder, is_revoked) = (now.folder.clone(), now.is_revoked);
+        self.contact_tx.send_modify(|contact| (contact.folder, contact.is_revoked) = (folder, is_revoked));
+        self.followed = now;
+    }
+
+    /// Makes the registration that could not be made when it was asked for.
+    async fn register_if_pending(&mut self) -> Result<(), Duration> {
+        let pending = match self.standing.home().pending() {
+            Ok(None) => return Ok(()),
+            Ok(Some(pending)) => pending,
+            Err(error) => {
+                self.begin(Trouble::State, &chain(&error));
+                return Ok(());
+            }
+        };
+        let control = self.standing.control().clone();
+        let home = self.standing.home().clone();
+        match Box::pin(register::register(&pending, &home, Some(&control))).await {
+            Ok(done) => {
+                self.settle();
+                tracing::info!(proxy_id = %done.identity.proxy_id.unwrap_or_default(), server = %pending.join.authority(),
+                    "the registration that waited is done");
+            }
+            Err(RegisterError::Unreachable { text, .. })
+                if pending.join.authority() != control.url.authority() && self.standing.token().is_some() =>
+            {
+                // A server elsewhere that is away must not keep this proxy from its own.
+                tracing::warn!(server = %pending.join.authority(), error = text, "the registration goes on waiting");
+                return Ok(());
+            }
+            Err(RegisterError::Unreachable { text, retry_after }) => {
+                self.begin(Trouble::Unreachable, &text);
+                return Err(self.backoff.next(retry_after));
+            }
+            Err(error) => {
+                tracing::error!(server = %pending.join.authority(), error = %chain(&error),
+                    "the registration that waited is given up: register again with a fresh join string");
+            }
+        }
+        if let Err(error) = home.forget_pending() {
+            self.begin(Trouble::State, &chain(&error));
+            return Err(REFUSED_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Sorts the end of a stream into how long to wait before the next.
+    fn after(&mut self, ended: Ended, lived: Duration) -> Duration {
+        if lived >= GOOD_STREAM {
+            self.backoff.reset();
+        }
+        match ended {
+            Ended::Rotated => Duration::ZERO,
+            Ended::Goodbye(wait, reason) => {
+                tracing::info!(
+                    reason,
+                    wait_seconds = wait.as_secs_f64(),
+                    "the server ends the stream; this proxy comes back"
+                );
+                self.backoff.reset();
+                bounded(wait)
+            }
+            Ended::Closed => {
+                self.begin(Trouble::Unreachable, "the server closed the stream");
+                self.backoff.next(None)
+            }
+            Ended::Silent(limit) => {
+                self.link.redial();
+                let text = format!("nothing was heard for {} s: the list may be stale", limit.as_secs());
+                self.begin(Trouble::Unreachable, &text);
+                self.backoff.next(None)
+            }
+            Ended::Failed(failure) => self.after_failure(&failure),
+        }
+    }
+
+    fn after_failure(&mut self, failure: &Failure) -> Duration {
+        match failure {
+            Failure::Revoked(reason) => {
+                self.revoke(reason);
+                IDLE_PAUSE
+            }
+            Failure::UnknownToken(text) => {
+                if self.standing.take_back_token() {
+                    tracing::info!(
+                        "the token of the last rotation is not known to the server; the one before is used"
+                    );
+                    return Duration::ZERO;
+                }
+                self.begin(Trouble::UnknownToken, text);
+                self.backoff.next(Some(REFUSED_PAUSE))
+            }
+            Failure::Replaced(text) => {
+                // It may have been a `sync` on this host; two proxies with one token back off from each other.
+                self.begin(Trouble::Replaced, text);
+                self.backoff.next(Some(REPLACED_PAUSE))
+            }
+            Failure::Refused(text) => {
+                self.begin(Trouble::Refused, text);
+                self.backoff.next(Some(REFUSED_PAUSE))
+            }
+            Failure::Unavailable { text, retry_after } => {
+                self.begin(Trouble::Unreachable, text);
+                self.backoff.next(*retry_after)
+            }
+        }
+    }
+
+    /// Closes the gate for good, on the disk too.
+    fn revoke(&mut self, reason: &str) {
+        if let Err(error) = self.standing.revoke(reason) {
+            tracing::error!(error = %chain(&error), "the revocation is not on the disk: it counts until this program ends");
+        }
+        self.gate.put(InForce::Nothing(Closed::Revoked(reason.to_owned())));
+        self.unreported = None;
+        self.follow_standing();
+        self.begin(Trouble::Revoked, reason);
+    }
+
+    /// Waits, and looks meanwhile whether a new token or a registration makes waiting pointless.
+    async fn pause(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            sleep(LOOK_INTERVAL.min(until - Instant::now())).await;
+            let has_pending = || self.standing.home().pending().is_ok_and(|pending| pending.is_some());
+            // Only those who wait for a person wait this long.
+            if pause >= REFUSED_PAUSE && has_pending() {
+                return;
+            }
+            if self.standing.refresh().is_ok_and(|is_new| is_new) {
+                self.backoff.reset();
+                return;
+            }
+        }
+    }
+}
+
+/// What is in force before anything is heard: nothing if revoked, else the kept list, else the static one.
+pub fn first_in_force(standing: &Standing, fixed: &StaticNodes) -> InForce {
+    let cached = match standing.cached() {
+        _ if standing.revoked().is_some() => None,
+        Some(Ok(cached)) => Some((Arc::new(cached.list), cached.applied_at)),
+        Some(Err(error @ crate::cache::CacheError::Missing(_))) => {
+            tracing::debug!(%error, "no list to begin with");
+            None
+        }
+        Some(Err(error)) => {
+            tracing::warn!(error = %chain(&error), reason = error.reason(), "the kept list is not used");
+            None
+        }
+        None => None,
+    };
+    fall_back(standing.revoked(), cached, &fixed.nodes, fixed.networks)
+}

@@ -1,0 +1,467 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pulse_proto::{Node, Token, TokenKind, reason};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use uuid::Uuid;
+use v1::watch_authorized_nodes_response::Kind;
+
+use super::*;
+use crate::gate::{Gate, Source, gate};
+use crate::identity::{Home, Hostname, Pending, ProxyKind};
+use crate::shutdown::{DrainTrigger, drain};
+use crate::testing::{FakePulse, in_time};
+
+/// A proxy with a hand-written configuration: a token file, a pin, nothing in its state folder.
+struct Proxy {
+    folder: tempfile::TempDir,
+    token: Token,
+    gate: Gate,
+    contact_rx: watch::Receiver<Contact>,
+    trigger: DrainTrigger,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    fn start(pulse: &FakePulse) -> Proxy {
+        let folder = tempfile::tempdir().unwrap();
+        let token = Token::generate(TokenKind::Ctrl).unwrap();
+        std::fs::write(folder.path().join("token"), token.reveal()).unwrap();
+        Proxy::start_in(folder, token, pulse)
+    }
+
+    fn start_in(folder: tempfile::TempDir, token: Token, pulse: &FakePulse) -> Proxy {
+        let standing = standing(folder.path(), pulse);
+        let fixed = StaticNodes { nodes: vec![Node::new("fixed", "").unwrap()], networks: 0 };
+        let (writer, gate) = gate(first_in_force(&standing, &fixed));
+        let (sync, _, contact_rx) = Sync::new(standing, fixed, writer).unwrap();
+        let (trigger, drained) = drain();
+        let task = tokio::task::spawn(sync.run(drained));
+        Proxy { folder, token, gate, contact_rx, trigger, task }
+    }
+
+    async fn stop(self) -> (tempfile::TempDir, Token) {
+        self.trigger.begin();
+        in_time(self.task).await.unwrap();
+        (self.folder, self.token)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.gate.in_force().nodes().iter().map(|node| node.name().to_owned()).collect()
+    }
+
+    async fn until(&self, fits: impl Fn(&InForce) -> bool) {
+        let mut changed_rx = self.gate.changed_rx();
+        in_time(async {
+            while !fits(&self.gate.in_force()) {
+                changed_rx.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+}
+
+fn standing(folder: &Path, pulse: &FakePulse) -> Standing {
+    Standing::load(Home::new(folder), pulse.control(&folder.join("token"))).unwrap()
+}
+
+fn only_folder(state: &Path) -> PathBuf {
+    let mut control = std::fs::read_dir(state.join("control")).unwrap().map(|entry| entry.unwrap().path());
+    control.find(|path| path.is_dir()).unwrap()
+}
+
+fn refusal(code: Code, why: &str, text: &str) -> Status {
+    Status::with_error_details(code, text, ErrorDetails::with_error_info(why, reason::DOMAIN, []))
+}
+
+#[tokio::test]
+async fn a_pushed_list_is_kept_put_in_force_and_reported() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    assert_eq!(proxy.names(), ["fixed"]);
+    let mut watch = pulse.watch().await;
+    assert_eq!((watch.request.revision, watch.request.source()), (0, v1::ListSource::Static));
+    assert_eq!(watch.token, proxy.token.reveal());
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly", "minipc"])));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.on_disk, report.revision), (v1::SyncOutcome::Applied, true, 3));
+    assert_eq!(
+        (proxy.names(), proxy.gate.in_force().source()),
+        (vec!["delly".into(), "minipc".into()], Source::Pushed)
+    );
+
+    // After a restart without the server it begins with that list, and says what it holds.
+    let (folder, token) = proxy.stop().await;
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    assert_eq!(proxy.gate.in_force().source(), Source::Cache);
+    let mut watch = pulse.watch().await;
+    assert_eq!((watch.request.revision, watch.request.source()), (3, v1::ListSource::Cache));
+    let hash = watch.request.hash.clone();
+    watch.send(Kind::Unchanged(v1::Unchanged { epoch: 7, revision: 9, hash }));
+    proxy.until(|in_force| in_force.source() == Source::Pushed).await;
+    // The fleet's revision does not move the mark: a list of revision 4 is still newer.
+    watch.send(Kind::Snapshot(pulse.list(4, &["delly"])));
+    assert_eq!(pulse.report().await.outcome(), v1::SyncOutcome::Applied);
+}
+
+#[tokio::test]
+async fn what_fails_a_check_is_refused_reported_once_and_changes_nothing() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(5, &["delly"])));
+    assert_eq!(pulse.report().await.outcome(), v1::SyncOutcome::Applied);
+
+    let mut wrong_hash = pulse.list(6, &["a"]);
+    wrong_hash.nodes.push(v1::Node { name: "intruder".into(), ip: String::new() });
+    let mut bad_signature = pulse.list(6, &["b"]);
+    bad_signature.revision = 7;
+    let mut cidr = pulse.list(6, &["c"]);
+    cidr.nodes[0].ip = "0.0.0.0/0".into();
+    let other_key = pulse_proto::signature::SigningKey::generate().unwrap().0;
+    let foreign = crate::testing::signed(&other_key, 6, &["d"]).to_wire();
+    for (list, reason) in [
+        (wrong_hash, v1::RefusalReason::WrongHash),
+        (bad_signature, v1::RefusalReason::BadSignature),
+        (cidr, v1::RefusalReason::InvalidNode),
+        (foreign, v1::RefusalReason::UnknownKey),
+        (pulse.list(4, &["e"]), v1::RefusalReason::OlderRevision),
+    ] {
+        watch.send(Kind::Snapshot(list.clone()));
+        let report = pulse.report().await;
+        assert_eq!((report.outcome(), report.refusal_reason()), (v1::SyncOutcome::Refused, reason));
+        assert!(!report.detail.is_empty());
+        watch.send(Kind::Snapshot(list));
+    }
+    watch.send(Kind::Snapshot(pulse.list(8, &["delly", "good"])));
+    // The very next report is of the good list: no doubled refusal came between.
+    assert_eq!(pulse.report().await.revision, 8);
+    assert_eq!(proxy.names(), ["delly", "good"]);
+}
+
+#[tokio::test]
+async fn a_revoked_proxy_reads_nothing_also_after_a_restart_until_there_is_a_new_token() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    watch.send(Kind::Revoked(v1::Revoked { reason: "lost".into() }));
+    proxy.until(|in_force| in_force.closed().is_some()).await;
+    assert_eq!(proxy.gate.in_force().closed().unwrap(), "revoked: lost");
+    let mut contact_rx = proxy.contact_rx.clone();
+    in_time(contact_rx.wait_for(|contact| contact.is_revoked)).await.unwrap();
+    watch.closed().await;
+
+    let (folder, token) = proxy.stop().await;
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    assert_eq!(proxy.gate.in_force().closed().unwrap(), "revoked: lost");
+
+    let fresh = Token::generate(TokenKind::Ctrl).unwrap();
+    std::fs::write(proxy.folder.path().join("token"), fresh.reveal()).unwrap();
+    let mut watch = pulse.watch().await;
+    assert_eq!(watch.token, fresh.reveal());
+    // The list from before the revocation is gone for good.
+    assert_eq!(proxy.names(), ["fixed"]);
+    watch.send(Kind::Snapshot(pulse.list(2, &["minipc"])));
+    pulse.report().await;
+    assert_eq!(proxy.names(), ["minipc"]);
+    let (folder, _) = proxy.stop().await;
+    assert_eq!(standing(folder.path(), &pulse).revoked(), None);
+}
+
+#[tokio::test]
+async fn a_revocation_by_status_counts_too() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let watch = pulse.watch().await;
+    watch.fail(refusal(Code::PermissionDenied, reason::PROXY_REVOKED, "revoked by an admin"));
+    proxy.until(|in_force| in_force.closed().is_some()).await;
+    assert!(proxy.gate.in_force().closed().unwrap().contains("revoked by an admin"));
+}
+
+#[tokio::test]
+async fn waiting_unknown_kinds_and_an_unknown_token_leave_what_is_in_force() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Waiting(v1::Waiting { reason: "no instance".into() }));
+    watch.send_unknown();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    *pulse.refuse_watch.lock().unwrap() =
+        Some(refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, "the token is not known"));
+    watch.fail(Status::unavailable("going down"));
+    // A new token in the token file ends the wait, long before its time.
+    let fresh = Token::generate(TokenKind::Ctrl).unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(proxy.names(), ["delly"]);
+    *pulse.refuse_watch.lock().unwrap() = None;
+    std::fs::write(proxy.folder.path().join("token"), fresh.reveal()).unwrap();
+    let watch = pulse.watch().await;
+    assert_eq!((watch.token.as_str(), watch.request.revision), (fresh.reveal(), 1));
+    assert_eq!(proxy.names(), ["delly"]);
+}
+
+#[tokio::test]
+async fn goodbye_says_when_to_come_back_and_the_stream_after_it_catches_up() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    let wait = Duration::from_millis(300);
+    let begun = Instant::now();
+    watch.send(Kind::Goodbye(v1::Goodbye {
+        reconnect_after: wait.try_into().ok(),
+        reason: "draining".into(),
+    }));
+    let mut watch = pulse.watch().await;
+    assert!(begun.elapsed() >= wait, "{:?}", begun.elapsed());
+    watch.send(Kind::Snapshot(pulse.list(2, &["delly", "minipc"])));
+    assert_eq!(pulse.report().await.revision, 2);
+    assert!(proxy.contact_rx.borrow().streams == 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_falls_silent_is_given_up_and_dialled_again() {
+    let mut pulse = FakePulse::start().await;
+    pulse.refresh_interval = Duration::from_millis(100);
+    let _proxy = Proxy::start(&pulse);
+    let mut silent = pulse.watch().await;
+    silent.send(Kind::Waiting(v1::Waiting { reason: "no instance".into() }));
+    // Held open, and not a word more: three intervals later the proxy is back.
+    let begun = Instant::now();
+    let _next = pulse.watch().await;
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    silent.closed().await;
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_on_the_disk_before_it_is_used() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Waiting(v1::Waiting { reason: "no instance".into() }));
+    watch.send(Kind::RotateToken(v1::RotateToken {}));
+    let mut next = pulse.watch().await;
+    assert_eq!(next.token, pulse.new_token.reveal());
+    let kept = only_folder(proxy.folder.path());
+    assert_eq!(std::fs::read_to_string(kept.join("token")).unwrap().trim(), pulse.new_token.reveal());
+    assert_eq!(std::fs::read_to_string(kept.join("token.previous")).unwrap().trim(), proxy.token.reveal());
+    // Once it has worked, the old one goes; the token file is an old seed and does not come back.
+    next.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    assert!(!kept.join("token.previous").exists());
+    let (folder, _) = proxy.stop().await;
+    assert_eq!(standing(folder.path(), &pulse).token(), Some(&pulse.new_token));
+}
+
+#[tokio::test]
+async fn a_new_token_that_never_worked_gives_way_to_the_one_before() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    *pulse.refuse_new_token.lock().unwrap() =
+        Some(refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, "the token is not known"));
+    watch.send(Kind::RotateToken(v1::RotateToken {}));
+    let next = pulse.watch().await;
+    assert_eq!(next.token, proxy.token.reveal());
+    let (folder, token) = proxy.stop().await;
+    let kept = only_folder(folder.path());
+    assert_eq!(std::fs::read_to_string(kept.join("token")).unwrap().trim(), token.reveal());
+    assert!(!kept.join("token.previous").exists());
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_does_not_keep_a_list_from_being_in_force() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    let cache = only_folder(proxy.folder.path()).join("allowlist.cache");
+    std::fs::remove_file(&cache).unwrap();
+    std::fs::create_dir(&cache).unwrap();
+    watch.send(Kind::Snapshot(pulse.list(2, &["minipc"])));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.on_disk), (v1::SyncOutcome::Applied, false));
+    assert!(report.detail.contains("allowlist.cache"), "{}", report.detail);
+    assert_eq!(proxy.names(), ["minipc"]);
+    // The mark did not go ahead of the disk, but this process does not go back.
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    assert_eq!(pulse.report().await.refusal_reason(), v1::RefusalReason::OlderRevision);
+    let (folder, _) = proxy.stop().await;
+    assert_eq!(standing(folder.path(), &pulse).reached().revision, 1);
+}
+
+#[tokio::test]
+async fn another_server_at_the_address_is_never_sent_a_token() {
+    let mut pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
+    let mut control = pulse.control(&folder.path().join("token"));
+    control.pin = Some(crate::testing::Authority::new().pin);
+    control.insecure_skip_verify = true;
+    let mut standing = Standing::load(Home::new(folder.path()), control).unwrap();
+    let error = in_time(once::fetch(&mut standing)).await.unwrap_err().to_string();
+    assert!(error.contains("does not lead to the pinned key"), "{error}");
+    assert!(tokio::time::timeout(Duration::from_millis(50), pulse.watch()).await.is_err());
+}
+
+#[tokio::test]
+async fn sync_once_keeps_the_list_and_says_why_it_cannot() {
+    let mut pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut bare = standing(folder.path(), &pulse);
+    assert!(matches!(once::fetch(&mut bare).await, Err(once::FetchError::NoToken(_))));
+    std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
+    let mut ready = standing(folder.path(), &pulse);
+    let list = pulse.list(3, &["delly"]);
+    let (fetched, ()) = tokio::join!(in_time(once::fetch(&mut ready)), async {
+        pulse.watch().await.send(Kind::Snapshot(list));
+    });
+    assert!(matches!(fetched.unwrap(), once::Fetched::List(list, Ok(())) if list.allowlist.len() == 1));
+    let again = standing(folder.path(), &pulse);
+    assert_eq!(again.cached().unwrap().unwrap().list.position.revision, 3);
+    assert!(pulse.no_report());
+}
+
+fn pending(pulse: &FakePulse) -> Pending {
+    let join = Token::generate(TokenKind::Join).unwrap();
+    let text = format!("pulse://{}/?pin={}&join={}", pulse.address, pulse.authority.pin, join.reveal());
+    Pending {
+        join: text.parse().unwrap(),
+        hostname: Hostname { name: "delly".into(), is_given: true },
+        kind: ProxyKind::Socket,
+        proxy_url: String::new(),
+        machine_id: "ab".repeat(32),
+    }
+}
+
+fn answers(pulse: &FakePulse, proxy_id: Uuid, token: &Token) -> v1::RegisterResponse {
+    v1::RegisterResponse {
+        proxy_id: proxy_id.to_string(),
+        ctrl_token: token.reveal().to_owned(),
+        instance: None,
+        list: Some(v1::register_response::List::Snapshot(pulse.list(2, &["delly"]))),
+        server: Some(pulse.info.clone()),
+        token: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_registration_that_waits_is_made_by_run_when_the_server_answers() {
+    let mut pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    home.keep_pending(&pending(&pulse)).unwrap();
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    let proxy = Proxy::start_in(folder, token.clone(), &pulse);
+    let proxy_id = Uuid::now_v7();
+    let answer = answers(&pulse, proxy_id, &token);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |request| {
+        assert!(
+            request.metadata().get("authorization").unwrap().to_str().unwrap().starts_with("Bearer pjoin_")
+        );
+        Ok(answer.clone())
+    }));
+    let watch = pulse.watch().await;
+    assert_eq!((watch.token.as_str(), watch.request.revision), (token.reveal(), 2));
+    assert_eq!(proxy.names(), ["delly"]);
+    assert!(home.pending().unwrap().is_none());
+    let standing = standing(proxy.folder.path(), &pulse);
+    assert_eq!(standing.identity().unwrap().proxy_id, Some(proxy_id));
+    assert_eq!(standing.identity().unwrap().pin, Some(pulse.authority.pin));
+}
+
+#[tokio::test]
+async fn a_registration_that_is_refused_is_given_up_and_says_so() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    *pulse.register.lock().unwrap() = Some(Box::new(|_| {
+        Err(refusal(Code::PermissionDenied, reason::JOIN_TOKEN_EXPIRED, "the join token is past its time"))
+    }));
+    home.keep_pending(&pending(&pulse)).unwrap();
+    let proxy = Proxy::start_in(folder, Token::generate(TokenKind::Ctrl).unwrap(), &pulse);
+    in_time(async {
+        while home.pending().unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(proxy.names(), ["fixed"]);
+}
+
+#[tokio::test]
+async fn registering_again_proves_the_identity_and_keeps_the_token() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    let proxy_id = Uuid::now_v7();
+    let mut answer = answers(&pulse, proxy_id, &token);
+    let first = answer.clone();
+    *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(first.clone())));
+    register::register(&pending(&pulse), &home, None).await.unwrap();
+    answer.ctrl_token = String::new();
+    let (expected, proof) = (proxy_id.to_string(), token.reveal().to_owned());
+    *pulse.register.lock().unwrap() = Some(Box::new(move |request| {
+        assert_eq!(request.get_ref().proxy_id, expected);
+        assert_eq!(request.metadata().get("x-proxy-token").unwrap().to_str().unwrap(), proof);
+        Ok(answer.clone())
+    }));
+    let again = register::register(&pending(&pulse), &home, None).await.unwrap();
+    assert_eq!((again.identity.proxy_id, again.token), (Some(proxy_id), token));
+}
+
+#[tokio::test]
+async fn two_runs_on_one_state_folder_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    let lock = home.lock().unwrap();
+    assert!(home.is_in_use());
+    assert!(matches!(home.lock(), Err(IdentityError::InUse(_))));
+    drop(lock);
+    assert!(!home.is_in_use());
+    assert!(home.lock().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_away_is_tried_again_and_the_list_stays() {
+    // Nobody listens there: a port that was just free.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
+    let control = crate::config::ControlPlane {
+        url: crate::config::ServerUrl::new("127.0.0.1", 1).unwrap(),
+        token_file: folder.path().join("token"),
+        refresh_interval: Duration::from_secs(60),
+        insecure_skip_verify: false,
+        ca_file: None,
+        pin: Some(crate::testing::Authority::new().pin),
+    };
+    let standing = Standing::load(Home::new(folder.path()), control).unwrap();
+    let fixed = StaticNodes { nodes: vec![Node::new("fixed", "").unwrap()], networks: 0 };
+    let (writer, gate) = gate(first_in_force(&standing, &fixed));
+    let (sync, _, _contact_rx) = Sync::new(standing, fixed, writer).unwrap();
+    let (trigger, drained) = drain();
+    let task = tokio::task::spawn(sync.run(drained));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(gate.in_force().source(), Source::Static);
+    trigger.begin();
+    in_time(task).await.unwrap();
+}
+
+#[test]
+fn the_gates_list_is_shared_and_not_copied() {
+    let key = pulse_proto::signature::SigningKey::generate().unwrap().0;
+    let list = Arc::new(crate::testing::signed(&key, 1, &["a"]));
+    let (_writer, gate) =
+        gate(InForce::Pushed { list: Arc::clone(&list), since: std::time::SystemTime::now() });
+    assert!(Arc::ptr_eq(gate.in_force().list().unwrap(), &list));
+}

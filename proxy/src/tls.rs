@@ -1,0 +1,178 @@
+//! What is trusted in a handshake with Pulse: a pinned key, or certificates by name.
+//!
+//! In: the pin, or a file of certificates, or nothing. Out: a rustls configuration, with the one crypto provider given
+//! explicitly, and words for people when a handshake fails.
+//! Always: all of it happens inside the handshake, before a token is sent; a pin is checked even where certificate
+//! checks are switched off. Never: loads the system's roots when there is a pin (they cost memory).
+
+mod verifier;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pulse_proto::Pin;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use verifier::{PinMismatch, PinnedKey, Unchecked};
+
+/// What makes a server the right one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Its chain leads to this key; dates and purpose are right; the name does not matter.
+    Pinned(Pin),
+    /// Its certificate is signed by one in this file, and names the host.
+    Roots(PathBuf),
+    /// Its certificate is signed by one that the system trusts, and names the host.
+    System,
+    /// Anything: asked for by the configuration, and warned of at each start.
+    Unchecked,
+}
+
+impl Trust {
+    /// Chooses: a pin goes before all, then the switched-off check, then a file, then the system.
+    pub fn choose(pin: Option<Pin>, insecure_skip_verify: bool, ca_file: Option<&Path>) -> Trust {
+        match (pin, insecure_skip_verify, ca_file) {
+            (Some(pin), _, _) => Trust::Pinned(pin),
+            (None, true, _) => Trust::Unchecked,
+            (None, false, Some(path)) => Trust::Roots(path.to_owned()),
+            (None, false, None) => Trust::System,
+        }
+    }
+}
+
+/// Why there is nothing to trust.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The file cannot be read.
+    #[error("read the certificates in ca_file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The file has no usable certificate.
+    #[error("ca_file {0} holds no certificate that can be trusted (it must be PEM, with BEGIN CERTIFICATE)")]
+    Empty(PathBuf),
+    /// The system has no certificates.
+    #[error(
+        "the system has no root certificates to check the server with: install ca-certificates, or name a ca_file, or register with a join string that has a pin"
+    )]
+    NoSystemRoots,
+    /// rustls refuses the combination.
+    #[error("set up TLS")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// Builds the client's side of TLS for what is trusted: TLS 1.2 or 1.3, HTTP/2.
+///
+/// # Errors
+/// [`TrustError`]: a person must mend files or configuration.
+pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let mut config = match trust {
+        Trust::Pinned(pin) => dangerous(builder, PinnedKey::new(*pin, provider)),
+        Trust::Unchecked => dangerous(builder, Unchecked::new(provider)),
+        Trust::Roots(path) => builder.with_root_certificates(roots_of(path)?).with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would skip the certificate; one handshake for each connection is cheap enough.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn dangerous(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
+    verifier: impl rustls::client::danger::ServerCertVerifier + 'static,
+) -> ClientConfig {
+    builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, TrustError> {
+    let mut roots = RootCertStore::empty();
+    let failed = |source| TrustError::Read { path: path.to_owned(), source };
+    for certificate in CertificateDer::pem_file_iter(path).map_err(failed)? {
+        // One that cannot be an anchor is left out; none at all is an error.
+        if let Err(error) = roots.add(certificate.map_err(failed)?) {
+            tracing::warn!(path = %path.display(), %error, "a certificate in ca_file is left out");
+        }
+    }
+    if roots.is_empty() { Err(TrustError::Empty(path.to_owned())) } else { Ok(roots) }
+}
+
+fn system_roots() -> Result<RootCertStore, TrustError> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "some of the system's root certificates cannot be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() { Err(TrustError::NoSystemRoots) } else { Ok(roots) }
+}
+
+/// Says what a failed handshake means, and what to do about it.
+pub fn explain(error: &io::Error) -> String {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                "the connection was closed during the handshake (is it Pulse that listens there?)".to_owned()
+            }
+            _ => error.to_string(),
+        };
+    };
+    match tls {
+        rustls::Error::InvalidCertificate(reason) => certificate_trouble(reason),
+        rustls::Error::InvalidMessage(_) => {
+            "what answers there does not speak TLS (is it the right port?)".to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | rustls::Error::NoApplicationProtocol => {
+            "what answers there does not offer HTTP/2 (a TLS terminator in front must pass gRPC on)"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn certificate_trouble(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the server's certificate has expired (or this host's clock is wrong)".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the server's certificate is not valid yet (is this host's clock right?)".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "the server's certificate is for another name: dial it by one of its names, or register with a join \
+             string that has a pin"
+                .to_owned()
+        }
+        // A bad signature is what an authority of the same name and another key looks like.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the server's certificate is signed by nobody that is trusted here: register with a join string that \
+             has a pin, or set ca_file"
+                .to_owned()
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "the server's certificate is not one for servers".to_owned()
+        }
+        CertificateError::Other(other) => match other.0.downcast_ref::<PinMismatch>() {
+            Some(mismatch) => mismatch.to_string(),
+            None => other.to_string(),
+        },
+        other => format!("the server's certificate is refused: {other:?}"),
+    }
+}
+
+/// What both verifiers of ours do with signatures inside the handshake: all checks that rustls has.
+fn algorithms(provider: &CryptoProvider) -> &rustls::crypto::WebPkiSupportedAlgorithms {
+    &provider.signature_verification_algorithms
+}
