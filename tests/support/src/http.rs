@@ -1,0 +1,85 @@
+//! The smallest HTTP/1.1 client: one request, one answer, one connection; over TLS or the admin socket.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::wait::PATIENCE;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The head, without the status line.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// A TLS configuration that trusts one CA, and offers `protocols` (ALPN).
+pub(crate) fn tls(ca_path: &Path, protocols: &[&str]) -> io::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca_path).map_err(io::Error::other)? {
+        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// Asks over TLS, or in plain text without a CA.
+pub(crate) fn ask(address: SocketAddr, ca_path: Option<&Path>, request: &str) -> io::Result<Answer> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let Some(ca_path) = ca_path else { return exchange(stream, request) };
+    let name = ServerName::from(address.ip());
+    let connection =
+        ClientConnection::new(Arc::new(tls(ca_path, &["http/1.1"])?), name).map_err(io::Error::other)?;
+    exchange(StreamOwned::new(connection, stream), request)
+}
+
+/// Asks over a Unix socket.
+pub(crate) fn ask_socket(path: &Path, request: &str) -> io::Result<Answer> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream, request)
+}
+
+/// A request, as it goes over the wire.
+pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>) -> String {
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
+    stream.write_all(request.as_bytes())?;
+    stream.flush()?;
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        // The end of the connection ends the answer, with or without TLS's own farewell.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        other => drop(other?),
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(broken)?;
+    let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
