@@ -58,6 +58,8 @@ struct Presence {
     stream: u64,
     /// Since when there is none; at the beginning: since the server started.
     absent_since: Instant,
+    /// The list that was pushed into the open stream last, until the proxy says that it is in force.
+    on_the_way: Option<Position>,
 }
 
 impl Fleet {
@@ -75,7 +77,7 @@ impl Fleet {
     pub fn connect(&self, proxy: Uuid, opened: Opened) -> Presenter {
         let entry = self.entry(proxy);
         let stream = self.inner.next_stream.fetch_add(1, Ordering::Relaxed);
-        lock(&entry.presence).stream = stream;
+        *lock(&entry.presence) = Presence { stream, absent_since: Instant::now(), on_the_way: None };
         entry.bell.send_replace(());
         let bell = entry.bell.subscribe();
         self.update(proxy, &entry, |status| {
@@ -93,15 +95,23 @@ impl Fleet {
         self.update(proxy, &self.entry(proxy), |status| status.last_seen = Some(SystemTime::now()));
     }
 
-    /// Notes that the proxy put a list in force.
-    pub fn applied(&self, proxy: Uuid, mark: Mark, on_disk: bool, detail: String) {
-        self.update(proxy, &self.entry(proxy), |status| {
+    /// Notes that the proxy put a list in force. Says whether it is the one that was pushed into its open stream: only
+    /// the way of such a list can be timed, as a proxy that was away made it wait.
+    pub fn applied(&self, proxy: Uuid, mark: Mark, on_disk: bool, detail: String) -> bool {
+        let entry = self.entry(proxy);
+        self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
             status.applied = Some(mark);
             status.on_disk = on_disk;
             status.refused = None;
             status.last_error = detail;
         });
+        let mut presence = lock(&entry.presence);
+        let arrived = presence.on_the_way == Some(mark.position);
+        if arrived {
+            presence.on_the_way = None;
+        }
+        arrived
     }
 
     /// Notes that the proxy refused a list.
@@ -195,7 +205,7 @@ impl Fleet {
 
 impl Entry {
     fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
-        let presence = Mutex::new(Presence { stream: 0, absent_since });
+        let presence = Mutex::new(Presence { stream: 0, absent_since, on_the_way: None });
         Entry { status: Mutex::new(status), presence, bell: watch::Sender::new(()) }
     }
 }
@@ -233,8 +243,9 @@ impl Presenter {
         lock(&self.entry.presence).stream == self.stream
     }
 
-    /// Notes that a list was sent.
-    pub fn pushed(&self, position: Position, hash: ListHash) {
+    /// Notes that a list was sent; `is_change` if the stream was open before the list was new.
+    pub fn pushed(&self, position: Position, hash: ListHash, is_change: bool) {
+        lock(&self.entry.presence).on_the_way = is_change.then_some(position);
         let mark = Mark { position, hash, at: SystemTime::now() };
         self.fleet.update(self.proxy, &self.entry, |status| status.pushed = Some(mark));
     }
@@ -257,7 +268,7 @@ impl Drop for Presenter {
     fn drop(&mut self) {
         let mut presence = lock(&self.entry.presence);
         if presence.stream == self.stream {
-            *presence = Presence { stream: 0, absent_since: Instant::now() };
+            *presence = Presence { stream: 0, absent_since: Instant::now(), on_the_way: None };
             drop(presence);
             self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(SystemTime::now()));
         }

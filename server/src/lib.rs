@@ -18,6 +18,7 @@ mod pulse;
 pub mod readings;
 pub mod refusals;
 pub mod registry;
+pub mod report;
 pub mod rest;
 pub mod rpc;
 pub mod shutdown;
@@ -176,9 +177,8 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         health.set_service_status(SERVICE, ServingStatus::NotServing).await;
     };
     let bounds = Bounds::of(&config).within(limit);
-    let serving = async {
-        tokio::join!(listener.serve(router, bounds, metrics, drain.clone()), going_down).0
-    };
+    let serving =
+        async { tokio::join!(listener.serve(router, bounds, metrics, drain.clone()), going_down).0 };
     let drained = tokio::select! {
         drained = serving => drained,
         error = first_end(&mut loops, &drain) => return Err(error),

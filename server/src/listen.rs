@@ -12,6 +12,7 @@ mod connection;
 pub mod file_limit;
 pub mod grpc_timeout;
 mod plain_http;
+mod tasks;
 
 use std::io;
 use std::net::SocketAddr;

@@ -27,8 +27,6 @@ pub struct Published {
     /// Since when it is the newest here: its commit, or the start of the server. Never counts time in which
     /// the server was away.
     pub since: Instant,
-    /// Whether it was committed while this server ran: only then is the way to its proxies timed.
-    pub is_fresh: bool,
 }
 
 /// The newest lists, for reading. Cloning shares them.
@@ -98,7 +96,7 @@ impl Publisher {
         let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
         let topics =
             stored.into_iter().map(|signed| (signed.scope, Arc::new(signed))).map(|(scope, signed)| {
-                let newest = ArcSwap::from_pointee(publisher.encode(signed, false));
+                let newest = ArcSwap::from_pointee(publisher.encode(signed));
                 (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
             });
         publisher.lists.topics.store(Arc::new(topics.collect()));
@@ -130,7 +128,7 @@ impl Publisher {
     pub fn publish(&mut self, signed: Arc<SignedAllowlist>) {
         let scope = signed.scope;
         let hash = signed.allowlist.hash();
-        let published = self.encode(signed, true);
+        let published = self.encode(signed);
         let topics = self.lists.topics.load_full();
         match topics.get(&scope) {
             Some(topic) => {
@@ -149,10 +147,10 @@ impl Publisher {
         }
     }
 
-    fn encode(&self, signed: Arc<SignedAllowlist>, is_fresh: bool) -> Published {
+    fn encode(&self, signed: Arc<SignedAllowlist>) -> Published {
         self.metrics.encodes.inc();
         let message = signed.to_message();
-        Published { signed, message, since: Instant::now(), is_fresh }
+        Published { signed, message, since: Instant::now() }
     }
 }
 

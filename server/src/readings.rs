@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use serde::Serialize;
 use uuid::Uuid;
 
-use crate::store::{NodeReport, Recorded, Report, Store, StoreError};
+use crate::report::{NodeReport, Report};
+use crate::store::{Recorded, Store, StoreError};
 
 /// The newest report of each node, and the way to the history. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -57,53 +57,4 @@ impl Readings {
 
 fn key(report: &NodeReport) -> NodeKey {
     (report.instance, report.node.line().to_ascii_lowercase())
-}
-
-/// What a sensor measures. The words are those of the contract, in lower case.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SensorKind {
-    /// A whole CPU, one for each socket.
-    CpuPackage,
-    /// One core.
-    CpuCore,
-    /// Another point of a CPU.
-    CpuDie,
-    /// An NVMe drive.
-    Nvme,
-    /// A SATA, SAS or USB disk.
-    Disk,
-    /// A graphics processor.
-    Gpu,
-    /// The chipset.
-    Chipset,
-    /// A memory module.
-    Memory,
-    /// A network or WiFi card.
-    Network,
-    /// A point on the board.
-    Board,
-    /// A zone of the firmware or the kernel.
-    Acpi,
-    /// Something else.
-    Other,
-}
-
-/// One value of one sensor.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Reading {
-    /// The sensor's stable name on its node.
-    pub sensor: String,
-    /// The chip's name.
-    pub chip: String,
-    /// The label that the driver gives; may be empty.
-    pub label: String,
-    /// What it measures.
-    pub kind: SensorKind,
-    /// Degrees Celsius.
-    pub temperature_celsius: f64,
-    /// The driver's upper limit, degrees Celsius.
-    pub max_celsius: Option<f64>,
-    /// The driver's critical limit, degrees Celsius.
-    pub critical_celsius: Option<f64>,
 }

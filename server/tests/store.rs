@@ -8,11 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pulse::audit::{Entry, FIRST};
 use pulse::inventory::Instance;
-use pulse::readings::{Reading, SensorKind};
 use pulse::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
-use pulse::store::{
-    Change, Commit, Loaded, Mark, NodeReport, ProxyStatus, Report, Retention, Store, StoreError,
-};
+use pulse::report::{NodeReport, Report};
+use pulse::report::{Reading, SensorKind};
+use pulse::store::{Change, Commit, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Node, Position, Scope, SignedAllowlist, TokenDigest};
 use rusqlite::Connection;

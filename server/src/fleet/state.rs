@@ -170,7 +170,7 @@ mod tests {
             SystemTime::UNIX_EPOCH,
             INTERVAL,
         ));
-        Published { message: signed.to_message(), signed, since: Instant::now(), is_fresh: true }
+        Published { message: signed.to_message(), signed, since: Instant::now() }
     }
 
     fn mark(hash: ListHash) -> Option<Mark> {

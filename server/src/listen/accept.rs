@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
 
 use super::connection::Serving;
+use super::tasks::{finish, report_panic};
 use super::{Drained, Peer};
 use crate::metrics::ConnectionRefusal;
 
@@ -49,30 +49,6 @@ pub(super) async fn run(socket: TcpListener, slots: Arc<Semaphore>, serving: Arc
     // Callers that come now find nobody, and go to another server or come back later.
     drop(intake);
     finish(connections, serving.bounds.drain).await
-}
-
-/// Waits until all have ended, or cuts those that are left.
-pub(super) async fn finish(mut connections: JoinSet<()>, at_most: Duration) -> Drained {
-    let all_ended = async {
-        while let Some(ended) = connections.join_next().await {
-            report_panic(ended);
-        }
-    };
-    if timeout(at_most, all_ended).await.is_ok() {
-        return Drained { aborted: 0 };
-    }
-    let aborted = connections.len();
-    connections.shutdown().await;
-    Drained { aborted }
-}
-
-/// A panic in one connection ends that connection alone, but it is a defect and must be seen.
-pub(super) fn report_panic(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a connection ended by a defect");
-    }
 }
 
 /// Whether `accept` failed for the one connection, which is gone already, and not for want of something.

@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use super::Drained;
-use super::accept::{finish, is_of_one_connection, report_panic};
+use super::accept::is_of_one_connection;
+use super::tasks::{finish, report_panic};
 use crate::metrics::{ConnectionRefusal, Metrics};
 use crate::shutdown::Drain;
 

@@ -8,7 +8,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use http::Request;
@@ -18,12 +17,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+use super::tasks::ConnectionTasks;
 use super::{Bounds, Peer, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
 use crate::shutdown::Drain;
@@ -172,22 +171,5 @@ struct Open<'a>(&'a Metrics);
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.connections.dec();
-    }
-}
-
-/// The calls that run on one HTTP/2 connection. They end with it: the last clone aborts them.
-#[derive(Clone, Default)]
-pub(super) struct ConnectionTasks(Arc<Mutex<JoinSet<()>>>);
-
-impl<F> hyper::rt::Executor<F> for ConnectionTasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, call: F) {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(ended) = calls.try_join_next() {
-            super::accept::report_panic(ended);
-        }
-        calls.spawn(call);
     }
 }

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
-use super::connection::ConnectionTasks;
+use super::tasks::ConnectionTasks;
 
 const TEXT: &str = "This port speaks TLS. Use https:// in place of http://\n";
 

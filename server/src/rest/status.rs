@@ -9,7 +9,7 @@ use pulse_proto::join::authority;
 
 use crate::Pulse;
 use crate::api::{self, seconds, time};
-use crate::store::NodeReport;
+use crate::report::NodeReport;
 
 pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
     let catalog = pulse.changes.catalog();

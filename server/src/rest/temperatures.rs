@@ -14,8 +14,8 @@ use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
 use crate::catalog::Catalog;
-use crate::readings::Reading;
-use crate::store::NodeReport;
+use crate::report::NodeReport;
+use crate::report::Reading;
 
 /// Which nodes; `None`: all.
 #[derive(Debug, Deserialize)]
@@ -110,8 +110,8 @@ mod tests {
 
     use super::*;
     use crate::inventory::{Instance, Inventory};
-    use crate::readings::SensorKind;
     use crate::registry::Registry;
+    use crate::report::SensorKind;
 
     fn node(name: &str) -> Node {
         Node::new(name, "10.0.0.1").expect("a node")

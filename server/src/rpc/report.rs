@@ -14,9 +14,9 @@ use super::register::caller;
 use super::status::{invalid, store_status};
 use super::{Rpc, edge};
 use crate::metrics::ReportResult;
-use crate::readings::{Reading, SensorKind};
 use crate::registry::Proxy;
-use crate::store::{NodeReport, Report};
+use crate::report::{NodeReport, Report};
+use crate::report::{Reading, SensorKind};
 
 /// How far a time of collection may lie ahead of the server's clock: a later one would hide all that come after.
 const MAX_CLOCK_AHEAD: Duration = Duration::from_secs(300);

@@ -8,6 +8,7 @@ use tonic::{Request, Status};
 use super::register::caller;
 use super::status::invalid;
 use super::{Rpc, edge};
+use crate::registry::Proxy;
 use crate::store::Mark;
 
 /// The longest remark that is kept, in bytes.
@@ -25,8 +26,9 @@ pub(super) fn report_sync(
     let detail = edge::remark(&message.detail, MAX_DETAIL);
     match message.outcome() {
         SyncOutcome::Applied => {
-            time_push(rpc, &proxy, &mark);
-            rpc.fleet.applied(proxy.id, mark, message.on_disk, detail);
+            if rpc.fleet.applied(proxy.id, mark, message.on_disk, detail) {
+                time_push(rpc, &proxy, &mark);
+            }
         }
         SyncOutcome::Refused => {
             let reason = refusal_word(message.refusal_reason());
@@ -39,15 +41,10 @@ pub(super) fn report_sync(
     Ok(v1::ReportSyncResponse {})
 }
 
-/// Times the way of a list from its commit to a proxy that had an earlier one, the first time that it says so.
-fn time_push(rpc: &Rpc, proxy: &crate::registry::Proxy, mark: &Mark) {
+/// Times the way of a list from its commit to a proxy.
+fn time_push(rpc: &Rpc, proxy: &Proxy, mark: &Mark) {
     let newest = proxy.scope().and_then(|scope| rpc.lists.newest(scope));
-    let Some(newest) = newest.filter(|newest| newest.is_fresh && newest.signed.position == mark.position)
-    else {
-        return;
-    };
-    let before = rpc.fleet.view(proxy, None).status.applied;
-    if before.is_some_and(|before| before.position != mark.position) {
+    if let Some(newest) = newest.filter(|newest| newest.signed.position == mark.position) {
         rpc.metrics.push_latency_seconds.observe(newest.since.elapsed().as_secs_f64());
     }
 }

@@ -194,7 +194,7 @@ impl Watch {
                 None,
             ));
         }
-        self.presenter.pushed(position, hash);
+        self.presenter.pushed(position, hash, !self.is_first);
         Some(newest.message.clone())
     }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::cell::word_of;
 use super::fault::Result;
-use crate::readings::{Reading, SensorKind};
+use crate::report::{Reading, SensorKind};
 
 /// The words of the kinds of sensors: those that JSON shows.
 pub(super) const SENSOR_KINDS: &[(SensorKind, &str)] = &[

@@ -15,8 +15,9 @@ use super::catalog::node;
 use super::cell::{Cells, integer, millis, rows};
 use super::dictionary::{Dictionary, SENSOR_KINDS, milli};
 use super::fault::{Fault, Result};
-use crate::readings::Reading;
-use crate::store::{NodeReport, Recorded, Report};
+use crate::report::Reading;
+use crate::report::{NodeReport, Report};
+use crate::store::Recorded;
 
 /// Stores a report unless it is a double. The caller commits.
 pub(super) fn record(

@@ -21,7 +21,8 @@ use super::dictionary::Dictionary;
 use super::fault::{Fault, Result};
 use super::retention::Batch;
 use super::{history, retention};
-use crate::store::{Recorded, Report, Retention, StoreError};
+use crate::report::Report;
+use crate::store::{Recorded, Retention, StoreError};
 
 /// The most reports in one transaction. It bounds how long a commit waits for the transaction under way: of 30
 /// values each they take some 10 ms; and a disk that flushes 100 times a second still takes 25,000 reports.
