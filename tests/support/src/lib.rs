@@ -19,6 +19,7 @@
 //! The binaries must have been built: `cargo build --workspace`.
 
 mod client;
+pub mod deploy;
 mod fixture;
 mod http;
 mod port;

@@ -1,21 +1,21 @@
-//! What the tests of both programs check on the files of this folder: sample configurations and unit files.
+//! What the tests of both programs check on the files of `deploy/`: sample configurations and unit files.
 //!
-//! In: a file of this folder. Out: its settings, or a panic that names the line.
+//! In: a file of that folder. Out: its settings, or a panic that names the line.
 //! Never: starts a service.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The text of `name` in this folder.
-pub(crate) fn read(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+/// The text of a file of `deploy/`.
+pub fn read(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
 /// A sample with every setting in force: `#key: value` loses its `#`, also indented (`#  key`); prose (`# Words`) stays.
 /// A few lines of prose are indented by three (`#   key  what it means`) and stay as well.
-pub(crate) fn uncommented(sample: &str) -> String {
+pub fn uncommented(sample: &str) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with("   ") => format!("{line}\n"),
         Some(rest)
@@ -29,7 +29,7 @@ pub(crate) fn uncommented(sample: &str) -> String {
 }
 
 /// The path of every key in `document`, as in `limits.max_connections`.
-pub(crate) fn keys(document: &pulse_config::Document) -> Vec<String> {
+pub fn keys(document: &pulse_config::Document) -> Vec<String> {
     fn below(entries: &[pulse_config::Entry], path: &str, keys: &mut Vec<String>) {
         for entry in entries {
             match &entry.node.value {
@@ -45,11 +45,11 @@ pub(crate) fn keys(document: &pulse_config::Document) -> Vec<String> {
 }
 
 /// A unit file: section, key, and its values in order (an empty one stands for itself).
-pub(crate) struct Unit(BTreeMap<(String, String), Vec<String>>);
+pub struct Unit(BTreeMap<(String, String), Vec<String>>);
 
 impl Unit {
     /// Parses `text` strictly: known sections and keys alone, no key twice.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut settings: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         let mut section = String::new();
         for (index, line) in text.lines().enumerate() {
@@ -80,18 +80,18 @@ impl Unit {
     }
 
     /// The value of `key` in `[Service]`.
-    pub(crate) fn service(&self, key: &str) -> &str {
+    pub fn service(&self, key: &str) -> &str {
         let values = self.0.get(&("Service".to_owned(), key.to_owned()));
         values.and_then(|values| values.first()).unwrap_or_else(|| panic!("[Service] has no {key}"))
     }
 
     /// The words of `ExecStart`: the program's absolute path, then its arguments.
-    pub(crate) fn command(&self) -> Vec<&str> {
+    pub fn command(&self) -> Vec<&str> {
         self.service("ExecStart").split_whitespace().collect()
     }
 
     /// Checks what holds for both services.
-    pub(crate) fn check_common(&self, name: &str) {
+    pub fn check_common(&self, name: &str) {
         assert_eq!(self.service("Type"), "notify");
         assert_eq!(self.service("Restart"), "on-failure");
         assert_eq!(self.service("RestartPreventExitStatus"), "2");
@@ -111,7 +111,7 @@ impl Unit {
 }
 
 /// Lets systemd check the unit `name`; the program need not be installed. Skipped, loudly, where systemd is not.
-pub(crate) fn verify_with_systemd(name: &str) {
+pub fn verify_with_systemd(name: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path: PathBuf = folder.path().join(name);
     let text = read(name);
