@@ -13,6 +13,7 @@ pub mod join;
 pub mod node;
 pub mod reason;
 pub mod scope;
+pub mod sensor;
 pub mod signature;
 pub mod snapshot;
 pub mod token;
@@ -22,6 +23,7 @@ pub use hash::ListHash;
 pub use join::{JoinString, Pin};
 pub use node::{Node, NodeError};
 pub use scope::Scope;
+pub use sensor::SensorKind;
 pub use snapshot::{Position, Refusal, SignedAllowlist};
 pub use token::{Token, TokenDigest, TokenKind};
 
@@ -43,6 +45,15 @@ pub const MAX_NODES: usize = 10_000;
 /// The most bytes of one message to a proxy: 10,000 nodes of at most 63 + 253 bytes with their framing
 /// are 3.2 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// The longest name of a sensor in a report, in bytes.
+pub const MAX_SENSOR_BYTES: usize = 192;
+
+/// The longest name of a chip, and the longest label, in a report, in bytes: 64 characters of UTF-8.
+pub const MAX_LABEL_BYTES: usize = 256;
+
+/// The longest reason or detail that is meant for a person, in bytes.
+pub const MAX_REASON_BYTES: usize = 512;
 
 /// The metadata key that carries a ctrl token beside, or instead of, `authorization`.
 pub const TOKEN_METADATA: &str = "x-proxy-token";

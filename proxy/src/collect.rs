@@ -8,7 +8,6 @@
 
 mod plan;
 
-use std::error::Error;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,8 +17,10 @@ use pulse_proto::{Node, Position};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::backoff::fraction;
 use crate::gate::Gate;
 use crate::sensors::{Reading, Readings, SensorError};
+use crate::telemetry::chain;
 use crate::this_host::LocalHost;
 use plan::Plan;
 
@@ -188,27 +189,6 @@ fn without_sensors(readings: &Readings) -> String {
             first.why
         ),
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// A random number from 0 to below 1.
-fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness there is no TLS either; here it only spreads the load.
-    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
-        return 0.5;
-    }
-    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
 }
 
 #[cfg(test)]

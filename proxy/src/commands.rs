@@ -20,7 +20,7 @@ use crate::args::{Args, Command, ConfigCommand};
 use crate::config::{Config, ConfigError};
 use crate::identity::IdentityError;
 use crate::sync::SyncError;
-use crate::sync::standing::chain;
+use crate::telemetry::chain;
 
 /// The exit code for usage, and for configuration that a person must change.
 pub const BAD_USAGE: u8 = 2;

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use pulse_proto::v1::control_plane_service_client::ControlPlaneServiceClient;
 use pulse_proto::{MAX_MESSAGE_BYTES, TOKEN_METADATA, Token};
 use rustls::ClientConfig;
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -50,6 +51,8 @@ struct Shared {
     tls: ArcSwap<ClientConfig>,
     channel: ArcSwap<Channel>,
     credentials: Credentials,
+    /// A call beside the stream was answered.
+    answered: Notify,
 }
 
 /// Puts the current token on each call.
@@ -70,6 +73,7 @@ impl Link {
             tls: ArcSwap::new(tls),
             channel: ArcSwap::from_pointee(channel),
             credentials: Credentials::default(),
+            answered: Notify::new(),
         }))
     }
 
@@ -94,6 +98,16 @@ impl Link {
     pub fn trust(&self, tls: Arc<ClientConfig>) {
         self.0.tls.store(tls);
         self.redial();
+    }
+
+    /// Says that the server answered a call, to whoever waits for it to be back.
+    pub fn note_answer(&self) {
+        self.0.answered.notify_waiters();
+    }
+
+    /// Waits for an answer that comes after this call.
+    pub fn answered(&self) -> impl Future<Output = ()> {
+        self.0.answered.notified()
     }
 
     /// Takes the token for the calls to come; `None`: calls fail before anything is sent.

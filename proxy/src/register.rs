@@ -133,6 +133,7 @@ fn proof(home: &Home, url: &ServerUrl, pending: &Pending) -> Result<Option<(Uuid
 fn refusal(status: &tonic::Status) -> RegisterError {
     let reason = crate::link::reason_of(status);
     match Failure::of(status) {
+        Failure::Unreachable(text) => RegisterError::Unreachable { text, retry_after: None },
         Failure::Unavailable { text, retry_after } => RegisterError::Unreachable { text, retry_after },
         failure => RegisterError::Refused { reason, text: failure.text().to_owned() },
     }
@@ -178,7 +179,10 @@ fn settle(
         hostname: Some(pending.hostname.clone()),
         keys,
         // A proxy that is new to the server has reached nothing yet: the list of its scope may be an older one.
-        mark: before.as_ref().filter(|before| before.proxy_id == Some(proxy_id)).and_then(|before| before.mark),
+        mark: before
+            .as_ref()
+            .filter(|before| before.proxy_id == Some(proxy_id))
+            .and_then(|before| before.mark),
         revoked: None,
         seed,
     };

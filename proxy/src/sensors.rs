@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pulse_proto::SensorKind;
 use serde::Serialize;
 
 /// Hwmon chips, and thermal zones, read at most. A storage server with a chip for each of 200 disks fits twice.
@@ -64,62 +65,6 @@ impl Celsius {
 impl fmt::Display for Celsius {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} °C", self.0)
-    }
-}
-
-/// What a sensor measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SensorKind {
-    /// A CPU as a whole: the one chosen reading of each socket.
-    CpuPackage,
-    /// One core of a CPU.
-    CpuCore,
-    /// Another temperature of a CPU: a chiplet (Tccd), or a package reading that a better one replaced.
-    CpuDie,
-    /// An NVMe drive.
-    Nvme,
-    /// A SATA or SAS disk.
-    Disk,
-    /// A graphics processor.
-    Gpu,
-    /// The chipset, or another controller beside the CPU.
-    Chipset,
-    /// A memory module.
-    Memory,
-    /// A network interface, wired or wireless.
-    Network,
-    /// The mainboard: what a Super-I/O chip or an embedded controller measures.
-    Board,
-    /// A zone that the firmware reports, of unknown place.
-    Acpi,
-    /// Anything else.
-    Other,
-}
-
-impl SensorKind {
-    /// The word for it in JSON, logs and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CpuPackage => "cpu_package",
-            Self::CpuCore => "cpu_core",
-            Self::CpuDie => "cpu_die",
-            Self::Nvme => "nvme",
-            Self::Disk => "disk",
-            Self::Gpu => "gpu",
-            Self::Chipset => "chipset",
-            Self::Memory => "memory",
-            Self::Network => "network",
-            Self::Board => "board",
-            Self::Acpi => "acpi",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl fmt::Display for SensorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

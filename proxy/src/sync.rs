@@ -30,7 +30,7 @@ use crate::register::{self, RegisterError};
 use crate::shutdown::Drain;
 use crate::tls::{self, Trust, TrustError};
 use backoff::{Backoff, bounded};
-use standing::{Standing, chain};
+use standing::Standing;
 use trouble::Trouble;
 
 /// A stream that lived this long was a good one: the next wait is short again.

@@ -62,3 +62,14 @@ fn notify(state: &[NotifyState<'_>]) {
         tracing::debug!(%error, "the service manager did not take a notice");
     }
 }
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

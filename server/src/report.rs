@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use pulse_proto::{Node, Position};
+use pulse_proto::{Node, Position, SensorKind};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -54,36 +54,6 @@ pub struct Report {
     pub sequence: u64,
     /// One for each node that is taken.
     pub nodes: Vec<NodeReport>,
-}
-
-/// What a sensor measures. The words are those of the contract, in lower case.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SensorKind {
-    /// A whole CPU, one for each socket.
-    CpuPackage,
-    /// One core.
-    CpuCore,
-    /// Another point of a CPU.
-    CpuDie,
-    /// An NVMe drive.
-    Nvme,
-    /// A SATA, SAS or USB disk.
-    Disk,
-    /// A graphics processor.
-    Gpu,
-    /// The chipset.
-    Chipset,
-    /// A memory module.
-    Memory,
-    /// A network or WiFi card.
-    Network,
-    /// A point on the board.
-    Board,
-    /// A zone of the firmware or the kernel.
-    Acpi,
-    /// Something else.
-    Other,
 }
 
 /// One value of one sensor.

@@ -1,6 +1,8 @@
 use super::*;
 use crate::gate::{Closed, GateWriter, InForce, gate};
-use crate::sensors::{Celsius, SensorKind};
+use pulse_proto::SensorKind;
+
+use crate::sensors::Celsius;
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Scope, SignedAllowlist};
 use std::sync::atomic::{AtomicUsize, Ordering};

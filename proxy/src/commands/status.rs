@@ -12,7 +12,8 @@ use crate::identity::Home;
 use crate::register::host;
 use crate::static_nodes;
 use crate::sync::first_in_force;
-use crate::sync::standing::{Standing, chain};
+use crate::sync::standing::Standing;
+use crate::telemetry::chain;
 
 pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
     let fixed = static_nodes(&config.static_list);

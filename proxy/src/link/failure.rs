@@ -21,7 +21,9 @@ pub enum Failure {
     Replaced(String),
     /// The request itself is refused, so that repeating it soon is of no use.
     Refused(String),
-    /// Unreachable, overloaded, draining: come back later.
+    /// No answer came: nobody is there, or the connection broke.
+    Unreachable(String),
+    /// The server answers that it cannot now, being overloaded or about to end: come back later.
     Unavailable {
         /// What happened.
         text: String,
@@ -50,6 +52,8 @@ impl Failure {
                 | Code::Unauthenticated
                 | Code::NotFound,
             ) => Failure::Refused(text),
+            // Only what failed on this side carries its cause.
+            _ if status.source().is_some() => Failure::Unreachable(text),
             _ => Failure::Unavailable {
                 text,
                 retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
@@ -64,6 +68,7 @@ impl Failure {
             | Failure::UnknownToken(text)
             | Failure::Replaced(text)
             | Failure::Refused(text)
+            | Failure::Unreachable(text)
             | Failure::Unavailable { text, .. } => text,
         }
     }

@@ -14,8 +14,8 @@ use tonic_types::StatusExt;
 
 use super::Shared;
 use super::buffer::{Buffer, Key};
+use crate::backoff::{Backoff, Wait};
 use crate::link::describe;
-use crate::sync::backoff::{Backoff, bounded};
 
 /// How long one call may take; a report is 512 KiB at most, or one node.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -104,15 +104,16 @@ async fn wait_for_work(shared: &Shared, resend_at: Option<Instant>) {
 
 /// Waits after a failure. The return of the stream ends it, but never before the time that the server asked for.
 async fn pause(shared: &Shared, backoff: &mut Backoff, status: &Status) {
-    let asked = status.get_details_retry_info().and_then(|info| info.retry_delay).map(bounded);
+    let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let wait = match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied => REFUSED_PAUSE,
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Wait { jitter: REFUSED_PAUSE, ..Wait::firm(asked.unwrap_or_default()) }
+        }
         _ => backoff.next(asked),
     };
-    let asked = asked.unwrap_or_default();
-    sleep(asked).await;
+    sleep(wait.floor).await;
     tokio::select! {
-        () = sleep(wait.saturating_sub(asked)) => {}
+        () = sleep(wait.jitter) => {}
         () = shared.back.notified() => {}
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::sensors::{Celsius, Reading, SensorKind};
+use pulse_proto::SensorKind;
+
+use crate::sensors::{Celsius, Reading};
 use hyper_util::rt::TokioIo;
 use pulse_proto::encoded::Encoded;
 use pulse_proto::v1::control_plane_service_client::ControlPlaneServiceClient;

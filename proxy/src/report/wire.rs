@@ -4,19 +4,14 @@
 //! at a character; the order stays. Never: drops a node.
 
 use prost::Message;
-use pulse_proto::v1;
+use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, v1};
 
 use crate::collect::NodeReading;
-use crate::sensors::{Celsius, Reading, SensorKind};
+use crate::sensors::{Celsius, Reading};
 
 /// A report is split above this size, so that one call stays short and a lost one costs little. One node with the most
 /// readings there are (4096 of some 300 bytes) is 1.2 MiB and goes alone, still far below the 4 MiB that a server takes.
 pub(super) const MAX_REPORT_BYTES: usize = 512 << 10;
-
-const MAX_SENSOR_BYTES: usize = 128;
-const MAX_CHIP_BYTES: usize = 64;
-const MAX_LABEL_BYTES: usize = 64;
-const MAX_REASON_BYTES: usize = 512;
 
 impl From<&NodeReading> for v1::NodeReport {
     fn from(reading: &NodeReading) -> Self {
@@ -39,30 +34,13 @@ impl From<&Reading> for v1::Reading {
     fn from(reading: &Reading) -> Self {
         v1::Reading {
             sensor: cut(&reading.sensor, MAX_SENSOR_BYTES),
-            chip: cut(&reading.chip, MAX_CHIP_BYTES),
+            chip: cut(&reading.chip, MAX_LABEL_BYTES),
             label: cut(&reading.label, MAX_LABEL_BYTES),
-            kind: kind(reading.kind).into(),
+            kind: v1::SensorKind::from(reading.kind).into(),
             temperature_celsius: reading.temperature.degrees(),
             max_celsius: reading.max.map(Celsius::degrees),
             critical_celsius: reading.critical.map(Celsius::degrees),
         }
-    }
-}
-
-fn kind(kind: SensorKind) -> v1::SensorKind {
-    match kind {
-        SensorKind::CpuPackage => v1::SensorKind::CpuPackage,
-        SensorKind::CpuCore => v1::SensorKind::CpuCore,
-        SensorKind::CpuDie => v1::SensorKind::CpuDie,
-        SensorKind::Nvme => v1::SensorKind::Nvme,
-        SensorKind::Disk => v1::SensorKind::Disk,
-        SensorKind::Gpu => v1::SensorKind::Gpu,
-        SensorKind::Chipset => v1::SensorKind::Chipset,
-        SensorKind::Memory => v1::SensorKind::Memory,
-        SensorKind::Network => v1::SensorKind::Network,
-        SensorKind::Board => v1::SensorKind::Board,
-        SensorKind::Acpi => v1::SensorKind::Acpi,
-        SensorKind::Other => v1::SensorKind::Other,
     }
 }
 

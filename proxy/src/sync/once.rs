@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use tonic::Status;
 use v1::watch_authorized_nodes_response::Kind;
 
-use super::standing::{Standing, chain};
+use super::standing::Standing;
 use crate::identity::IdentityError;
 use crate::link::{Failure, Link};
+use crate::telemetry::chain;
 use crate::tls::{self, TrustError};
 
 /// From dialling to the first message.

@@ -320,14 +320,3 @@ pub(crate) fn offered(server: &v1::ServerInfo) -> impl Iterator<Item = Offered<'
         announced_by: &key.announced_by,
     })
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}

@@ -11,10 +11,10 @@ use tonic::{Status, Streaming};
 use v1::watch_authorized_nodes_response::Kind;
 
 use super::apply::refused;
-use super::standing::chain;
 use super::{Ended, Sync};
 use crate::gate::{InForce, Source};
 use crate::link::{Failure, describe};
+use crate::telemetry::chain;
 
 /// How long the first message may take, dialling included.
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
@@ -209,7 +209,7 @@ impl Sync {
         match timeout(CALL, client.report_sync(report)).await {
             Ok(Ok(_)) => self.unreported = None,
             Ok(Err(status)) => match Failure::of(&status) {
-                Failure::Unavailable { text, .. } => {
+                Failure::Unreachable(text) | Failure::Unavailable { text, .. } => {
                     tracing::debug!(error = text, "the server did not take a sync report");
                 }
                 failure => {

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::inventory::{Instance, Inventory};
     use crate::registry::Registry;
-    use crate::report::SensorKind;
+    use pulse_proto::SensorKind;
 
     fn node(name: &str) -> Node {
         Node::new(name, "10.0.0.1").expect("a node")

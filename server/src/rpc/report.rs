@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::v1;
-use pulse_proto::{Node, Scope, SignedAllowlist};
+use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Node, Scope, SignedAllowlist};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
@@ -15,18 +15,10 @@ use super::status::{invalid, store_status};
 use super::{Rpc, edge};
 use crate::metrics::ReportResult;
 use crate::registry::Proxy;
-use crate::report::{NodeReport, Report};
-use crate::report::{Reading, SensorKind};
+use crate::report::{NodeReport, Reading, Report};
 
 /// How far a time of collection may lie ahead of the server's clock: a later one would hide all that come after.
 const MAX_CLOCK_AHEAD: Duration = Duration::from_secs(300);
-/// The longest name of a sensor, in bytes.
-const MAX_SENSOR: usize = 192;
-/// The longest name of a chip, and the longest label, in bytes.
-const MAX_LABEL: usize = 256;
-/// The longest reason why a node could not be read, in bytes.
-const MAX_REASON: usize = 512;
-
 pub(super) async fn report_temperatures(
     rpc: &Rpc,
     request: Request<v1::ReportTemperaturesRequest>,
@@ -97,7 +89,7 @@ fn check(report: &v1::NodeReport, prefix: &str) -> Result<NodeReport, Status> {
         readings: readings
             .map(|(at, reading)| check_reading(reading, &format!("{prefix}readings[{at}].")))
             .collect::<Result<_, _>>()?,
-        unreadable_reason: edge::remark(&report.unreadable_reason, MAX_REASON),
+        unreadable_reason: edge::remark(&report.unreadable_reason, MAX_REASON_BYTES),
     })
 }
 
@@ -109,10 +101,10 @@ fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status>
         value.map(|value| edge::celsius(&format!("{prefix}{name}"), value)).transpose()
     };
     Ok(Reading {
-        sensor: edge::text(&format!("{prefix}sensor"), &reading.sensor, MAX_SENSOR)?,
-        chip: edge::text(&format!("{prefix}chip"), &reading.chip, MAX_LABEL)?,
-        label: edge::text(&format!("{prefix}label"), &reading.label, MAX_LABEL)?,
-        kind: kind(reading.kind()),
+        sensor: edge::text(&format!("{prefix}sensor"), &reading.sensor, MAX_SENSOR_BYTES)?,
+        chip: edge::text(&format!("{prefix}chip"), &reading.chip, MAX_LABEL_BYTES)?,
+        label: edge::text(&format!("{prefix}label"), &reading.label, MAX_LABEL_BYTES)?,
+        kind: reading.kind().into(),
         temperature_celsius: edge::celsius(
             &format!("{prefix}temperature_celsius"),
             reading.temperature_celsius,
@@ -120,24 +112,6 @@ fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status>
         max_celsius: limit("max_celsius", reading.max_celsius)?,
         critical_celsius: limit("critical_celsius", reading.critical_celsius)?,
     })
-}
-
-/// A kind that a newer proxy knows is another one here.
-fn kind(kind: v1::SensorKind) -> SensorKind {
-    match kind {
-        v1::SensorKind::CpuPackage => SensorKind::CpuPackage,
-        v1::SensorKind::CpuCore => SensorKind::CpuCore,
-        v1::SensorKind::CpuDie => SensorKind::CpuDie,
-        v1::SensorKind::Nvme => SensorKind::Nvme,
-        v1::SensorKind::Disk => SensorKind::Disk,
-        v1::SensorKind::Gpu => SensorKind::Gpu,
-        v1::SensorKind::Chipset => SensorKind::Chipset,
-        v1::SensorKind::Memory => SensorKind::Memory,
-        v1::SensorKind::Network => SensorKind::Network,
-        v1::SensorKind::Board => SensorKind::Board,
-        v1::SensorKind::Acpi => SensorKind::Acpi,
-        v1::SensorKind::Other | v1::SensorKind::Unspecified => SensorKind::Other,
-    }
 }
 
 /// The instance to which the reported node belongs, or why the node's readings are not taken.

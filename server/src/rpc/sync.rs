@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use pulse_proto::MAX_REASON_BYTES;
 use pulse_proto::v1::{self, RefusalReason, SyncOutcome};
 use tonic::{Request, Status};
 
@@ -10,9 +11,6 @@ use super::status::invalid;
 use super::{Rpc, edge};
 use crate::registry::Proxy;
 use crate::store::Mark;
-
-/// The longest remark that is kept, in bytes.
-const MAX_DETAIL: usize = 512;
 
 pub(super) fn report_sync(
     rpc: &Rpc,
@@ -23,7 +21,7 @@ pub(super) fn report_sync(
     let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
     let position = edge::position("", message.epoch, message.revision)?;
     let mark = Mark { position, hash, at: SystemTime::now() };
-    let detail = edge::remark(&message.detail, MAX_DETAIL);
+    let detail = edge::remark(&message.detail, MAX_REASON_BYTES);
     match message.outcome() {
         SyncOutcome::Applied => {
             if rpc.fleet.applied(proxy.id, mark, message.on_disk, detail) {

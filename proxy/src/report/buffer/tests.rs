@@ -1,6 +1,8 @@
 use super::*;
 use crate::collect::NodeReading;
-use crate::sensors::{Celsius, Reading, SensorKind};
+use pulse_proto::SensorKind;
+
+use crate::sensors::{Celsius, Reading};
 use pulse_proto::{Node, Position, v1};
 use tokio::time::advance;
 

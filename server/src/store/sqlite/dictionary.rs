@@ -11,25 +11,8 @@ use pulse_proto::hash::sha256;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
-use super::cell::word_of;
 use super::fault::Result;
-use crate::report::{Reading, SensorKind};
-
-/// The words of the kinds of sensors: those that JSON shows.
-pub(super) const SENSOR_KINDS: &[(SensorKind, &str)] = &[
-    (SensorKind::CpuPackage, "cpu_package"),
-    (SensorKind::CpuCore, "cpu_core"),
-    (SensorKind::CpuDie, "cpu_die"),
-    (SensorKind::Nvme, "nvme"),
-    (SensorKind::Disk, "disk"),
-    (SensorKind::Gpu, "gpu"),
-    (SensorKind::Chipset, "chipset"),
-    (SensorKind::Memory, "memory"),
-    (SensorKind::Network, "network"),
-    (SensorKind::Board, "board"),
-    (SensorKind::Acpi, "acpi"),
-    (SensorKind::Other, "other"),
-];
+use crate::report::Reading;
 
 /// The most series to remember: some 64 bytes each, 10,000 nodes of 50 sensors.
 const MAX_SERIES: usize = 500_000;
@@ -144,7 +127,7 @@ impl Dictionary {
                     reading.sensor,
                     reading.chip,
                     reading.label,
-                    word_of(&reading.kind, SENSOR_KINDS),
+                    reading.kind.as_str(),
                     reading.max_celsius.and_then(milli),
                     reading.critical_celsius.and_then(milli),
                     self.generation
@@ -174,7 +157,7 @@ fn identity(node_id: i64, proxy: Uuid, reading: &Reading) -> Identity {
         // One bit beyond the 32 tells "none" from every limit.
         bytes.extend_from_slice(&limit.map_or(i64::MIN, i64::from).to_le_bytes());
     }
-    for text in [&reading.sensor, &reading.chip, &reading.label, word_of(&reading.kind, SENSOR_KINDS)] {
+    for text in [&reading.sensor, &reading.chip, &reading.label, reading.kind.as_str()] {
         // Each with its length before it, so that text cannot move from one field to the next.
         bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
@@ -185,6 +168,8 @@ fn identity(node_id: i64, proxy: Uuid, reading: &Reading) -> Identity {
 
 #[cfg(test)]
 mod tests {
+    use pulse_proto::SensorKind;
+
     use super::*;
 
     fn reading() -> Reading {
@@ -217,13 +202,6 @@ mod tests {
             Reading { chip: "coretempPackage".into(), label: " id 0".into(), ..reading() },
         ] {
             assert_ne!(one, identity(1, proxy, &other), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn kinds_are_stored_under_the_words_that_json_shows() {
-        for (kind, word) in SENSOR_KINDS {
-            assert_eq!(serde_json::to_value(kind).unwrap(), *word);
         }
     }
 

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::SystemTime;
 
-use pulse_proto::{Node, Position};
+use pulse_proto::{Node, Position, SensorKind};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::catalog::node;
 use super::cell::{Cells, integer, millis, rows};
-use super::dictionary::{Dictionary, SENSOR_KINDS, milli};
+use super::dictionary::{Dictionary, milli};
 use super::fault::{Fault, Result};
 use crate::report::Reading;
 use crate::report::{NodeReport, Report};
@@ -166,7 +166,7 @@ fn series_of(connection: &Connection, id: i64) -> Result<Reading> {
             sensor: cells.plain("sensor")?,
             chip: cells.plain("chip")?,
             label: cells.plain("label")?,
-            kind: cells.word("kind", SENSOR_KINDS)?,
+            kind: cells.word("kind", &SensorKind::ALL.map(|kind| (kind, kind.as_str())))?,
             temperature_celsius: 0.0,
             max_celsius: celsius(cells.plain("max_milli")?),
             critical_celsius: celsius(cells.plain("critical_milli")?),
