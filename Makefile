@@ -14,12 +14,14 @@ all: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+demo: export DEMO_STARTED_MS := $(shell date +%s%3N)
 demo: ## builds, starts a server and two proxies, and shows a change arriving; Ctrl-C ends it
 	cargo build --workspace --locked
 	@scripts/demo.sh
 
 test: check build ## everything: sets up what it needs, all of `check`, all tests
 	cargo test --workspace --locked
+	@scripts/demo.sh --once
 	@scripts/tools.sh untested
 
 check: tools format proto deny lint docs alone ## format, `buf lint`, dependencies, lints, docs, each crate alone
