@@ -21,6 +21,14 @@ has() { command -v "$1" >/dev/null 2>&1; }
 is_set_up() { [[ -f ".tools/$1.key" && "$(<".tools/$1.key")" == "$2" ]]; }
 set_up() { printf '%s\n' "$2" >".tools/$1.key"; }
 
+# Installs a package of Debian's, where that can be done.
+debian() {
+    has apt-get && [[ $EUID -eq 0 ]] || return 1
+    say "installing $1"
+    apt-get update -qq </dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" </dev/null
+}
+
 rust() {
     has cargo || fail "cargo is missing: install Rust 1.95 or newer"
     local tool
@@ -67,12 +75,7 @@ python() {
     rm -rf .tools/venv
     if ! { has python3 && python3 -m venv .tools/venv >/dev/null 2>&1; }; then
         rm -rf .tools/venv
-        if ! has apt-get || [[ $EUID -ne 0 ]]; then
-            fail "python3 with its venv module is missing (on Debian, as root: apt-get install python3-venv)"
-        fi
-        say "installing python3-venv"
-        apt-get update -qq </dev/null
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv </dev/null
+        debian python3-venv || fail "python3 with its venv module is missing (on Debian, as root: apt-get install python3-venv)"
         python3 -m venv .tools/venv || fail "python3 -m venv does not work here, even with python3-venv installed"
     fi
     say "fetching the Python gRPC client"
@@ -81,7 +84,12 @@ python() {
     set_up python "$key"
 }
 
-# The one that may be missing: tests that use grpcurl are skipped then, and `untested` says so.
+# Shows that a proxy starts no program and opens nothing of the cluster's. It may be missing: that test is skipped then.
+strace_() {
+    has strace || debian strace || say "NO STRACE: the test that watches the proxy's system calls is skipped"
+}
+
+# It may be missing: tests that use grpcurl are skipped then, and `untested` says so.
 grpcurl() {
     is_set_up grpcurl "$GRPCURL" && [[ -x .tools/bin/grpcurl ]] && return
     rm -f .tools/bin/grpcurl .tools/grpcurl.key
@@ -103,11 +111,13 @@ all)
     rust
     buf
     python
+    strace_
     grpcurl
     cargo_deny
     ;;
 untested)
     [[ -x .tools/bin/grpcurl ]] || say "NOT TESTED: grpcurl is not here (install Go, then run this again)"
+    has strace || say "NOT TESTED: the proxy's system calls (install strace, then run this again)"
     ;;
 *) fail "usage: scripts/tools.sh all|untested" ;;
 esac

@@ -89,7 +89,7 @@ impl RefusalLog {
             Ok(()) => counts.clear(),
             // They stay and are counted into the rows of the next minute.
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "refusals are not noted yet")
+                tracing::debug!(error = &error as &dyn std::error::Error, "refusals are not noted yet");
             }
         }
     }

@@ -28,8 +28,8 @@ struct World {
 
 async fn open(folder: &Path) -> World {
     let retention = Retention { max_bytes: 1 << 30, max_age: Duration::from_secs(3600) };
-    let store = Store::open(folder, retention).await.unwrap();
-    let loaded = store.load().await.unwrap();
+    let store = Store::open(folder, retention).await.expect("the store opens");
+    let loaded = store.load().await.expect("the store loads");
     let (mut inventory, mut registry) = (Inventory::default(), Registry::default());
     loaded.instances.into_iter().for_each(|instance| inventory.put(Arc::new(instance)));
     loaded.proxies.into_iter().for_each(|proxy| registry.put_proxy(Arc::new(proxy)));
@@ -38,7 +38,7 @@ async fn open(folder: &Path) -> World {
     let (server_id, epoch, revision) = (loaded.server_id, loaded.epoch, loaded.revision);
     let catalog = Catalog { server_id, epoch, revision, inventory, registry };
     let metrics = Arc::new(Metrics::new());
-    let key = SigningKey::from_pkcs8(&loaded.signing_key).unwrap();
+    let key = SigningKey::from_pkcs8(&loaded.signing_key).expect("the store keeps the key");
     let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);
     let lists = publisher.lists();
     let fleet = Fleet::new(INTERVAL, loaded.statuses);
@@ -52,7 +52,7 @@ fn admin() -> Actor {
 }
 
 fn nodes(nodes: &[(&str, &str)]) -> Vec<Node> {
-    nodes.iter().map(|(name, ip)| Node::new(name, ip).unwrap()).collect()
+    nodes.iter().map(|(name, ip)| Node::new(name, ip).expect("a valid node")).collect()
 }
 
 fn host(hostname: &str, join: Option<TokenDigest>) -> Registration {
@@ -72,15 +72,15 @@ impl World {
     async fn join(&self, uses: u32, instance: Option<&str>) -> TokenDigest {
         let instance = instance.map(str::to_owned);
         let new = NewJoin { instance, scope_kind: ScopeKind::Instance, uses, ttl: Duration::from_secs(60) };
-        self.changes.create_join(&admin(), new).await.unwrap().1.digest()
+        self.changes.create_join(&admin(), new).await.expect("the join token is made").1.digest()
     }
 
     async fn register(&self, registration: Registration) -> Registered {
-        self.changes.register(registration).await.unwrap()
+        self.changes.register(registration).await.expect("the host registers")
     }
 
     fn list(&self, scope: Scope) -> Vec<String> {
-        let newest = self.lists.newest(scope).unwrap();
+        let newest = self.lists.newest(scope).expect("the scope has a list");
         newest.signed.allowlist.nodes().iter().map(Node::line).collect()
     }
 }
