@@ -93,7 +93,11 @@ pub async fn execute(args: &Args) -> Result<Answer, CommandError> {
     if let Command::Config { command: ConfigCommand::Check } = &args.command {
         return check::check(&args.config_sources());
     }
-    let (config, warnings) = Config::load(&args.config_sources())?;
+    let (config, warnings) = match &args.command {
+        // What it would miss, it makes.
+        Command::Register(_) => Config::load_to_write(&args.config_sources())?,
+        _ => Config::load(&args.config_sources())?,
+    };
     for warning in warnings {
         tracing::warn!(%warning, "configuration");
     }

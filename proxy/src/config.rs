@@ -92,6 +92,9 @@ pub enum ConfigError {
     /// The file that was asked for is not there.
     #[error("the configuration file {} does not exist; create it, or leave --config out to use {DEFAULT_PATH}", .0.display())]
     Missing(PathBuf),
+    /// Its folder is not there either, so it cannot be made.
+    #[error("the configuration file {} cannot be made, because its folder does not exist: create the folder first", .0.display())]
+    NoFolder(PathBuf),
     /// What is written is wrong: every mistake, one a line.
     #[error("{0}")]
     Mistakes(Mistakes),
@@ -109,6 +112,29 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which displays every mistake that there is.
     pub fn load(sources: &ConfigSources) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::read(sources, |path| Err(ConfigError::Missing(path.to_owned())))
+    }
+
+    /// As [`Config::load`], for the command that writes the file: a named one that is not there yet counts as empty, if
+    /// there is a folder to make it in.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which displays every mistake that there is.
+    pub fn load_to_write(sources: &ConfigSources) -> Result<(Self, Vec<Warning>), ConfigError> {
+        Self::read(sources, |path| {
+            let folder = folder_of(path);
+            match folder.as_os_str().is_empty() || folder.is_dir() {
+                true => Ok(()),
+                false => Err(ConfigError::NoFolder(path.to_owned())),
+            }
+        })
+    }
+
+    /// `without` decides what a named file is that is not there: as good as an empty one, or an error.
+    fn read(
+        sources: &ConfigSources,
+        without: impl FnOnce(&Path) -> Result<(), ConfigError>,
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
         let named = sources
             .path
             .clone()
@@ -116,8 +142,12 @@ impl Config {
         let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
         let document = match pulse_config::read_text(&path)? {
             Some(text) => Document::parse(&text, path.display().to_string())?,
-            None if named.is_some() => return Err(ConfigError::Missing(path)),
-            None => Document::empty(path.display().to_string()),
+            None => {
+                if named.is_some() {
+                    without(&path)?;
+                }
+                Document::empty(path.display().to_string())
+            }
         };
         let mut files = ListFiles { beside: folder_of(&path), mistakes: vec![], warnings: vec![] };
         let reading = read_file(&document, &sources.environment, &mut files);

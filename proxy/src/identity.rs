@@ -31,6 +31,9 @@ pub use pending::{Pending, ProxyKind};
 pub struct Identity {
     /// The server's database.
     pub server_id: Uuid,
+    /// Grows with each registration and each first meeting: of several servers that were met at one address, as when
+    /// one is set up anew, the one with the highest turn is there now.
+    pub turn: u64,
     /// Where the server was when this was written.
     pub url: ServerUrl,
     /// The server's TLS key, if the join string named it.
@@ -157,22 +160,24 @@ impl Home {
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    /// The folder for a server: the one that was registered at `url`, else the only one.
+    /// The folder for a server: the one that was registered at `url` last, else the only one.
     ///
     /// # Errors
     /// The folders cannot be read, or the one that it would be is damaged.
     pub fn find(&self, url: &ServerUrl) -> Result<Option<(Folder, Identity)>, IdentityError> {
-        let mut folders = self.folders()?;
         let mut damaged = None;
         let mut readable = Vec::new();
-        for folder in folders.drain(..) {
+        for folder in self.folders()? {
             match folder.identity() {
-                Ok(Some(identity)) if identity.url == *url => return Ok(Some((folder, identity))),
                 Ok(Some(identity)) => readable.push((folder, identity)),
                 // A folder without an identity is what an interrupted registration leaves.
                 Ok(None) => {}
                 Err(error) => damaged = Some(error),
             }
+        }
+        let there = readable.iter().filter(|(_, identity)| identity.url == *url);
+        if let Some(newest) = there.max_by_key(|(_, identity)| identity.turn) {
+            return Ok(Some(newest.clone()));
         }
         match (damaged, readable.len()) {
             // It may be the one, and a guess would drop its pin.
@@ -180,6 +185,16 @@ impl Home {
             (None, 1) => Ok(readable.pop()),
             (None, _) => Ok(None),
         }
+    }
+
+    /// The turn of the server that is met or registered with now.
+    ///
+    /// # Errors
+    /// The folders cannot be listed. A damaged one does not count.
+    pub fn next_turn(&self) -> Result<u64, IdentityError> {
+        let folders = self.folders()?;
+        let turns = folders.iter().filter_map(|folder| folder.identity().ok().flatten());
+        Ok(turns.map(|identity| identity.turn).max().unwrap_or_default() + 1)
     }
 
     /// The folder of a server by its id, which need not exist.

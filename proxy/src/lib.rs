@@ -8,6 +8,7 @@
 //! This file joins the parts and tells the program's life in order; it decides nothing.
 
 pub mod args;
+pub mod backoff;
 pub mod cache;
 pub mod collect;
 pub mod commands;
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod gate;
 pub mod identity;
 pub mod link;
+mod readings;
 pub mod register;
 pub mod report;
 pub mod sensors;
@@ -27,25 +29,18 @@ mod testing;
 pub mod this_host;
 pub mod tls;
 
-use std::collections::HashSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use pulse_proto::Node;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::collect::Collector;
 use crate::config::{Config, StaticEntry, StaticList};
-use crate::gate::Gate;
-use crate::identity::{Home, Identity, IdentityError, RunLock};
-use crate::link::Link;
-use crate::register::host;
+use crate::identity::{Home, IdentityError, RunLock};
+use crate::readings::Readings;
 use crate::shutdown::{Drain, Signals, drain};
 use crate::sync::standing::Standing;
-use crate::sync::{Contact, StaticNodes, Sync, SyncError, first_in_force};
-use crate::this_host::LocalHost;
+use crate::sync::{StaticNodes, Sync, SyncError, first_in_force};
 
 /// How long the parts have to end after the first signal: writing the buffer is all that they do.
 const GRACE: Duration = Duration::from_secs(5);
@@ -165,7 +160,6 @@ fn join_control_plane(
     let in_force = first_in_force(&standing, &fixed);
     tracing::info!(server = %standing.control().url, source = in_force.source().as_str(), nodes = in_force.nodes().len(),
         revision = in_force.position().revision, closed = in_force.closed(), "in force until the server is heard");
-    let host = local_host(config, standing.identity());
     let (writer, gate) = gate::gate(in_force);
     let (sync, link, contact_rx) = Sync::new(standing, fixed, writer)?;
     let until = drained.clone();
@@ -176,9 +170,9 @@ fn join_control_plane(
     let readings = Readings {
         interval: config.report_interval,
         sysfs_root: config.sysfs_root.clone(),
+        this_node: config.this_node.clone(),
         gate,
         link,
-        host,
     };
     let until = drained.clone();
     parts.spawn(async move {
@@ -186,77 +180,6 @@ fn join_control_plane(
         "collection of readings"
     });
     Ok(lock)
-}
-
-/// The way of readings: collector, buffer, server.
-struct Readings {
-    interval: Duration,
-    sysfs_root: PathBuf,
-    gate: Gate,
-    link: Link,
-    host: LocalHost,
-}
-
-impl Readings {
-    /// Collects and reports until the drain begins. Waits first until the server is known: before that there is
-    /// nobody to report to, and no folder for the buffer.
-    async fn run(self, mut contact_rx: watch::Receiver<Contact>, drained: Drain) {
-        let known = contact_rx.wait_for(|contact| contact.folder.is_some());
-        let folder = tokio::select! {
-            known = known => match known.map(|contact| contact.folder.clone()) {
-                Ok(Some(folder)) => folder,
-                // The sync loop is gone, and with it the program.
-                _ => return,
-            },
-            () = drained.clone().begun() => return,
-        };
-        let (reports, reporter) = report::reports(&folder);
-        let collector =
-            Collector::new(self.gate, self.host, self.interval, collect::reader(&self.sysfs_root));
-        let (collected, no_more_rounds) = drain();
-        let link = self.link;
-        let call = |request| {
-            let mut client = link.client();
-            async move { client.report_temperatures(request).await.map(tonic::Response::into_inner) }
-        };
-        let collecting = async {
-            collector.run(|round| reports.push(&round), drained.begun()).await;
-            // The reporter writes what is left only after the last round.
-            collected.begin();
-        };
-        let following = async {
-            loop {
-                let contact = contact_rx.borrow_and_update().clone();
-                if contact.is_revoked {
-                    reports.clear();
-                } else {
-                    reports.stream_is_back();
-                }
-                if contact_rx.changed().await.is_err() {
-                    // The program ends.
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        let delivering = async {
-            tokio::select! {
-                () = reporter.run(call, no_more_rounds.begun()) => {}
-                () = following => {}
-            }
-        };
-        tokio::join!(collecting, delivering);
-    }
-}
-
-/// What this host knows of itself: the name and the node that the registration gave it, if it did.
-fn local_host(config: &Config, identity: Option<&Identity>) -> LocalHost {
-    let registered = identity.and_then(|identity| identity.hostname.as_ref());
-    let given = registered.filter(|hostname| hostname.is_given).map(|hostname| hostname.name.clone());
-    let hostname = match registered {
-        Some(hostname) => hostname.name.clone(),
-        None => host::hostname().unwrap_or_default(),
-    };
-    LocalHost { hostname, this_node: config.this_node.clone().or(given), addresses: HashSet::new() }
 }
 
 /// The static list as nodes. A network is never walked, so only their number stands beside them.
@@ -273,10 +196,12 @@ pub fn static_nodes(list: &StaticList) -> StaticNodes {
         };
         match node {
             Ok(node) => fixed.nodes.push(node),
-            // An IPv6 address is no name: it has no line of its own in a list.
-            Err(error) => {
-                tracing::warn!(%entry, %error, "an entry of the static list names no node that can be read");
-            }
+            // An IPv6 address is no name, and every node has one: whose it is only a list with both can say.
+            Err(error) => tracing::warn!(
+                %entry,
+                %error,
+                "an entry of the static list names no node that can be read: list the node by its name"
+            ),
         }
     }
     fixed

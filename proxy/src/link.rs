@@ -172,3 +172,6 @@ fn channel(url: &ServerUrl, tls: &Arc<ClientConfig>) -> Channel {
         .keep_alive_timeout(PING_TIMEOUT)
         .connect_with_connector_lazy(connector)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,12 @@ impl DrainTrigger {
 }
 
 impl Drain {
+    /// Whether the drain has begun.
+    pub fn has_begun(&self) -> bool {
+        // An error means that the trigger is gone, and that is a drain too.
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+
     /// Waits until the drain begins.
     pub async fn begun(mut self) {
         // An error means that the trigger is gone, and that is a drain too.

@@ -6,7 +6,7 @@
 //! Never: asks a process or `/etc/pve` which nodes there are, or reads sensors.
 
 mod apply;
-pub mod backoff;
+mod ended;
 pub mod once;
 pub mod standing;
 mod stream;
@@ -20,33 +20,20 @@ use std::time::Duration;
 
 use pulse_proto::{Node, Position, v1};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::backoff::{Backoff, Wait};
 use crate::gate::{Closed, GateWriter, InForce, fall_back};
-use crate::identity::IdentityError;
-use crate::link::{Failure, Link};
+use crate::identity::{Hostname, IdentityError};
+use crate::link::Link;
 use crate::register::{self, RegisterError};
 use crate::shutdown::Drain;
+use crate::telemetry::chain;
 use crate::tls::{self, Trust, TrustError};
-use backoff::{Backoff, bounded};
+use ended::{IDLE_PAUSE, REFUSED_PAUSE};
 use standing::Standing;
 use trouble::Trouble;
-
-/// A stream that lived this long was a good one: the next wait is short again.
-const GOOD_STREAM: Duration = Duration::from_secs(60);
-
-/// How often a waiting proxy looks for a new token or a new registration. Both are small files.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long to leave a server alone that refuses this proxy, unless there is a new token.
-const REFUSED_PAUSE: Duration = Duration::from_secs(30);
-
-/// How long to wait after another stream took over.
-const REPLACED_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a revoked proxy, or one without a token, sleeps between looks; only news ends it.
-const IDLE_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// Why the loop cannot begin or go on. The operator must change something.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +49,10 @@ pub enum SyncError {
 /// How far this proxy has come with its server, for whoever else calls it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contact {
-    /// The server's state folder, once the server is known.
+    /// The server's state folder, once the server is known. Another folder is another server.
     pub folder: Option<PathBuf>,
+    /// The name given at registration, once there was one.
+    pub hostname: Option<Hostname>,
     /// How many streams have begun; a higher number says that the server is back.
     pub streams: u64,
     /// Whether this proxy is revoked.
@@ -105,6 +94,7 @@ pub struct Sync {
 struct Followed {
     folder: Option<PathBuf>,
     proxy_id: Option<Uuid>,
+    hostname: Option<Hostname>,
     is_revoked: bool,
 }
 
@@ -113,24 +103,10 @@ impl Followed {
         Followed {
             folder: standing.folder().map(|folder| folder.path().to_owned()),
             proxy_id: standing.identity().and_then(|identity| identity.proxy_id),
+            hostname: standing.identity().and_then(|identity| identity.hostname.clone()),
             is_revoked: standing.revoked().is_some(),
         }
     }
-}
-
-/// How a stream ended.
-#[derive(Debug)]
-enum Ended {
-    /// The server is away, or failing.
-    Failed(Failure),
-    /// Nothing was heard for too long.
-    Silent(Duration),
-    /// The server said when to come back.
-    Goodbye(Duration, String),
-    /// There is a new token.
-    Rotated,
-    /// The server closed the stream without a word.
-    Closed,
 }
 
 impl Sync {
@@ -148,8 +124,12 @@ impl Sync {
         link.use_token(standing.token());
         let reached = gate.in_force().position().max(standing.reached());
         let followed = Followed::of(&standing);
-        let contact =
-            Contact { folder: followed.folder.clone(), streams: 0, is_revoked: followed.is_revoked };
+        let contact = Contact {
+            folder: followed.folder.clone(),
+            hostname: followed.hostname.clone(),
+            streams: 0,
+            is_revoked: followed.is_revoked,
+        };
         let (contact_tx, contact_rx) = watch::channel(contact);
         let sync = Sync {
             refresh_interval: standing.control().refresh_interval,
@@ -179,21 +159,21 @@ impl Sync {
 
     async fn keep_up(&mut self) {
         loop {
-            let pause = match self.prepare().await {
+            let wait = match self.prepare().await {
                 Ok(()) => {
                     let begun = Instant::now();
                     // Boxed: a stream's future is large, and there is one at a time.
                     let ended = Box::pin(self.stream()).await;
                     self.after(ended, begun.elapsed())
                 }
-                Err(pause) => pause,
+                Err(wait) => wait,
             };
-            self.pause(pause).await;
+            self.pause(wait).await;
         }
     }
 
     /// Brings everything up to date that a call needs. An error is how long to wait instead of calling.
-    async fn prepare(&mut self) -> Result<(), Duration> {
+    async fn prepare(&mut self) -> Result<(), Wait> {
         self.register_if_pending().await?;
         if let Err(error) = self.standing.refresh() {
             self.begin(Trouble::State, &chain(&error));
@@ -203,12 +183,12 @@ impl Sync {
         if let Some(reason) = self.standing.revoked() {
             let reason = reason.to_owned();
             self.begin(Trouble::Revoked, &reason);
-            return Err(IDLE_PAUSE);
+            return Err(Wait::firm(IDLE_PAUSE));
         }
         if self.standing.token().is_none() {
             let text = format!("there is no token in {}", self.standing.control().token_file.display());
             self.begin(Trouble::NoToken, &text);
-            return Err(IDLE_PAUSE);
+            return Err(Wait::firm(IDLE_PAUSE));
         }
         let trust = self.standing.trust();
         if trust != self.trust {
@@ -216,7 +196,7 @@ impl Sync {
                 Ok(config) => self.link.trust(config),
                 Err(error) => {
                     self.begin(Trouble::State, &chain(&error));
-                    return Err(REFUSED_PAUSE);
+                    return Err(Wait::firm(REFUSED_PAUSE));
                 }
             }
             self.trust = trust;
@@ -232,24 +212,28 @@ impl Sync {
         if now == self.followed {
             return;
         }
+        let is_elsewhere = now.folder != self.followed.folder;
         let next = first_in_force(&self.standing, &self.static_nodes);
         let is_open = matches!(next, InForce::Static { .. } | InForce::Nothing(Closed::NoListYet));
-        // A list that is in force goes only for another list, or for a revocation.
-        if !(is_open && self.gate.in_force().list().is_some()) {
+        // A list that is in force goes only for another list, for a revocation, or with its server.
+        if !is_open || is_elsewhere || self.gate.in_force().list().is_none() {
             self.gate.put(next);
         }
-        if now.folder != self.followed.folder {
-            // Another server counts anew.
+        if is_elsewhere {
+            // Another server counts anew, and hears nothing of the last one's lists.
             self.reached = self.standing.reached();
+            self.unreported = None;
         }
         self.reached = self.reached.max(self.standing.reached());
-        let (folder, is_revoked) = (now.folder.clone(), now.is_revoked);
-        self.contact_tx.send_modify(|contact| (contact.folder, contact.is_revoked) = (folder, is_revoked));
+        self.contact_tx.send_modify(|contact| {
+            (contact.folder, contact.hostname) = (now.folder.clone(), now.hostname.clone());
+            contact.is_revoked = now.is_revoked;
+        });
         self.followed = now;
     }
 
     /// Makes the registration that could not be made when it was asked for.
-    async fn register_if_pending(&mut self) -> Result<(), Duration> {
+    async fn register_if_pending(&mut self) -> Result<(), Wait> {
         let pending = match self.standing.home().pending() {
             Ok(None) => return Ok(()),
             Ok(Some(pending)) => pending,
@@ -277,6 +261,14 @@ impl Sync {
                 self.begin(Trouble::Unreachable, &text);
                 return Err(self.backoff.next(retry_after));
             }
+            // A disk or a file of this host is in the way: the join string may be as good as before.
+            Err(error @ (RegisterError::Identity(_) | RegisterError::Trust(_))) => {
+                self.begin(Trouble::State, &chain(&error));
+                return match self.standing.token() {
+                    Some(_) => Ok(()),
+                    None => Err(self.backoff.next(Some(REFUSED_PAUSE))),
+                };
+            }
             Err(error) => {
                 tracing::error!(server = %pending.join.authority(), error = %chain(&error),
                     "the registration that waited is given up: register again with a fresh join string");
@@ -284,99 +276,9 @@ impl Sync {
         }
         if let Err(error) = home.forget_pending() {
             self.begin(Trouble::State, &chain(&error));
-            return Err(REFUSED_PAUSE);
+            return Err(Wait::firm(REFUSED_PAUSE));
         }
         Ok(())
-    }
-
-    /// Sorts the end of a stream into how long to wait before the next.
-    fn after(&mut self, ended: Ended, lived: Duration) -> Duration {
-        if lived >= GOOD_STREAM {
-            self.backoff.reset();
-        }
-        match ended {
-            Ended::Rotated => Duration::ZERO,
-            Ended::Goodbye(wait, reason) => {
-                tracing::info!(
-                    reason,
-                    wait_seconds = wait.as_secs_f64(),
-                    "the server ends the stream; this proxy comes back"
-                );
-                self.backoff.reset();
-                bounded(wait)
-            }
-            Ended::Closed => {
-                self.begin(Trouble::Unreachable, "the server closed the stream");
-                self.backoff.next(None)
-            }
-            Ended::Silent(limit) => {
-                self.link.redial();
-                let text = format!("nothing was heard for {} s: the list may be stale", limit.as_secs());
-                self.begin(Trouble::Unreachable, &text);
-                self.backoff.next(None)
-            }
-            Ended::Failed(failure) => self.after_failure(&failure),
-        }
-    }
-
-    fn after_failure(&mut self, failure: &Failure) -> Duration {
-        match failure {
-            Failure::Revoked(reason) => {
-                self.revoke(reason);
-                IDLE_PAUSE
-            }
-            Failure::UnknownToken(text) => {
-                if self.standing.take_back_token() {
-                    tracing::info!(
-                        "the token of the last rotation is not known to the server; the one before is used"
-                    );
-                    return Duration::ZERO;
-                }
-                self.begin(Trouble::UnknownToken, text);
-                self.backoff.next(Some(REFUSED_PAUSE))
-            }
-            Failure::Replaced(text) => {
-                // It may have been a `sync` on this host; two proxies with one token back off from each other.
-                self.begin(Trouble::Replaced, text);
-                self.backoff.next(Some(REPLACED_PAUSE))
-            }
-            Failure::Refused(text) => {
-                self.begin(Trouble::Refused, text);
-                self.backoff.next(Some(REFUSED_PAUSE))
-            }
-            Failure::Unavailable { text, retry_after } => {
-                self.begin(Trouble::Unreachable, text);
-                self.backoff.next(*retry_after)
-            }
-        }
-    }
-
-    /// Closes the gate for good, on the disk too.
-    fn revoke(&mut self, reason: &str) {
-        if let Err(error) = self.standing.revoke(reason) {
-            tracing::error!(error = %chain(&error), "the revocation is not on the disk: it counts until this program ends");
-        }
-        self.gate.put(InForce::Nothing(Closed::Revoked(reason.to_owned())));
-        self.unreported = None;
-        self.follow_standing();
-        self.begin(Trouble::Revoked, reason);
-    }
-
-    /// Waits, and looks meanwhile whether a new token or a registration makes waiting pointless.
-    async fn pause(&mut self, pause: Duration) {
-        let until = Instant::now() + pause;
-        while Instant::now() < until {
-            sleep(LOOK_INTERVAL.min(until - Instant::now())).await;
-            let has_pending = || self.standing.home().pending().is_ok_and(|pending| pending.is_some());
-            // Only those who wait for a person wait this long.
-            if pause >= REFUSED_PAUSE && has_pending() {
-                return;
-            }
-            if self.standing.refresh().is_ok_and(|is_new| is_new) {
-                self.backoff.reset();
-                return;
-            }
-        }
     }
 }
 

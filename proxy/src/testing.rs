@@ -14,13 +14,15 @@ use pulse_proto::signature::SigningKey;
 use pulse_proto::v1::control_plane_service_server::{ControlPlaneService, ControlPlaneServiceServer};
 use pulse_proto::v1::watch_authorized_nodes_response::Kind;
 use pulse_proto::v1::{self, WatchAuthorizedNodesResponse};
-use pulse_proto::{Allowlist, Node, Pin as KeyPin, Position, Scope, SignedAllowlist, Token, TokenKind};
+use pulse_proto::{
+    Allowlist, Node, Pin as KeyPin, Position, Scope, SensorKind, SignedAllowlist, Token, TokenKind,
+};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -31,6 +33,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::config::{ControlPlane, ServerUrl};
+use crate::sensors::{Celsius, Reading};
 
 /// No step of a test takes longer on a machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +41,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Waits for something, and fails the test if it does not come.
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it comes in time")
+}
+
+/// A reading like any other: 41.5 °C, critical at 100 °C.
+pub(crate) fn package_reading() -> Reading {
+    Reading {
+        sensor: "coretemp-isa-0000/temp1".into(),
+        chip: "coretemp".into(),
+        label: "Package id 0".into(),
+        kind: SensorKind::CpuPackage,
+        temperature: Celsius::from_millidegrees(41_500).expect("in range"),
+        max: None,
+        critical: Celsius::from_millidegrees(100_000),
+    }
 }
 
 /// A CA and what it signs.
@@ -123,6 +139,7 @@ struct Service {
     refuse_new_token: Arc<Mutex<Option<Status>>>,
     new_token: Token,
     register: Arc<Mutex<Option<RegisterAnswer>>>,
+    asked_tx: watch::Sender<usize>,
     info: v1::ServerInfo,
 }
 
@@ -143,6 +160,8 @@ pub(crate) struct FakePulse {
     pub(crate) register: Arc<Mutex<Option<RegisterAnswer>>>,
     watches: mpsc::UnboundedReceiver<Watch>,
     reports: mpsc::UnboundedReceiver<v1::ReportSyncRequest>,
+    /// How many temperature reports came; each is refused.
+    asked_rx: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -178,6 +197,7 @@ impl FakePulse {
         let refuse_watch = Arc::new(Mutex::new(None));
         let refuse_new_token = Arc::new(Mutex::new(None));
         let register = Arc::new(Mutex::new(None));
+        let (asked_tx, asked_rx) = watch::channel(0);
         let service = Service {
             watches: watch_tx,
             reports: report_tx,
@@ -185,6 +205,7 @@ impl FakePulse {
             refuse_new_token: Arc::clone(&refuse_new_token),
             new_token: new_token.clone(),
             register: Arc::clone(&register),
+            asked_tx,
             info: info.clone(),
         };
         let incoming = accept(listener, tls);
@@ -204,6 +225,7 @@ impl FakePulse {
             register,
             watches,
             reports,
+            asked_rx,
             task,
         }
     }
@@ -230,6 +252,14 @@ impl FakePulse {
 
     pub(crate) async fn report(&mut self) -> v1::ReportSyncRequest {
         in_time(self.reports.recv()).await.expect("the server runs")
+    }
+
+    pub(crate) fn temperatures_asked_so_far(&self) -> usize {
+        *self.asked_rx.borrow()
+    }
+
+    pub(crate) async fn temperatures_asked(&self, times: usize) {
+        self.asked_rx.clone().wait_for(|asked| *asked >= times).await.expect("the server runs");
     }
 
     pub(crate) fn no_report(&mut self) -> bool {
@@ -356,7 +386,8 @@ impl ControlPlaneService for Service {
         &self,
         _: Request<v1::ReportTemperaturesRequest>,
     ) -> Result<Response<v1::ReportTemperaturesResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
+        self.asked_tx.send_modify(|asked| *asked += 1);
+        Err(Status::unavailable("not in these tests"))
     }
 
     async fn rotate_token(

@@ -13,12 +13,11 @@ use std::sync::Arc;
 
 use pulse_proto::Pin;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
-use verifier::{PinMismatch, PinnedKey, Unchecked};
+use verifier::{Demand, PinMismatch, Verifier};
 
 /// What makes a server the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +77,8 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let mut config = match trust {
-        Trust::Pinned(pin) => dangerous(builder, PinnedKey::new(*pin, provider)),
-        Trust::Unchecked => dangerous(builder, Unchecked::new(provider)),
+        Trust::Pinned(pin) => unusual(builder, Verifier::new(Demand::LeadsTo(*pin), provider)),
+        Trust::Unchecked => unusual(builder, Verifier::new(Demand::Nothing, provider)),
         Trust::Roots(path) => builder.with_root_certificates(roots_of(path)?).with_no_client_auth(),
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
     };
@@ -89,9 +88,9 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     Ok(Arc::new(config))
 }
 
-fn dangerous(
+fn unusual(
     builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
-    verifier: impl rustls::client::danger::ServerCertVerifier + 'static,
+    verifier: Verifier,
 ) -> ClientConfig {
     builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
 }
@@ -118,11 +117,18 @@ fn system_roots() -> Result<RootCertStore, TrustError> {
     if roots.is_empty() { Err(TrustError::NoSystemRoots) } else { Ok(roots) }
 }
 
+/// What to say of a server without HTTP/2.
+pub(crate) const NO_HTTP2: &str =
+    "what answers there does not offer HTTP/2 (a TLS terminator in front must pass gRPC on)";
+
 /// Says what a failed handshake means, and what to do about it.
 pub fn explain(error: &io::Error) -> String {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => {
                 "the connection was closed during the handshake (is it Pulse that listens there?)".to_owned()
             }
             _ => error.to_string(),
@@ -134,10 +140,7 @@ pub fn explain(error: &io::Error) -> String {
             "what answers there does not speak TLS (is it the right port?)".to_owned()
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
-        | rustls::Error::NoApplicationProtocol => {
-            "what answers there does not offer HTTP/2 (a TLS terminator in front must pass gRPC on)"
-                .to_owned()
-        }
+        | rustls::Error::NoApplicationProtocol => NO_HTTP2.to_owned(),
         other => other.to_string(),
     }
 }
@@ -170,9 +173,4 @@ fn certificate_trouble(reason: &CertificateError) -> String {
         },
         other => format!("the server's certificate is refused: {other:?}"),
     }
-}
-
-/// What both verifiers of ours do with signatures inside the handshake: all checks that rustls has.
-fn algorithms(provider: &CryptoProvider) -> &rustls::crypto::WebPkiSupportedAlgorithms {
-    &provider.signature_verification_algorithms
 }

@@ -177,6 +177,29 @@ fn a_registration_without_its_server_is_kept_and_told_apart_from_one_that_is_don
 }
 
 #[test]
+fn register_makes_the_configuration_that_is_named_and_every_other_command_asks_for_it() {
+    let host = Host::new("");
+    fs::remove_file(host.config()).unwrap();
+    for args in [["run"].as_slice(), &["sync"], &["status"], &["collect"], &["config", "check"]] {
+        assert_eq!(host.json(args).0, Some(2), "{args:?}");
+        assert!(!host.config().exists(), "{args:?}");
+    }
+    let (code, json) = host.json(&["register", "--join", &join_string()]);
+    assert_eq!((code, json["reason"].as_str()), (Some(1), Some("unreachable")));
+    let written = fs::read_to_string(host.config()).unwrap();
+    assert!(written.starts_with("pulse_control_plane:\n  url: https://127.0.0.1:1\n"), "{written}");
+    assert_eq!(mode(&host.config()), 0o644);
+    assert_eq!(host.json(&["config", "check"]).0, Some(0));
+
+    // Its folder is a person's to choose: a slip of the pen makes none.
+    let host = Host::new("");
+    fs::remove_dir_all(host.0.path()).unwrap();
+    let (code, json) = host.json(&["register", "--join", &join_string()]);
+    assert_eq!((code, json["reason"].as_str()), (Some(2), Some("bad_config")));
+    assert!(json["error"].as_str().unwrap().contains("create the folder first"), "{json}");
+}
+
+#[test]
 fn the_join_string_comes_from_a_file_or_from_the_environment() {
     let host = Host::new("");
     let path = host.0.path().join("join");

@@ -1,8 +1,6 @@
 use super::*;
 use crate::gate::{Closed, GateWriter, InForce, gate};
-use pulse_proto::SensorKind;
-
-use crate::sensors::Celsius;
+use crate::testing::package_reading;
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Scope, SignedAllowlist};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,16 +27,7 @@ fn pushed(revision: u64) -> InForce {
 }
 
 fn readings() -> Readings {
-    let reading = Reading {
-        sensor: "coretemp-isa-0000/temp1".into(),
-        chip: "coretemp".into(),
-        label: "Package id 0".into(),
-        kind: SensorKind::CpuPackage,
-        temperature: Celsius::from_millidegrees(41_500).expect("in range"),
-        max: None,
-        critical: None,
-    };
-    Readings { readings: vec![reading], ..Readings::default() }
+    Readings { readings: vec![package_reading()], ..Readings::default() }
 }
 
 /// A collector that runs, and its rounds.

@@ -37,7 +37,7 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
             if let Some(text) = &block {
                 write_config(&config.path, text)?;
             }
-            finish(&done, &home, &token_file)?;
+            finish(&done, &home, config, &token_file)?;
             Ok(answer(&done, config, &url))
         }
         Err(RegisterError::Unreachable { text, .. }) => {
@@ -165,7 +165,16 @@ fn write_config(path: &Path, text: &str) -> Result<(), CommandError> {
 }
 
 /// Writes the token where the configuration says, notes that it is taken up, and forgets what waited.
-fn finish(done: &Registered, home: &Home, token_file: &Path) -> Result<(), CommandError> {
+fn finish(done: &Registered, home: &Home, config: &Config, token_file: &Path) -> Result<(), CommandError> {
+    home.forget_pending()?;
+    if let Some(control) = &config.control_plane
+        && home.find(&control.url).ok().flatten().is_none_or(|(folder, _)| folder != done.folder)
+    {
+        // The token file belongs to the configured server, which must never see another one's token.
+        tracing::warn!(token_file = %token_file.display(),
+            "the configuration names another server than the join string: its token file stays as it is, and `run` uses the new registration once the configuration names its server");
+        return Ok(());
+    }
     let text = format!("{}\n", done.token.reveal());
     let written = token_file
         .parent()
@@ -180,7 +189,6 @@ fn finish(done: &Registered, home: &Home, token_file: &Path) -> Result<(), Comma
         Err(error) => tracing::warn!(token_file = %token_file.display(), %error,
             "the token is not written into the token file; the one in the state folder is used"),
     }
-    home.forget_pending()?;
     Ok(())
 }
 
@@ -197,9 +205,10 @@ fn answer(done: &Registered, config: &Config, url: &ServerUrl) -> Answer {
         Err(reason) => format!("no list yet: {reason}"),
     };
     let text = format!(
-        "registered {hostname} at {url} as {proxy_id} ({belongs}, {list})\nstate {}\nnext: pulse-sensor-proxy run --config {}",
+        "registered {hostname} at {url} as {proxy_id} ({belongs}, {list})\nstate {}\nnext: pulse-sensor-proxy run --config {} --state-dir {}",
         done.folder,
-        config.path.display()
+        config.path.display(),
+        config.state_dir.display()
     );
     let json = json!({
         "proxy_id": proxy_id,
@@ -212,4 +221,55 @@ fn answer(done: &Registered, config: &Config, url: &ServerUrl) -> Answer {
         "state": done.folder.path().display().to_string(),
     });
     Answer { text, json }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_proto::{Token, TokenKind};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::config::ConfigSources;
+    use crate::identity::Identity;
+
+    #[test]
+    fn one_servers_token_never_stands_in_the_token_file_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token_file) = (folder.path().join("c.yaml"), folder.path().join("token"));
+        let block = "pulse_control_plane:\n  url: https://one\n  token_file: ";
+        fs::write(&path, format!("{block}{}\n", token_file.display())).unwrap();
+        let sources = ConfigSources { path: Some(path), ..ConfigSources::default() };
+        let (config, _) = Config::load(&sources).unwrap();
+        let home = Home::new(folder.path());
+        let registered = |url: &str| {
+            let identity = Identity {
+                server_id: Uuid::now_v7(),
+                turn: home.next_turn().unwrap(),
+                url: url.parse().unwrap(),
+                pin: None,
+                proxy_id: Some(Uuid::now_v7()),
+                hostname: None,
+                keys: Vec::new(),
+                mark: None,
+                revoked: None,
+                seed: None,
+            };
+            let folder = home.folder(identity.server_id);
+            folder.create(&identity).unwrap();
+            let token = Token::generate(TokenKind::Ctrl).unwrap();
+            Registered { identity, token, folder, instance: None, list: Ok(Vec::new()) }
+        };
+        let written = || fs::read_to_string(&token_file).unwrap().trim().to_owned();
+
+        let one = registered("https://one");
+        finish(&one, &home, &config, &token_file).unwrap();
+        assert_eq!(written(), one.token.reveal());
+        assert_eq!(one.folder.identity().unwrap().unwrap().seed, Some(one.token.digest()));
+        finish(&registered("https://two"), &home, &config, &token_file).unwrap();
+        assert_eq!(written(), one.token.reveal());
+        // Set up anew at the same address, it is the configured server.
+        let anew = registered("https://one");
+        finish(&anew, &home, &config, &token_file).unwrap();
+        assert_eq!(written(), anew.token.reveal());
+    }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use pulse_proto::{Token, TokenKind};
 
-use super::{Identity, IdentityError, open_lock, stored};
+use super::{Identity, IdentityError, Mark, open_lock, stored};
 use crate::disk::{self, read_given, read_private, write_private};
 
 /// An identity has some hundred bytes, and a key more for each key that the server ever had.
@@ -64,7 +64,14 @@ impl Folder {
     pub fn create(&self, identity: &Identity) -> Result<(), IdentityError> {
         disk::make_private_folder(&self.0).map_err(|source| self.failed("identity.json", source))?;
         let _lock = self.lock()?;
-        self.write(identity)
+        let mut identity = identity.clone();
+        // A running proxy may have moved its mark on since the caller read it. A damaged file is replaced.
+        if let Ok(Some(before)) = self.identity()
+            && before.proxy_id == identity.proxy_id
+        {
+            identity.mark = newest(before.mark, identity.mark);
+        }
+        self.write(&identity)
     }
 
     /// Changes the identity: reads it again under the lock, so that nobody else's change is undone. Returns what is
@@ -78,9 +85,7 @@ impl Folder {
         let mut after = before.clone();
         change(&mut after);
         // The high-water mark moves forward only, whatever the caller holds in memory.
-        if before.mark.map(|mark| mark.position) > after.mark.map(|mark| mark.position) {
-            after.mark = before.mark;
-        }
+        after.mark = newest(before.mark, after.mark);
         if after != before {
             self.write(&after)?;
         }
@@ -162,6 +167,12 @@ impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.display().fmt(f)
     }
+}
+
+/// The mark that stands, when `after` is to follow `before`.
+fn newest(before: Option<Mark>, after: Option<Mark>) -> Option<Mark> {
+    let position = |mark: Option<Mark>| mark.map(|mark| mark.position);
+    if position(before) > position(after) { before } else { after }
 }
 
 /// The token in the configuration's token file; `None` if there is no such file, or it is empty.

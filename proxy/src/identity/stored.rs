@@ -17,6 +17,8 @@ const FORMAT: u32 = 1;
 struct Stored {
     format: u32,
     server_id: Uuid,
+    #[serde(default)]
+    turn: u64,
     url: String,
     #[serde(default)]
     pin: Option<String>,
@@ -63,6 +65,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Identity, String> {
     let is_given = stored.hostname_given;
     Ok(Identity {
         server_id: stored.server_id,
+        turn: stored.turn,
         url: stored.url.parse::<ServerUrl>().map_err(|error| format!("url: {error}"))?,
         pin,
         proxy_id: stored.proxy_id,
@@ -87,6 +90,7 @@ pub(super) fn encode(identity: &Identity) -> Vec<u8> {
     let stored = Stored {
         format: FORMAT,
         server_id: identity.server_id,
+        turn: identity.turn,
         url: identity.url.to_string(),
         pin: identity.pin.map(|pin| pin.to_string()),
         proxy_id: identity.proxy_id,

@@ -16,6 +16,7 @@ fn identity(server_url: &str) -> Identity {
     let list = signed(&key, 3, &["delly"]);
     Identity {
         server_id: Uuid::now_v7(),
+        turn: 1,
         url: url(server_url),
         pin: Some(Pin::of_spki(b"key")),
         proxy_id: Some(Uuid::now_v7()),
@@ -144,4 +145,32 @@ fn a_token_file_may_be_a_link_and_hold_line_ends_and_errors_do_not_show_it() {
     fs::write(&real, &token.reveal()[..40]).unwrap();
     let error = read_seed(&link).unwrap_err();
     assert!(error.contains("damaged") && !error.contains(&token.reveal()[6..30]), "{error}");
+}
+
+#[test]
+fn of_two_servers_met_at_one_address_the_later_one_is_there() {
+    let (_folder, home) = home();
+    let old = identity("https://a");
+    home.folder(old.server_id).create(&old).unwrap();
+    let new = Identity { turn: home.next_turn().unwrap(), server_id: Uuid::nil(), ..old.clone() };
+    // Whatever their ids sort like.
+    home.folder(new.server_id).create(&new).unwrap();
+    assert!(new.server_id < old.server_id && new.turn == 2);
+    assert_eq!(home.find(&url("https://a")).unwrap().unwrap().1.server_id, new.server_id);
+    let back = Identity { turn: home.next_turn().unwrap(), ..old };
+    home.folder(back.server_id).create(&back).unwrap();
+    assert_eq!(home.find(&url("https://a")).unwrap().unwrap().1.server_id, back.server_id);
+}
+
+#[test]
+fn registering_again_does_not_take_the_mark_back() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    folder.create(&Identity { mark: None, ..identity.clone() }).unwrap();
+    assert_eq!(folder.identity().unwrap().unwrap().mark, identity.mark);
+    // Another proxy has reached nothing yet.
+    folder.create(&Identity { mark: None, proxy_id: Some(Uuid::now_v7()), ..identity }).unwrap();
+    assert_eq!(folder.identity().unwrap().unwrap().mark, None);
 }

@@ -2,7 +2,7 @@
 //!
 //! Always: bounded in time, each address of a name gets its share; an error says which step failed and what to do.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_COUNT: u32 = 3;
 
+const NO_ANSWER: &str = "no answer (is that host up, and does a firewall let the port through?)";
+
 /// Why the server was not reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -40,15 +42,15 @@ pub enum DialError {
         source: io::Error,
     },
     /// Nobody answers there.
-    #[error("connect to {authority}")]
+    #[error("connect to {authority}: {what}")]
     Connect {
         /// Host and port.
         authority: String,
-        /// What the system says.
-        source: io::Error,
+        /// What went wrong and what to do.
+        what: String,
     },
     /// It took too long.
-    #[error("no answer from {authority} within {} s", DIAL_TIMEOUT.as_secs())]
+    #[error("connect to {authority}: {} within {} s", NO_ANSWER, DIAL_TIMEOUT.as_secs())]
     Timeout {
         /// Host and port.
         authority: String,
@@ -69,7 +71,13 @@ pub(super) async fn dial(url: &ServerUrl, tls: Arc<ClientConfig>) -> Result<TlsS
         let failed = |what| DialError::Tls { authority: url.authority(), what };
         let name = ServerName::try_from(url.host().to_owned())
             .map_err(|_| failed("the host is neither a DNS name nor an address".to_owned()))?;
-        TlsConnector::from(tls).connect(name, stream).await.map_err(|error| failed(tls::explain(&error)))
+        let stream = TlsConnector::from(tls).connect(name, stream).await;
+        let stream = stream.map_err(|error| failed(tls::explain(&error)))?;
+        // What ignores the question would not understand the first bytes of HTTP/2 either.
+        match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Ok(stream),
+            _ => Err(failed(tls::NO_HTTP2.to_owned())),
+        }
     };
     // Boxed, so that the connector's future stays small between dials.
     match timeout(DIAL_TIMEOUT, Box::pin(attempt)).await {
@@ -83,7 +91,7 @@ async fn connect(url: &ServerUrl) -> Result<TcpStream, DialError> {
         .await
         .map_err(|source| DialError::Resolve { host: url.host().to_owned(), source })?
         .collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for address in &addresses {
         let limit = if addresses.len() > 1 { ADDRESS_TIMEOUT } else { DIAL_TIMEOUT };
         match timeout(limit, TcpStream::connect(address)).await {
@@ -92,10 +100,24 @@ async fn connect(url: &ServerUrl) -> Result<TcpStream, DialError> {
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+            Err(_) => last = io::Error::from(ErrorKind::TimedOut),
         }
     }
-    Err(DialError::Connect { authority: url.authority(), source: last })
+    Err(DialError::Connect { authority: url.authority(), what: explain(&last) })
+}
+
+/// Says what a failed connection means.
+fn explain(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => {
+            "nothing listens there (is the server running, and is the port right?)".to_owned()
+        }
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+            "there is no way to that address (is this host's network up, and the address right?)".to_owned()
+        }
+        ErrorKind::TimedOut => NO_ANSWER.to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// A connection works without these too, so a refusal is no failure.

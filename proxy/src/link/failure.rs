@@ -105,8 +105,21 @@ pub fn describe(status: &Status) -> String {
 /// What the end of a process or of a network looks like from here; the libraries' words for it help nobody.
 fn is_cut_off(error: &(dyn Error + 'static)) -> bool {
     use std::io::ErrorKind;
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        // It shows what the connection said as its own text, not as its cause.
+        let is_farewell = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        return error.is_io() || is_farewell;
+    }
     let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    matches!(kind, Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+    matches!(
+        kind,
+        Some(
+            ErrorKind::UnexpectedEof
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+        )
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 use super::*;
-use pulse_proto::SensorKind;
 
-use crate::sensors::{Celsius, Reading};
+use crate::testing::package_reading;
 use hyper_util::rt::TokioIo;
 use pulse_proto::encoded::Encoded;
 use pulse_proto::v1::control_plane_service_client::ControlPlaneServiceClient;
@@ -184,20 +183,11 @@ impl Running {
 }
 
 fn reading(name: &str, collected_at: SystemTime) -> NodeReading {
-    let reading = Reading {
-        sensor: "coretemp-isa-0000/temp1".into(),
-        chip: "coretemp".into(),
-        label: "Package id 0".into(),
-        kind: SensorKind::CpuPackage,
-        temperature: Celsius::from_millidegrees(41_500).expect("in range"),
-        max: None,
-        critical: Celsius::from_millidegrees(100_000),
-    };
     NodeReading {
         node: Node::new(name, "10.0.0.1").expect("a node"),
         collected_at,
         position: Position { epoch: 7, revision: 3 },
-        result: Ok(vec![reading]),
+        result: Ok(vec![package_reading()]),
     }
 }
 

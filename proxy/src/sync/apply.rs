@@ -10,7 +10,7 @@ use pulse_proto::{Refusal, SignedAllowlist, v1};
 use super::Sync;
 use crate::gate::InForce;
 
-/// The most bytes of a detail on the wire.
+/// The most bytes of a detail on the wire, and of a server's reason on the disk.
 const MAX_DETAIL_BYTES: usize = 512;
 
 impl Sync {
@@ -67,7 +67,7 @@ fn about(snapshot: &v1::AllowlistSnapshot) -> v1::ReportSyncRequest {
     }
 }
 
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(MAX_DETAIL_BYTES));
     text
 }

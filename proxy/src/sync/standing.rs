@@ -10,10 +10,12 @@ use pulse_proto::signature::PublicKey;
 use pulse_proto::{Pin, Position, SignedAllowlist, Token, v1};
 use uuid::Uuid;
 
+use super::apply::cut;
 use crate::cache::{self, CacheError, Cached, Expected};
 use crate::config::ControlPlane;
 use crate::identity::trusted::{Offered, trust};
 use crate::identity::{Folder, Home, Identity, IdentityError, Mark, read_seed};
+use crate::telemetry::chain;
 use crate::tls::Trust;
 
 /// How this proxy stands with its server.
@@ -27,6 +29,8 @@ pub struct Standing {
     seed_trouble: Option<String>,
     /// A revocation that no folder could record.
     revoked_in_memory: Option<String>,
+    /// A server that this proxy is not registered with, as it was said in the log.
+    stranger: Option<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +46,15 @@ impl Standing {
     /// # Errors
     /// The state folder cannot be read, or is damaged.
     pub fn load(home: Home, control: ControlPlane) -> Result<Standing, IdentityError> {
-        let mut standing =
-            Standing { home, control, place: None, token: None, seed_trouble: None, revoked_in_memory: None };
+        let mut standing = Standing {
+            home,
+            control,
+            place: None,
+            token: None,
+            seed_trouble: None,
+            revoked_in_memory: None,
+            stranger: None,
+        };
         standing.refresh()?;
         Ok(standing)
     }
@@ -113,11 +124,15 @@ impl Standing {
 
     /// Why this proxy may read nothing, if it is revoked. A new token in the token file is a new beginning.
     pub fn revoked(&self) -> Option<&str> {
-        if self.token.as_ref().is_some_and(|chosen| chosen.is_new_seed) {
+        if self.has_new_seed() {
             return self.revoked_in_memory.as_deref();
         }
         let recorded = self.identity().and_then(|identity| identity.revoked.as_deref());
         recorded.or(self.revoked_in_memory.as_deref())
+    }
+
+    fn has_new_seed(&self) -> bool {
+        self.token.as_ref().is_some_and(|chosen| chosen.is_new_seed)
     }
 
     /// The keys that may sign lists.
@@ -159,8 +174,20 @@ impl Standing {
             tracing::warn!(server_id = %server.server_id.escape_debug(), "the server's id is no UUID; nothing is learnt");
             return Ok(());
         };
-        if self.identity().is_none_or(|identity| identity.server_id != server_id) {
-            self.meet(server_id, server)?;
+        match self.identity().map(|identity| identity.server_id) {
+            Some(registered_with) if registered_with == server_id => self.stranger = None,
+            // A new token is a person's word for a new server. Without it, whoever stands in for the server could say
+            // that it is another one, and bring keys of its own.
+            Some(registered_with)
+                if !self.has_new_seed() && self.home.folder(server_id).identity()?.is_none() =>
+            {
+                if self.stranger.replace(server_id) != Some(server_id) {
+                    tracing::error!(%server_id, %registered_with,
+                        "what answers is another server than the one this proxy is registered with: its signing keys are not taken; if that is intended, register again with a fresh join string");
+                }
+                return Ok(());
+            }
+            _ => self.meet(server_id, server)?,
         }
         let (url, keys) = (self.control.url.clone(), trust(self.keys(), offered(server)));
         let Some((folder, identity)) = &mut self.place else { return Ok(()) };
@@ -199,9 +226,12 @@ impl Standing {
     /// Makes, or finds, the folder of a server that was not expected.
     fn meet(&mut self, server_id: Uuid, server: &v1::ServerInfo) -> Result<(), IdentityError> {
         let folder = self.home.folder(server_id);
+        let turn = self.home.next_turn()?;
         if let Some(identity) = folder.identity()? {
             tracing::info!(%server_id, "the server is one that this proxy knows under another address");
-            self.place = Some((folder, identity));
+            let url = self.control.url.clone();
+            let updated = folder.update(|identity| (identity.turn, identity.url) = (turn, url))?;
+            self.place = Some((folder, updated.unwrap_or(identity)));
             return Ok(());
         }
         let keys = trust(&[], offered(server));
@@ -209,6 +239,7 @@ impl Standing {
         tracing::info!(%server_id, ?key_ids, "met the server for the first time: its signing keys are pinned from now on");
         let identity = Identity {
             server_id,
+            turn,
             url: self.control.url.clone(),
             pin: self.control.pin,
             proxy_id: None,
@@ -248,9 +279,10 @@ impl Standing {
     /// # Errors
     /// It could not be written; it counts until the program ends all the same.
     pub fn revoke(&mut self, reason: &str) -> Result<(), IdentityError> {
-        self.revoked_in_memory = Some(reason.to_owned());
+        let reason = cut(reason.to_owned());
+        self.revoked_in_memory = Some(reason.clone());
         let Some((folder, identity)) = &mut self.place else { return Ok(()) };
-        let updated = folder.update(|identity| identity.revoked = Some(reason.to_owned()))?;
+        let updated = folder.update(|identity| identity.revoked = Some(reason))?;
         if let Some(updated) = updated {
             *identity = updated;
         }

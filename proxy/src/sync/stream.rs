@@ -11,7 +11,8 @@ use tonic::{Status, Streaming};
 use v1::watch_authorized_nodes_response::Kind;
 
 use super::apply::refused;
-use super::{Ended, Sync};
+use super::ended::Ended;
+use super::{Followed, Sync};
 use crate::gate::{InForce, Source};
 use crate::link::{Failure, describe};
 use crate::telemetry::chain;
@@ -58,11 +59,22 @@ impl Sync {
                 return ended;
             }
             self.report_unreported().await;
+            if self.is_renewed() {
+                return Ended::Renewed;
+            }
             message = match next(&mut stream, self.refresh_interval * 3).await {
                 Ok(message) => message,
                 Err(ended) => return ended,
             };
         }
+    }
+
+    /// Whether a person, or another command on this host, has brought another token or another registration. Asked at
+    /// each sign of life: some small files each half interval.
+    fn is_renewed(&mut self) -> bool {
+        let token = self.standing.token().cloned();
+        let is_new = self.standing.refresh().is_ok_and(|is_new| is_new);
+        is_new && (self.standing.token() != token.as_ref() || Followed::of(&self.standing) != self.followed)
     }
 
     /// What this proxy tells the server that it holds.
@@ -193,7 +205,7 @@ impl Sync {
             Ok(()) => {
                 tracing::info!("this proxy has a new token");
                 self.link.use_token(self.standing.token());
-                Some(Ended::Rotated)
+                Some(Ended::Renewed)
             }
             Err(error) => {
                 tracing::warn!(error, "the token is not renewed; the old one stays in use");

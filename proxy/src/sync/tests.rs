@@ -9,9 +9,11 @@ use tonic_types::{ErrorDetails, StatusExt};
 use uuid::Uuid;
 use v1::watch_authorized_nodes_response::Kind;
 
+use super::ended::Ended;
 use super::*;
 use crate::gate::{Gate, Source, gate};
-use crate::identity::{Home, Hostname, Pending, ProxyKind};
+use crate::identity::{Home, Hostname, Identity, Pending, ProxyKind};
+use crate::link::Failure;
 use crate::shutdown::{DrainTrigger, drain};
 use crate::testing::{FakePulse, in_time};
 
@@ -418,6 +420,18 @@ async fn registering_again_proves_the_identity_and_keeps_the_token() {
     }));
     let again = register::register(&pending(&pulse), &home, None).await.unwrap();
     assert_eq!((again.identity.proxy_id, again.token), (Some(proxy_id), token));
+
+    // A server with other keys at the same address is another one: nothing is proved to it.
+    let other = FakePulse::start().await;
+    let folder = home.folder(again.identity.server_id);
+    folder.create(&Identity { url: other.url(), ..again.identity }).unwrap();
+    let fresh = answers(&other, Uuid::now_v7(), &Token::generate(TokenKind::Ctrl).unwrap());
+    *other.register.lock().unwrap() = Some(Box::new(move |request| {
+        assert!(request.get_ref().proxy_id.is_empty());
+        assert!(request.metadata().get("x-proxy-token").is_none());
+        Ok(fresh.clone())
+    }));
+    register::register(&pending(&other), &home, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -464,4 +478,124 @@ fn the_gates_list_is_shared_and_not_copied() {
     let (_writer, gate) =
         gate(InForce::Pushed { list: Arc::clone(&list), since: std::time::SystemTime::now() });
     assert!(Arc::ptr_eq(gate.in_force().list().unwrap(), &list));
+}
+
+/// A loop that never ran, for what it does between streams.
+fn idle(folder: &Path, pulse: &FakePulse) -> (Sync, crate::link::Link) {
+    let standing = standing(folder, pulse);
+    let (writer, _) = gate(first_in_force(&standing, &StaticNodes::default()));
+    let (sync, link, _) = Sync::new(standing, StaticNodes::default(), writer).unwrap();
+    (sync, link)
+}
+
+#[tokio::test]
+async fn an_answer_to_a_report_ends_the_wait_for_a_lost_server_but_not_one_that_was_asked_for() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sync, link) = idle(folder.path(), &pulse);
+    tokio::time::pause();
+    let (floor, jitter) = (Duration::from_secs(5), Duration::from_secs(55));
+    for (wait, lasts) in [
+        (Wait { floor: Duration::ZERO, jitter }, Duration::ZERO),
+        (Wait { floor, jitter }, floor),
+        (Wait { floor, jitter }.made_firm(), floor + jitter),
+    ] {
+        let begun = Instant::now();
+        // The wait is polled first: an answer from before it would say nothing.
+        tokio::join!(sync.pause(wait), async { link.note_answer() });
+        let waited = begun.elapsed();
+        assert!(waited >= lasts && waited < lasts + Duration::from_secs(1), "{wait:?}: {waited:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_server_that_does_not_answer_is_waited_for_with_an_open_ear() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sync, _) = idle(folder.path(), &pulse);
+    let asked = Duration::from_secs(7);
+    let lost = sync.after(Ended::Failed(Failure::Unreachable("gone".into())), Duration::ZERO);
+    assert_eq!(lost.floor, Duration::ZERO);
+    let busy = Failure::Unavailable { text: "busy".into(), retry_after: Some(asked) };
+    let busy = sync.after(Ended::Failed(busy), Duration::ZERO);
+    assert!(busy.floor >= asked && busy.jitter.is_zero(), "{busy:?}");
+    assert_eq!(sync.after(Ended::Goodbye(asked, "draining".into()), Duration::ZERO), Wait::firm(asked));
+    // A goodbye without a time must not make a loop that never rests.
+    let many: Duration = (0..8)
+        .map(|_| sync.after(Ended::Goodbye(Duration::ZERO, "full".into()), Duration::ZERO).total())
+        .sum();
+    assert!(many > Duration::from_millis(100), "{many:?}");
+}
+
+#[tokio::test]
+async fn a_stranger_at_the_servers_address_brings_no_keys_of_its_own() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    let (folder, token) = proxy.stop().await;
+
+    // The same address and the same TLS key, as a terminator or an unchecked certificate would let through.
+    let other = pulse_proto::signature::SigningKey::generate().unwrap().0;
+    let mut stranger = pulse.info.clone();
+    stranger.server_id = Uuid::now_v7().to_string();
+    stranger.signing_keys[0].public_key = other.public().as_bytes().to_vec();
+    let mut known = standing(folder.path(), &pulse);
+    known.learn(&stranger).unwrap();
+    assert_eq!(known.keys(), [pulse.key.public()]);
+    assert_eq!(known.reached().revision, 1);
+
+    // A new token is a person's word for it.
+    std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
+    known.refresh().unwrap();
+    known.learn(&stranger).unwrap();
+    assert_eq!((known.keys(), known.reached().revision), ([other.public()].as_slice(), 0));
+    // And it is still so after a restart, though the folder of the first server names the same address.
+    let again = standing(folder.path(), &pulse);
+    assert_eq!(again.identity().unwrap().server_id.to_string(), stranger.server_id);
+    assert_ne!(again.token(), Some(&token));
+}
+
+#[tokio::test]
+async fn a_new_token_in_the_token_file_is_taken_up_under_a_living_stream() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    let fresh = Token::generate(TokenKind::Ctrl).unwrap();
+    std::fs::write(proxy.folder.path().join("token"), fresh.reveal()).unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    assert_eq!(pulse.watch().await.token, fresh.reveal());
+    assert_eq!(proxy.names(), ["delly"]);
+}
+
+#[tokio::test]
+async fn registering_at_a_server_set_up_anew_moves_a_running_proxy_there() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(9, &["old"])));
+    pulse.report().await;
+    let mut contact_rx = proxy.contact_rx.clone();
+    let first = contact_rx.borrow_and_update().folder.clone();
+
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    let mut answer = answers(&pulse, Uuid::now_v7(), &token);
+    let server_id = Uuid::now_v7().to_string();
+    answer.server.as_mut().unwrap().server_id.clone_from(&server_id);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(answer.clone())));
+    let home = Home::new(proxy.folder.path());
+    register::register(&pending(&pulse), &home, None).await.unwrap();
+    std::fs::write(proxy.folder.path().join("token"), token.reveal()).unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+
+    let next = pulse.watch().await;
+    // Its list is of a lower revision, but of a server that counts anew.
+    assert_eq!((next.token.as_str(), next.request.revision), (token.reveal(), 2));
+    assert_eq!(proxy.names(), ["delly"]);
+    let moved = in_time(contact_rx.wait_for(|contact| contact.folder != first)).await.unwrap().clone();
+    assert!(moved.folder.unwrap().ends_with(server_id));
+    assert_eq!(moved.hostname, Some(Hostname { name: "delly".into(), is_given: true }));
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use pulse_proto::Pin;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
-
-use super::algorithms;
 
 /// No certificate of the chain has the pinned key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -28,40 +28,50 @@ pub(super) struct PinMismatch {
     leaf: Pin,
 }
 
-/// Takes a chain that leads to one key, whatever name was dialled.
+/// What a verifier of ours asks of a chain.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Demand {
+    /// That it leads to one key, whatever name was dialled.
+    LeadsTo(Pin),
+    /// Nothing, because the configuration says so.
+    Nothing,
+}
+
+/// A verifier that rustls does not have.
 #[derive(Debug)]
-pub(super) struct PinnedKey {
-    pin: Pin,
+pub(super) struct Verifier {
+    demand: Demand,
     provider: Arc<CryptoProvider>,
 }
 
-impl PinnedKey {
-    pub(super) fn new(pin: Pin, provider: Arc<CryptoProvider>) -> PinnedKey {
-        PinnedKey { pin, provider }
+impl Verifier {
+    pub(super) fn new(demand: Demand, provider: Arc<CryptoProvider>) -> Verifier {
+        Verifier { demand, provider }
     }
-}
 
-impl ServerCertVerifier for PinnedKey {
-    fn verify_server_cert(
+    fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.provider.signature_verification_algorithms
+    }
+
+    fn check_pinned(
         &self,
+        pin: Pin,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let leaf = parse(end_entity)?;
         let leaf_pin = pin_of(&leaf);
-        if leaf_pin == self.pin {
+        if leaf_pin == pin {
             // The key itself is the one that is trusted, so there is no path to walk.
             check_dates(&leaf, now)?;
             check_purpose(&leaf)?;
-            return Ok(ServerCertVerified::assertion());
+            return Ok(());
         }
         let anchor = intermediates
             .iter()
-            .find(|candidate| parse(candidate).is_ok_and(|certificate| pin_of(&certificate) == self.pin))
-            .ok_or_else(|| other(PinMismatch { pinned: self.pin, leaf: leaf_pin }))?;
+            .find(|candidate| parse(candidate).is_ok_and(|certificate| pin_of(&certificate) == pin))
+            .ok_or_else(|| other(PinMismatch { pinned: pin, leaf: leaf_pin }))?;
         let authority = parse(anchor)?;
         // An anchor's own dates and its right to sign are not looked at by the path check.
         check_dates(&authority, now)?;
@@ -75,8 +85,23 @@ impl ServerCertVerifier for PinnedKey {
             &roots,
             intermediates,
             now,
-            algorithms(&self.provider).all,
-        )?;
+            self.algorithms().all,
+        )
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Demand::LeadsTo(pin) = self.demand {
+            self.check_pinned(pin, end_entity, intermediates, now)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -86,7 +111,7 @@ impl ServerCertVerifier for PinnedKey {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, algorithms(&self.provider))
+        verify_tls12_signature(message, cert, dss, self.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -95,11 +120,11 @@ impl ServerCertVerifier for PinnedKey {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, algorithms(&self.provider))
+        verify_tls13_signature(message, cert, dss, self.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms(&self.provider).supported_schemes()
+        self.algorithms().supported_schemes()
     }
 }
 
@@ -139,51 +164,6 @@ fn check_purpose(certificate: &X509Certificate<'_>) -> Result<(), Error> {
 
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
-}
-
-/// Takes every certificate, because the configuration says so.
-#[derive(Debug)]
-pub(super) struct Unchecked(Arc<CryptoProvider>);
-
-impl Unchecked {
-    pub(super) fn new(provider: Arc<CryptoProvider>) -> Unchecked {
-        Unchecked(provider)
-    }
-}
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, algorithms(&self.0))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, algorithms(&self.0))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms(&self.0).supported_schemes()
-    }
 }
 
 #[cfg(test)]
