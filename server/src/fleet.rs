@@ -260,6 +260,9 @@ impl Presenter {
             {
                 status.applied = Some(mark);
             }
+            if is_in_force && status.refused.take_if(|refused| refused.hash == hash).is_some() {
+                status.last_error.clear();
+            }
         });
     }
 }

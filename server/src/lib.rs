@@ -28,7 +28,7 @@ pub mod tls;
 
 pub use pulse::Pulse;
 
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,7 @@ use pulse_proto::signature::KeyError;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
 use crate::listen::grpc_timeout::GrpcTimeoutLayer;
@@ -54,6 +55,8 @@ const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// The service whose health is told.
 const SERVICE: &str = "pulse.control.v1.ControlPlaneService";
+/// What `grpc.health.v1` calls the server as a whole.
+const WHOLE_SERVER: &str = "";
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,8 @@ impl RunError {
             RunError::DataDir { .. }
                 | RunError::Tls(_)
                 | RunError::AdminSocket(_)
+                | RunError::Store(StoreError::Unreadable(_))
+                | RunError::Key(_)
                 | RunError::Listen(
                     ListenError::Plaintext(_) | ListenError::NotHere(_) | ListenError::NotAllowed(_)
                 )
@@ -174,7 +179,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let going_down = async {
         drain.started().await;
         tell_service_manager(sd_notify::NotifyState::Stopping);
-        health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+        stop_serving(health).await;
     };
     let bounds = Bounds::of(&config).within(limit);
     let serving =
@@ -198,7 +203,15 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
 /// Makes the data folder, if it is not there: for the server's user alone, as it holds keys.
 fn make_data_dir(config: &Config) -> Result<(), RunError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-    made.map_err(|source| RunError::DataDir { folder: config.data_dir.clone(), source })
+    let folder = || config.data_dir.clone();
+    made.map_err(|source| RunError::DataDir { folder: folder(), source })?;
+    let found = std::fs::metadata(&config.data_dir);
+    let found = found.map_err(|source| RunError::DataDir { folder: folder(), source })?;
+    if found.permissions().mode() & 0o022 != 0 {
+        let folder = config.data_dir.display();
+        tracing::warn!(%folder, "other users can put files of their own in place of those in the data folder: chmod go-w it");
+    }
+    Ok(())
 }
 
 /// Starts a loop that is to run as long as the server.
@@ -231,8 +244,44 @@ async fn first_end(loops: &mut JoinSet<&'static str>, drain: &Drain) -> RunError
     }
 }
 
+/// Tells those who watch the server's health that it goes down, and ends their streams: nothing else would, and the
+/// drain would wait for them.
+async fn stop_serving(mut health: HealthReporter) {
+    for service in [WHOLE_SERVER, SERVICE] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
+    }
+}
+
 fn tell_service_manager(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+    use tonic_health::pb::{HealthCheckRequest, health_server::Health};
+    use tonic_health::server::HealthService;
+
+    #[tokio::test]
+    async fn who_watches_the_health_hears_the_end_and_does_not_hold_it_up() {
+        let reporter = HealthReporter::new();
+        reporter.set_service_status(SERVICE, ServingStatus::Serving).await;
+        let health = HealthService::from_health_reporter(reporter.clone());
+        let mut watches = Vec::new();
+        for service in [WHOLE_SERVER, SERVICE] {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let mut watch = health.watch(tonic::Request::new(request)).await.unwrap().into_inner();
+            assert_eq!(watch.next().await.unwrap().unwrap().status, 1, "serving");
+            watches.push(watch);
+        }
+        stop_serving(reporter).await;
+        for mut watch in watches {
+            assert_eq!(watch.next().await.unwrap().unwrap().status, 2, "not serving");
+            assert!(watch.next().await.is_none());
+        }
     }
 }

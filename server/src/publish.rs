@@ -86,7 +86,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Begins with the lists as they were stored; they wake nobody.
+    /// Begins with the lists as they were stored, with today's interval, which no signature covers; they wake nobody.
     pub fn new(
         key: SigningKey,
         refresh_interval: Duration,
@@ -94,11 +94,12 @@ impl Publisher {
         stored: impl IntoIterator<Item = SignedAllowlist>,
     ) -> Publisher {
         let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
-        let topics =
-            stored.into_iter().map(|signed| (signed.scope, Arc::new(signed))).map(|(scope, signed)| {
-                let newest = ArcSwap::from_pointee(publisher.encode(signed));
-                (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
-            });
+        let topics = stored.into_iter().map(|signed| {
+            let scope = signed.scope;
+            let signed = SignedAllowlist { refresh_interval: Some(refresh_interval), ..signed };
+            let newest = ArcSwap::from_pointee(publisher.encode(Arc::new(signed)));
+            (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
+        });
         publisher.lists.topics.store(Arc::new(topics.collect()));
         publisher
     }
@@ -192,6 +193,17 @@ mod tests {
         publish(&mut publisher, Scope::All, 2, &["a"]);
         assert!(!subscriber.bell.has_changed().unwrap());
         assert_eq!(subscriber.newest().signed.position.revision, 2);
+    }
+
+    #[tokio::test]
+    async fn a_stored_list_tells_the_interval_of_today() {
+        let mut before = publisher();
+        publish(&mut before, Scope::All, 1, &["a"]);
+        let stored = (*before.lists().newest(Scope::All).unwrap().signed).clone();
+        let (key, _) = SigningKey::generate().unwrap();
+        let after = Publisher::new(key, Duration::from_secs(300), Arc::new(Metrics::new()), [stored]);
+        let newest = after.lists().newest(Scope::All).unwrap();
+        assert_eq!(newest.signed.refresh_interval, Some(Duration::from_secs(300)));
     }
 
     #[tokio::test]

@@ -277,6 +277,8 @@ async fn a_new_token_is_good_beside_the_old_one_until_its_first_use_ends_that() 
     assert_eq!(standing(old), Some(TokenStanding::Current));
     assert_eq!(standing(unused.digest()), None, "an earlier one that was never used has ended");
     assert!(matches!(standing(new.digest()), Some(TokenStanding::Next { .. })));
+    let ended = world.changes.promote_token(unused.digest()).await.unwrap_err();
+    assert_eq!(join_reason(ended), "UNKNOWN_TOKEN", "its use came too late");
     world.changes.promote_token(new.digest()).await.unwrap();
     assert_eq!(standing(old), None);
     assert_eq!(standing(new.digest()), Some(TokenStanding::Current));

@@ -69,6 +69,16 @@ fn token_path(proxy: &Proxy) -> PathBuf {
     proxy.config_path().with_file_name(".pulse-control-token")
 }
 
+/// A proxy that was configured by hand for the server of `registered`, with a token that was there once.
+fn with_token_of(registered: &Proxy, token: &str) -> Proxy {
+    let status = registered.status();
+    let text = |key: &str| status[key].as_str().expect("a registered proxy knows its server").to_owned();
+    let block = format!("pulse_control_plane:\n  url: {}\n  pin: {}\n", text("server"), text("pinned"));
+    let proxy = Proxy::builder("delly").config(&block).build();
+    fs::write(token_path(&proxy), token).expect("a file can be written");
+    proxy
+}
+
 fn pending_path(proxy: &Proxy) -> PathBuf {
     proxy.state_dir().join("control/pending-registration.json")
 }
@@ -105,23 +115,27 @@ fn a_host_that_registers_again_is_the_same_proxy_and_nobody_else_notices() {
     delly.terminate();
     assert_eq!(delly.wait_exit(PATIENCE), Some(0));
 
-    // Installed anew: machine and name say that it is the same one. Case does not count in names.
-    let mut anew = machines.host(&server, &["--instance", "home"], 2, "Delly");
-    assert_eq!(anew.id(), id);
-    assert_ne!(read(token_path(&anew)), first_token);
-    anew.start();
+    // Installed anew in the same place: machine, folder and name say that it is the same one. Case does not count in names.
+    fs::remove_dir_all(delly.state_dir()).expect("a folder can be removed");
+    fs::remove_file(token_path(&delly)).expect("a file can be removed");
+    machines.register_again(&delly, &server.join_string(&["--instance", "home"]), 2, "Delly");
+    assert_eq!(delly.id(), id);
+    assert_ne!(read(token_path(&delly)), first_token);
+    delly.start();
     let shown = server.wait_for_state(&id, "IN_SYNC");
     assert_eq!(shown["created_at"], created);
     // The token that it had is good for nothing now, and the proxy is not thought to be revoked.
-    let said = failed(&delly.proxy("sync", &["--json"]), 1, "unknown_token");
+    let stale = with_token_of(&delly, &first_token);
+    let said = failed(&stale.proxy("sync", &["--json"]), 1, "unknown_token");
     assert!(said.contains("register the host again"), "{said}");
 
-    // The name on another machine, and the machine under another name, are others.
+    // The name on another machine, the machine under another name, and both in another state folder, are others.
     let ids = [
         id,
         other.id(),
         machines.host(&server, &["--instance", "home"], 3, "delly").id(),
         machines.host(&server, &["--instance", "home"], 2, "attic").id(),
+        machines.host(&server, &["--instance", "home"], 2, "delly").id(),
     ];
     for (at, id) in ids.iter().enumerate() {
         assert!(!ids[..at].contains(id), "{ids:?}");
@@ -155,12 +169,17 @@ fn a_host_that_registers_again_is_the_same_proxy_and_nobody_else_notices() {
 fn a_machine_id_proves_nothing_beyond_the_instance_of_the_join_token() {
     let (server, machines) = (home(), Machines::new());
     server.pulse_ok(&["instance", "add", "lab", "--endpoint", "delly"]);
-    let at_home = machines.host(&server, &["--instance", "home"], 1, "delly");
-    let in_the_lab = machines.host(&server, &["--instance", "lab"], 1, "delly");
-    assert_ne!(at_home.id(), in_the_lab.id());
+    let host = machines.host(&server, &["--instance", "home"], 1, "delly");
+    let (id, token) = (host.id(), read(token_path(&host)));
+    let nodes = |proxy: &Proxy| proxy.proxy("sync", &["--json"]).json()["nodes"].as_array().map(Vec::len);
+    assert_eq!(nodes(&host), Some(2));
+    // Its folder is wiped, so that nothing but machine and name speak for it.
+    fs::remove_dir_all(host.state_dir()).expect("a folder can be removed");
+    machines.register_again(&host, &server.join_string(&["--instance", "lab"]), 1, "delly");
+    assert_ne!(host.id(), id);
+    assert_eq!(nodes(&host), Some(1));
     // The one at home keeps its token.
-    assert_eq!(at_home.proxy("sync", &["--json"]).json()["nodes"].as_array().map(Vec::len), Some(2));
-    assert_eq!(in_the_lab.proxy("sync", &["--json"]).json()["nodes"].as_array().map(Vec::len), Some(1));
+    assert_eq!(nodes(&with_token_of(&host, &token)), Some(2));
 }
 
 #[test]
@@ -375,11 +394,15 @@ fn a_registration_without_a_server_is_kept_and_made_when_the_server_is_there() {
     });
     assert!(kept.exists());
     server.start_again();
-    let status = proxy.wait_for_status("registered", |status| status["registered"] == true);
-    assert_eq!(status["registration_pending"], false);
+    proxy.wait_for_status("registered", |status| {
+        status["registered"] == true && status["registration_pending"] == false
+    });
     server.wait_for_state(&proxy.id(), "IN_SYNC");
     assert!(proxy.process().has_said("the registration that waited is done"));
     assert!(!kept.exists(), "the join token is not kept longer than it is needed");
+    // As after a `register` that reached its server.
+    assert_eq!(mode(&token_path(&proxy)), 0o600);
+    assert_eq!(read(token_path(&proxy)), read(proxy.control_dir().join("token")));
     assert!(!proxy.process().has_said(secret(&join)));
     assert_eq!(server.json(&["join", "list"])["join_tokens"][0]["used"], 1);
     assert_eq!(server.proxies()[0]["hostname"], "delly");
@@ -443,15 +466,15 @@ fn register_never_rewrites_what_a_person_wrote() {
     proxy.register_ok(&server.join_string(&["--instance", "home"]));
     assert_eq!(read(&real), changed);
 
-    // A file that is not there may be a slip of the pen.
+    // A file that is not there is made, and every other command wants one.
     let bare = Proxy::builder("minipc").build();
     fs::remove_file(bare.config_path()).expect("a file can be removed");
-    let said = failed(
-        &bare.register_with(&server.join_string(&["--instance", "home"]), &["--json"]),
-        2,
-        "bad_config",
-    );
+    let said = failed(&bare.proxy("sync", &["--json"]), 2, "bad_config");
     assert!(said.contains("does not exist; create it"), "{said}");
+    bare.register_ok(&server.join_string(&["--instance", "home"]));
+    let made = read(bare.config_path());
+    assert!(made.starts_with("pulse_control_plane:") && made.contains(&server.url()), "{made}");
+    assert!(bare.proxy("sync", &[]).is_success());
     // One that cannot be understood is not touched, and the join token is not spent on it.
     let broken = Proxy::builder("attic").config("pulse_control_plane: [").build();
     let (before, join) = (read(broken.config_path()), server.join_string(&["--instance", "home"]));
@@ -602,10 +625,12 @@ fn a_server_that_is_not_the_pinned_one_gets_no_token_and_is_named_so() {
     // Its own token, the address of another: as somebody in between would have it.
     let join = server.join_string(&["--instance", "home"]);
     let join = join.replace(&server.address().to_string(), &other.address().to_string());
+    let before = read(proxy.config_path());
     let ran = proxy.register_with(&join, &["--hostname", "delly", "--json"]);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    let said = ran.json()["error"].as_str().expect("it says why").to_owned();
-    assert!(said.contains("pin"), "{said}");
+    let said = failed(&ran, 1, "wrong_server");
+    assert!(said.contains("pinned key") && said.contains("no token was sent"), "{said}");
+    assert_eq!(read(proxy.config_path()), before);
+    assert!(!proxy.state_dir().exists(), "trying again would not help, so nothing is kept");
     assert_eq!(other.proxies(), [Value::Null; 0]);
     let refusals = other.metrics();
     assert!(!refusals.has("pulse_refusals_total"), "the token was not even sent: {refusals:#?}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pulse_proto::{Token, TokenDigest, TokenKind};
+use pulse_proto::{Token, TokenDigest, TokenKind, reason};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -34,8 +34,11 @@ impl Changes {
                 after.instance = Some(present(draft, name)?.id);
             }
             after.scope_kind = scope_kind.unwrap_or(before.scope_kind);
-            let scope = |proxy: &Proxy| proxy.scope().map(|scope| scope.to_string());
-            let detail = json!({ "scope": scope(&after), "before": scope(&before) });
+            let assignment = |proxy: &Proxy| {
+                json!({ "instance": proxy.instance, "scope": proxy.scope().map(|scope| scope.to_string()) })
+            };
+            let mut detail = assignment(&after);
+            detail["before"] = assignment(&before);
             let after = if after == *before { before } else { draft.put_proxy(after) };
             Ok((after, note("proxy.set", id, detail)))
         })
@@ -91,15 +94,20 @@ impl Changes {
     /// Notes the first use of a new token: it becomes the proxy's token, the one before it ends.
     ///
     /// # Errors
-    /// [`ChangeError::NotActive`], [`ChangeError::Store`].
+    /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
     pub async fn promote_token(&self, digest: TokenDigest) -> Result<(), ChangeError> {
-        let Some(token) = self.catalog().registry.token(&digest).copied() else { return Ok(()) };
+        let text = "the ctrl token has ended, as a newer one was asked for: use that";
+        let ended = || ChangeError::Join { reason: reason::UNKNOWN_TOKEN, text };
+        let token = self.catalog().registry.token(&digest).copied().ok_or_else(ended)?;
         self.apply(&Actor::Proxy(token.proxy), |draft| {
             active(draft, token.proxy)?;
-            // Another call with the same token may have been first.
-            let standing = draft.before.registry.token(&digest).map(|token| token.standing);
-            if matches!(standing, Some(TokenStanding::Next { .. })) {
-                replace_tokens(draft, CtrlToken { standing: TokenStanding::Current, ..token });
+            match draft.before.registry.token(&digest).map(|token| token.standing) {
+                Some(TokenStanding::Next { .. }) => {
+                    replace_tokens(draft, CtrlToken { standing: TokenStanding::Current, ..token });
+                }
+                // Another call with the same token was first.
+                Some(TokenStanding::Current) => {}
+                Some(TokenStanding::Tombstone) | None => return Err(ended()),
             }
             Ok(((), note("token.first_use", token.proxy, json!({}))))
         })

@@ -1,6 +1,6 @@
 //! `/instances`: list, add, show, set, remove.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -102,11 +102,15 @@ fn view(instance: &Instance, proxies: usize) -> api::Instance {
     }
 }
 
+/// The nodes in the order in which they were given. Doubles, those that differ in case only too, are one: the first.
 fn nodes(given: &[api::Node]) -> Result<Vec<Node>, Refusal> {
     let parsed = given.iter().enumerate().map(|(at, node)| {
         let invalid =
             |error: pulse_proto::NodeError| Refusal::invalid(format!("endpoints[{at}]"), error.to_string());
         Node::new(&node.name, &node.ip).map_err(invalid)
     });
-    parsed.collect()
+    let mut nodes = parsed.collect::<Result<Vec<Node>, Refusal>>()?;
+    let mut seen = HashSet::new();
+    nodes.retain(|node| seen.insert(node.line().to_ascii_lowercase()));
+    Ok(nodes)
 }

@@ -56,11 +56,21 @@ impl From<ChangeError> for Refusal {
         if let ChangeError::Store(source) = &error {
             log(source);
         }
-        let mut refusal = Refusal::new(status, error.reason(), error.to_string());
+        let mut refusal = Refusal::new(status, error.reason(), told(&error));
         if let ChangeError::Invalid { field, .. } = error {
             refusal.error.field = Some(field.to_owned());
         }
         refusal
+    }
+}
+
+/// A change's own text, and for the admin, who is on this machine, also why the database did not take it.
+fn told(error: &ChangeError) -> String {
+    match error {
+        ChangeError::Store(StoreError::Database { source, .. }) => {
+            format!("{error}: {source}; what is in force stays; mend that and ask again")
+        }
+        _ => error.to_string(),
     }
 }
 

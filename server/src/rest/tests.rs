@@ -81,6 +81,8 @@ async fn an_instance_is_added_changed_shown_and_removed() {
     let (status, changed) = ask(&pulse, "PUT", "/instances/HOME", set.clone()).await;
     assert_eq!((status, &changed["endpoints"], &changed["id"]), (200, &set["endpoints"], &added["id"]));
     assert_eq!(ask(&pulse, "GET", "/instances/home", Value::Null).await, (200, changed.clone()));
+    let doubled = json!({"endpoints": [{"name": "minipc"}, {"name": "MiniPC"}, {"name": "minipc"}]});
+    assert_eq!(ask(&pulse, "PUT", "/instances/home", doubled).await, (200, changed.clone()));
     assert_eq!(ask(&pulse, "GET", "/instances", Value::Null).await, (200, json!({"instances": [changed]})));
 
     let (_, lists) = ask(&pulse, "GET", "/allowlists?instance=home", Value::Null).await;

@@ -28,9 +28,14 @@ pub(super) async fn register(
     let join = bearer.filter(|token| token.starts_with(TokenKind::Join.prefix()));
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
     // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
+    let refused = |reason| {
+        rpc.refusals.note(reason, peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()));
+    };
     let parse = |kind, text| {
-        Token::parse(kind, text)
-            .map_err(|error| refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string()))
+        Token::parse(kind, text).map_err(|error| {
+            refused(reason::UNKNOWN_TOKEN);
+            refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string())
+        })
     };
     let join = join.map(|text| parse(TokenKind::Join, text)).transpose()?;
     let ctrl = ctrl.map(|text| parse(TokenKind::Ctrl, text)).transpose()?;
@@ -46,7 +51,7 @@ pub(super) async fn register(
     let hostname = registration.hostname.clone();
     let registered = rpc.changes.register(registration).await.map_err(|error| {
         if let ChangeError::Join { reason, .. } = error {
-            rpc.refusals.note(reason, peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()));
+            refused(reason);
         }
         change_status(&error)
     })?;
@@ -68,11 +73,20 @@ fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
         proven: None,
         hostname: edge::hostname("hostname", &message.hostname)?,
         kind,
-        proxy_url: edge::text("proxy_url", &message.proxy_url, 2_048)?,
+        proxy_url: proxy_url(&message.proxy_url)?,
         machine_id: message.machine_id.clone(),
         version: edge::text("version", &message.version, 64)?,
         peer: None,
     })
+}
+
+/// Empty, or a URL that a person may follow: it is shown, and other schemes would do other things.
+fn proxy_url(value: &str) -> Result<String, Status> {
+    let url = edge::text("proxy_url", value, 2_048)?;
+    if url.is_empty() || url.starts_with("https://") || url.starts_with("http://") {
+        return Ok(url);
+    }
+    Err(invalid("proxy_url", "it is neither empty nor begins with https:// or http://"))
 }
 
 /// The proxy that a ctrl token proves, if it is good and names the same one.
@@ -137,4 +151,19 @@ pub(super) async fn unregister(
 /// The caller that the layer put into the request.
 pub(super) fn caller(extensions: &tonic::Extensions) -> Result<Caller, Status> {
     extensions.get::<Caller>().cloned().ok_or_else(|| Status::internal("the call was not authenticated"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_url_is_one_that_may_be_shown_as_a_link() {
+        for good in ["", "https://delly:8443", "http://[2001:db8::5]:8443/x"] {
+            assert_eq!(proxy_url(good).unwrap(), good);
+        }
+        for bad in ["javascript:alert(1)", "delly:8443", "https://a\nb"] {
+            assert_eq!(proxy_url(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
+        }
+    }
 }

@@ -3,10 +3,12 @@
 //! A report that breaks a rule is refused whole, naming the field. A node that the proxy may not read is refused by
 //! name, and the rest is taken.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::v1;
-use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Node, Scope, SignedAllowlist};
+use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Scope, SignedAllowlist};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
@@ -48,11 +50,12 @@ async fn take(
         return Err(invalid("reports", rule));
     }
     let received_at = SystemTime::now();
+    let mut lists = EarlierLists::new();
     let mut nodes = Vec::with_capacity(message.reports.len());
     let mut refused = Vec::new();
     for (at, report) in message.reports.iter().enumerate() {
         let checked = check(report, &format!("reports[{at}]."))?;
-        match place(rpc, proxy, &checked, received_at).await? {
+        match place(rpc, proxy, &checked, received_at, &mut lists).await? {
             Ok(instance) => nodes.push(NodeReport { proxy: proxy.id, instance, received_at, ..checked }),
             Err(reason) => refused.push(v1::RefusedNode { node: report.node.clone(), reason }),
         }
@@ -114,12 +117,16 @@ fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status>
     })
 }
 
+/// Lists of the proxy's scope by revision, as the nodes of one report ask for them: each is read from the store once.
+type EarlierLists = HashMap<u64, Option<SignedAllowlist>>;
+
 /// The instance to which the reported node belongs, or why the node's readings are not taken.
 async fn place(
     rpc: &Rpc,
     proxy: &Proxy,
     report: &NodeReport,
     now: SystemTime,
+    lists: &mut EarlierLists,
 ) -> Result<Result<Uuid, String>, Status> {
     let node = &report.node;
     if report.collected_at > now + MAX_CLOCK_AHEAD {
@@ -130,7 +137,7 @@ async fn place(
         return Ok(Err("this proxy has no instance yet, so it may read no node".to_owned()));
     };
     let is_on_newest = rpc.lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.contains(node));
-    if !is_on_newest && !was_allowed(rpc, scope, report).await? {
+    if !is_on_newest && !was_allowed(rpc, scope, report, lists).await? {
         return Ok(Err(format!("{node} is not on the list of this proxy ({scope})")));
     }
     let catalog = rpc.changes.catalog();
@@ -154,14 +161,25 @@ async fn place(
 }
 
 /// Whether the node was on the list under which it was read, though it is on the newest no more.
-async fn was_allowed(rpc: &Rpc, scope: Scope, report: &NodeReport) -> Result<bool, Status> {
-    let catalog = rpc.changes.catalog();
-    if report.position.epoch != catalog.epoch || report.position.revision > catalog.revision {
+async fn was_allowed(
+    rpc: &Rpc,
+    scope: Scope,
+    report: &NodeReport,
+    lists: &mut EarlierLists,
+) -> Result<bool, Status> {
+    let (catalog, revision) = (rpc.changes.catalog(), report.position.revision);
+    if report.position.epoch != catalog.epoch || revision > catalog.revision {
         return Ok(false);
     }
-    let list =
-        rpc.store.list_at(scope, report.position.revision).await.map_err(|error| store_status(&error))?;
-    let has = |list: &SignedAllowlist, node: &Node| list.allowlist.contains(node);
-    Ok(list
-        .is_some_and(|list| list.position.revision == report.position.revision && has(&list, &report.node)))
+    let list = match lists.entry(revision) {
+        Entry::Occupied(read) => read.into_mut(),
+        Entry::Vacant(new) => {
+            let list = rpc.store.list_at(scope, revision).await.map_err(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an earlier list cannot be read");
+                store_status(&error)
+            })?;
+            new.insert(list.filter(|list| list.position.revision == revision))
+        }
+    };
+    Ok(list.as_ref().is_some_and(|list| list.allowlist.contains(&report.node)))
 }

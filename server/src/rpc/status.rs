@@ -56,7 +56,8 @@ pub(super) fn store_status(error: &StoreError) -> Status {
             retry(Code::ResourceExhausted, reason::OVERLOADED, text, STORE_RETRY)
         }
         error => {
-            tracing::warn!(error = error as &dyn std::error::Error, "a call failed because the store did");
+            // The store itself says when it can no longer be written, and when it can again; calls are many.
+            tracing::debug!(error = error as &dyn std::error::Error, "a call failed because the store did");
             let text = "the server cannot write its database at the moment: what is in force stays in force; try again later";
             retry(Code::Unavailable, reason::STORE_UNAVAILABLE, text, STORE_RETRY)
         }

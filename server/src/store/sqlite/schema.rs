@@ -152,6 +152,7 @@ fn found_fleet(transaction: &Transaction<'_>) -> Result<()> {
         "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, ?1, ?2, 0, ?2, ?3)",
         params![Uuid::new_v4().to_string(), created_at, signing_key],
     )?;
+    tracing::info!(epoch = created_at, "new database made");
     Ok(())
 }
 

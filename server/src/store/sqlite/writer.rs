@@ -130,6 +130,7 @@ impl Writer {
         work: impl FnOnce(&Transaction<'_>, &mut Dictionary) -> Result<T>,
     ) -> Result<T> {
         let Writer { connection, dictionary, .. } = self;
+        let before = connection.total_changes();
         let attempt = || {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = work(&transaction, dictionary)?;
@@ -138,6 +139,8 @@ impl Writer {
         };
         let outcome: Result<T> = attempt();
         match &outcome {
+            // One that had nothing to write proves nothing: a full disk takes it too.
+            Ok(_) if self.connection.total_changes() == before => {}
             Ok(_) => {
                 if !self.is_writable.swap(true, Ordering::Relaxed) {
                     tracing::info!(database = %self.path.display(), "the database can be written again");
