@@ -46,6 +46,9 @@ pub const MAX_NODES: usize = 10_000;
 /// are 3.2 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
+/// The most readings of one node, and the fewest that a server takes in one report.
+pub const MAX_READINGS: usize = 4_096;
+
 /// The longest name of a sensor in a report, in bytes.
 pub const MAX_SENSOR_BYTES: usize = 192;
 

@@ -6,7 +6,7 @@ use pulse_proto::signature::{PublicKey, SigningKey, Statement};
 use pulse_proto::{Allowlist, Node, Position, Refusal, Scope, SignedAllowlist, v1};
 
 fn list(nodes: &[(&str, &str)]) -> Allowlist {
-    Allowlist::new(nodes.iter().map(|(name, ip)| Node::new(name, ip).unwrap()))
+    Allowlist::new(nodes.iter().map(|(name, ip)| Node::new(name, ip).expect("a valid node")))
 }
 
 #[test]
@@ -34,7 +34,7 @@ const TEST_KEY: [u8; 48] = [
 ];
 
 fn statement() -> Statement {
-    let scope = "instance:0192d3a8-7f3c-7d3e-8a51-0242ac120002".parse().unwrap();
+    let scope = "instance:0192d3a8-7f3c-7d3e-8a51-0242ac120002".parse().expect("a valid scope");
     let hash = list(&[("delly", "192.168.0.5"), ("minipc", "192.168.0.134")]).hash();
     Statement { epoch: 1_763_600_000_000, revision: 42, scope, hash }
 }
@@ -56,7 +56,7 @@ fn the_signed_bytes_and_the_signature_are_golden() {
 const GOLDEN_SIGNATURE: &str = "ee97e6a946603de2e17bd7d3737340ce2ef1250ad1c5c147c8faac5aa91a9151cf914557dc3464fe3fd654a3b534ae1d09667c19514acc36e0943b93d6b7220f";
 
 fn signed(revision: u64) -> (SignedAllowlist, Vec<PublicKey>) {
-    let key = SigningKey::from_pkcs8(&TEST_KEY).unwrap();
+    let key = SigningKey::from_pkcs8(&TEST_KEY).expect("the key of RFC 8032");
     let list = list(&[("delly", "192.168.0.5"), ("minipc", "192.168.0.134")]);
     let position = Position { epoch: 7, revision };
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
@@ -71,11 +71,13 @@ fn a_list_survives_the_wire_and_is_verified() {
     assert_eq!(SignedAllowlist::verify(&list.to_wire(), &keys, reached), Ok(list));
 }
 
+type Alteration = fn(&mut v1::AllowlistSnapshot);
+
 #[test]
 fn whatever_is_altered_on_the_way_is_refused_for_its_own_reason() {
     use v1::RefusalReason as Reason;
     let (list, keys) = signed(3);
-    let alterations: [(Reason, fn(&mut v1::AllowlistSnapshot)); 12] = [
+    let alterations: [(Reason, Alteration); 12] = [
         (Reason::WrongHash, |l| l.nodes[0].ip = "192.168.0.6".into()),
         (Reason::WrongHash, |l| l.nodes.swap_remove(1).name.clear()),
         (Reason::WrongHash, |l| l.nodes.push(l.nodes[0].clone())),

@@ -335,6 +335,7 @@ mod tests {
             refused: None,
             last_error: String::new(),
             list_source: "cache".into(),
+            insecure_skip_verify: false,
             lag_seconds: Some(seconds(Duration::from_micros(1_500_400))),
             last_seen_at: Some(at),
             last_pull_at: None,
@@ -350,7 +351,7 @@ mod tests {
             "state": "PENDING", "waiting": null, "is_connected": true,
             "pushed": {"epoch": 1, "revision": 2, "hash": "sha256:00", "at": "1970-01-01T00:00:00Z"},
             "applied": null, "is_on_disk": false, "refused": null, "last_error": "", "list_source": "cache",
-            "lag_seconds": 1.5, "last_seen_at": "1970-01-01T00:00:00Z", "last_pull_at": null,
+            "insecure_skip_verify": false, "lag_seconds": 1.5, "last_seen_at": "1970-01-01T00:00:00Z", "last_pull_at": null,
             "peer_ip": "10.0.0.1", "is_rotation_requested": false, "created_at": "1970-01-01T00:00:00Z",
             "registered_at": "1970-01-01T00:00:00Z", "revoked": null,
         });

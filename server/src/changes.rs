@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use pulse_proto::reason;
 use pulse_proto::token::TokenError;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::audit::{self, Actor, unix_ms};
 use crate::catalog::Catalog;
@@ -56,7 +56,7 @@ pub enum ChangeError {
     },
     /// The change takes something from proxies and wants to be confirmed.
     #[error(
-        "instance {name:?} has {proxies} proxies, which may then read nothing; say --yes to remove it all the same"
+        "instance {name:?} has proxies ({proxies}), which may then read nothing; say --yes to remove it all the same"
     )]
     NeedsYes {
         /// The instance.
@@ -121,6 +121,8 @@ pub struct Changes {
     fleet: Fleet,
     metrics: Arc<Metrics>,
     max_nodes: usize,
+    /// Rung if a commit panicked: what is in memory may then be behind the database.
+    broken: Arc<Notify>,
 }
 
 impl Changes {
@@ -137,7 +139,7 @@ impl Changes {
         let lists = publisher.lists();
         let publisher = Arc::new(Mutex::new(publisher));
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
-        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes }
+        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, broken: Arc::default() }
     }
 
     /// The present picture.
@@ -148,6 +150,11 @@ impl Changes {
     /// Waits until a change that is under way is done.
     pub async fn settled(&self) {
         drop(self.publisher.lock().await);
+    }
+
+    /// Waits for a commit that panicked. The server must then end, and load anew.
+    pub async fn broken(&self) {
+        self.broken.notified().await;
     }
 
     /// Makes one change: `decide` drafts it from the present picture and says what to note of it.
@@ -198,7 +205,13 @@ impl Changes {
             }
             Ok::<(), StoreError>(())
         });
-        committing.await.map_err(|_| ChangeError::Stopping)??;
+        match committing.await {
+            Ok(committed) => committed?,
+            Err(_) => {
+                self.broken.notify_one();
+                return Err(ChangeError::Stopping);
+            }
+        }
         Ok(value)
     }
 }

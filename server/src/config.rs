@@ -120,7 +120,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_nodes_per_list: MAX_NODES as u64,
-            max_readings_per_report: 4096,
+            max_readings_per_report: pulse_proto::MAX_READINGS as u64,
             max_connections: 60_000,
             // A proxy needs one watch and a few unary calls beside it.
             max_streams_per_connection: 16,
@@ -285,7 +285,7 @@ fn read_limits(keys: &mut Section<'_, '_>) -> Limits {
             .integer("max_nodes_per_list", 1..=MAX_NODES as u64)
             .unwrap_or(default.max_nodes_per_list),
         max_readings_per_report: keys
-            .integer("max_readings_per_report", 1..=65_536)
+            .integer("max_readings_per_report", pulse_proto::MAX_READINGS as u64..=65_536)
             .unwrap_or(default.max_readings_per_report),
         max_connections: keys.integer("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
         max_streams_per_connection: keys
@@ -295,7 +295,7 @@ fn read_limits(keys: &mut Section<'_, '_>) -> Limits {
             .bytes("max_header_list_bytes", 4 << 10..=1 << 20)
             .unwrap_or(default.max_header_list_bytes),
         max_request_bytes: keys
-            .bytes("max_request_bytes", 64 << 10..=64 << 20)
+            .bytes("max_request_bytes", 1 << 20..=64 << 20)
             .unwrap_or(default.max_request_bytes),
         handshake_timeout: keys
             .duration("handshake_timeout", seconds(1..=60))

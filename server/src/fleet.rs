@@ -86,6 +86,7 @@ impl Fleet {
             status.peer = opened.peer;
             status.version = opened.version;
             status.list_source = opened.list_source;
+            status.insecure_skip_verify = opened.insecure_skip_verify;
         });
         Presenter { fleet: self.clone(), proxy, entry, stream, bell }
     }
@@ -219,6 +220,8 @@ pub struct Opened {
     pub version: String,
     /// Where its list comes from: `pushed`, `cache`, `static`, `none`.
     pub list_source: String,
+    /// Whether it does not check the server's certificate.
+    pub insecure_skip_verify: bool,
 }
 
 /// One stream's presence. Dropping it says that the stream is gone.
@@ -289,6 +292,7 @@ fn unheard(proxy: Uuid) -> ProxyStatus {
         refused: None,
         last_error: String::new(),
         list_source: String::new(),
+        insecure_skip_verify: false,
         version: String::new(),
         peer: None,
     }

@@ -90,6 +90,11 @@ pub enum RunError {
     /// A loop that runs as long as the server ended before it.
     #[error("{0} ended before the server did: a defect; see the lines before this one")]
     LoopEnded(&'static str),
+    /// A commit panicked.
+    #[error(
+        "a change failed in the middle: a defect; the server ends, so that it begins again with what is committed"
+    )]
+    Broken,
     /// A task panicked.
     #[error("a task of the server panicked: a defect; see the lines before this one")]
     Panicked(#[source] JoinError),
@@ -132,7 +137,8 @@ pub async fn run(config: Config, signals: Signals) -> Result<(), RunError> {
 
 async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), RunError> {
     let limit = listen::file_limit::raise();
-    tracing::info!(files = limit.files, streams = limit.connections, "file limit raised");
+    let bounds = Bounds::of(&config).within(limit);
+    tracing::info!(files = limit.files, streams = bounds.connections, "file limit raised");
     make_data_dir(&config)?;
     // First: it tells whether another server has this folder, before anything in it is touched.
     let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
@@ -181,12 +187,12 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         tell_service_manager(sd_notify::NotifyState::Stopping);
         stop_serving(health).await;
     };
-    let bounds = Bounds::of(&config).within(limit);
     let serving =
         async { tokio::join!(listener.serve(router, bounds, metrics, drain.clone()), going_down).0 };
     let drained = tokio::select! {
         drained = serving => drained,
         error = first_end(&mut loops, &drain) => return Err(error),
+        () = pulse.changes.broken() => return Err(RunError::Broken),
     };
     tracing::info!(aborted = drained.aborted, "connections ended");
 

@@ -156,6 +156,8 @@ pub struct ProxyStatus {
     pub list_source: String,
     /// Its version, as it last said.
     pub version: String,
+    /// Whether it does not check the server's certificate, as it last said.
+    pub insecure_skip_verify: bool,
     /// The address from which it last opened a watch.
     pub peer: Option<IpAddr>,
 }

@@ -462,6 +462,7 @@ async fn what_proxies_last_said_is_read_back() {
         refused: None,
         last_error: String::new(),
         list_source: String::new(),
+        insecure_skip_verify: false,
         version: String::new(),
         peer: None,
     };
@@ -475,6 +476,7 @@ async fn what_proxies_last_said_is_read_back() {
         refused: Some(mark(5)),
         last_error: "wrong hash".into(),
         list_source: "pushed".into(),
+        insecure_skip_verify: true,
         version: "0.1.0".into(),
         peer: Some("::1".parse().unwrap()),
     };

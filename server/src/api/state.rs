@@ -68,6 +68,8 @@ pub struct Proxy {
     pub last_error: String,
     /// Where its list comes from, as it said: `pushed`, `cache`, `static` or `none`. Empty: it did not say.
     pub list_source: String,
+    /// Whether it does not check the server's certificate. A known pin and the lists' signatures it checks all the same.
+    pub insecure_skip_verify: bool,
     /// How long the newest list has waited for it; `null` if it has applied that one.
     pub lag_seconds: Option<f64>,
     /// When it was last heard.

@@ -152,6 +152,9 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
         fact("last error", proxy.last_error.clone());
     }
     fact("list from", or_dash(Some(&proxy.list_source)));
+    if proxy.insecure_skip_verify {
+        fact("certificate", "not checked: insecure_skip_verify is set at the proxy".to_owned());
+    }
     fact("address", or_dash(proxy.peer_ip));
     fact("kind", proxy.kind.clone());
     if !proxy.proxy_url.is_empty() {

@@ -43,6 +43,7 @@ pub(super) fn proxy_of(id: &str, hostname: &str) -> api::Proxy {
         refused: None,
         last_error: String::new(),
         list_source: "pushed".to_owned(),
+        insecure_skip_verify: false,
         lag_seconds: None,
         last_seen_at: Some(at(-3)),
         last_pull_at: Some(at(-300)),

@@ -122,6 +122,7 @@ fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
         refused: status.refused.as_ref().map(mark),
         last_error: status.last_error,
         list_source: status.list_source,
+        insecure_skip_verify: status.insecure_skip_verify,
         // No list is on its way to a revoked proxy.
         lag_seconds: fleet.lag.filter(|_| proxy.is_active()).map(seconds),
         last_seen_at: status.last_seen.map(time),

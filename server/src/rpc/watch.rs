@@ -91,8 +91,12 @@ impl Watch {
         let version = edge::text("version", &message.version, 64)?;
         let is_in_force = matches!(message.source(), v1::ListSource::Pushed | v1::ListSource::Cache);
         let held = hash.map(|hash| Held { scope, position, hash, is_in_force });
-        let opened =
-            Opened { peer: caller.peer, version, list_source: source_word(message.source()).to_owned() };
+        let opened = Opened {
+            peer: caller.peer,
+            version,
+            list_source: source_word(message.source()).to_owned(),
+            insecure_skip_verify: message.insecure_skip_verify,
+        };
         let presenter = rpc.fleet.connect(caller.proxy.id, opened);
         rpc.metrics.watch_streams.inc();
         let period = jittered(rpc.refresh_interval / 2);

@@ -129,7 +129,8 @@ CREATE TABLE proxy_status (
     last_error       TEXT    NOT NULL,
     list_source      TEXT    NOT NULL,
     version          TEXT    NOT NULL,
-    peer             TEXT
+    peer             TEXT,
+    insecure_skip_verify INTEGER NOT NULL
 );
 
 -- How far the reports of each start of a proxy are stored: what tells a double.

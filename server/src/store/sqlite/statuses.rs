@@ -12,8 +12,8 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
              pushed_epoch, pushed_revision, pushed_hash, pushed_at,
              applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
              refused_epoch, refused_revision, refused_hash, refused_at,
-             last_error, list_source, version, peer)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+             last_error, list_source, version, peer, insecure_skip_verify)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
          ON CONFLICT (proxy_id) DO UPDATE SET last_seen = excluded.last_seen, last_pull = excluded.last_pull,
              pushed_epoch = excluded.pushed_epoch, pushed_revision = excluded.pushed_revision,
              pushed_hash = excluded.pushed_hash, pushed_at = excluded.pushed_at,
@@ -22,7 +22,8 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
              refused_epoch = excluded.refused_epoch, refused_revision = excluded.refused_revision,
              refused_hash = excluded.refused_hash, refused_at = excluded.refused_at,
              last_error = excluded.last_error, list_source = excluded.list_source,
-             version = excluded.version, peer = excluded.peer",
+             version = excluded.version, peer = excluded.peer,
+             insecure_skip_verify = excluded.insecure_skip_verify",
     )?;
     for status in statuses {
         let [pushed, applied, refused] = [&status.pushed, &status.applied, &status.refused].map(columns);
@@ -46,7 +47,8 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
             status.last_error,
             status.list_source,
             status.version,
-            status.peer.map(|peer| peer.to_string())
+            status.peer.map(|peer| peer.to_string()),
+            status.insecure_skip_verify
         ])?;
     }
     Ok(())
@@ -67,7 +69,7 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
     let sql = "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
                    applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
                    refused_epoch, refused_revision, refused_hash, refused_at,
-                   last_error, list_source, version, peer
+                   last_error, list_source, version, peer, insecure_skip_verify
                FROM proxy_status ORDER BY proxy_id";
     rows(connection, "proxy_status", sql, [], |cells| {
         Ok(ProxyStatus {
@@ -82,6 +84,7 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
             list_source: cells.plain("list_source")?,
             version: cells.plain("version")?,
             peer: cells.parsed_if_any("peer")?,
+            insecure_skip_verify: cells.plain("insecure_skip_verify")?,
         })
     })
 }
