@@ -58,8 +58,14 @@ pub enum Command {
 /// `pulse serve`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Group)]
 pub struct Serve {
-    /// Address to listen on; can be given several times [default: [::]:7655]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    /// Addresses to listen on; empty: those of the configuration.
+    // Not the comment above: rustdoc takes the brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        value_parser = listen_address,
+        help = "Address to listen on; can be given several times [default: [::]:7655]"
+    )]
     pub listen: Vec<SocketAddr>,
     /// No TLS; only on loopback addresses
     #[arg(long)]

@@ -4,7 +4,7 @@
 //! Always: a change, its lists and its audit row are one transaction, and it commits only if nobody committed
 //! since the catalog it was decided on; a report is taken once. Never: decides anything.
 //!
-//! The engine is SQLite ([`sqlite`]). Nothing outside this module knows it.
+//! The engine is SQLite (`sqlite`). Nothing outside this module knows it.
 
 mod sqlite;
 
