@@ -7,6 +7,7 @@
 
 mod block;
 mod legacy;
+mod own_path;
 mod server_url;
 mod static_list;
 
@@ -140,6 +141,10 @@ impl Config {
             .clone()
             .or_else(|| sources.environment.value("PULSE_SENSOR_PROXY_CONFIG").map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        for given in [Some(&path), sources.state_dir.as_ref()].into_iter().flatten() {
+            let refused = |rule| Mistakes::in_file(&given.display().to_string(), None, rule);
+            own_path::check(given).map_err(refused)?;
+        }
         let document = match pulse_config::read_text(&path)? {
             Some(text) => Document::parse(&text, path.display().to_string())?,
             None => {
@@ -234,14 +239,14 @@ fn read_file(
     pulse_config::read(document, environment, ENVIRONMENT_PREFIX, |keys| {
         let control_plane = keys.section("pulse_control_plane", read_control_plane);
         let mut nodes = keys.union("allowed_nodes", str::parse::<StaticEntry>);
-        nodes.extend(files.read(keys.path("allowed_nodes_file")));
+        nodes.extend(files.read(own_path::read(keys, "allowed_nodes_file")));
         let written = Written {
             control_plane,
             static_list: StaticList::new(nodes),
             report_interval: keys.duration("report_interval", REPORT_INTERVALS),
             this_node: keys.value("this_node", node_name).flatten(),
-            sysfs_root: keys.section("sensors", |keys| keys.path("sysfs_root")),
-            state_dir: keys.path("state_dir"),
+            sysfs_root: keys.section("sensors", |keys| own_path::read(keys, "sysfs_root")),
+            state_dir: own_path::read(keys, "state_dir"),
             log_level: keys.choice("log_level", LogLevel::CHOICES),
             log_format: keys.choice("log_format", LogFormat::CHOICES),
         };
@@ -276,10 +281,10 @@ fn read_control_plane(keys: &mut Section<'_, '_>) -> WrittenControlPlane {
     });
     WrittenControlPlane {
         url: url.flatten().map(|(url, _)| url),
-        token_file: keys.path("token_file"),
+        token_file: own_path::read(keys, "token_file"),
         refresh_interval: keys.duration("refresh_interval", REFRESH_INTERVALS),
         insecure_skip_verify: keys.boolean("insecure_skip_verify"),
-        ca_file: keys.path("ca_file"),
+        ca_file: own_path::read(keys, "ca_file"),
         pin: pin.flatten(),
     }
 }
@@ -305,7 +310,9 @@ impl ListFiles {
     fn read(&mut self, named: Option<PathBuf>) -> Vec<StaticEntry> {
         let path = named.clone().unwrap_or_else(|| self.beside.join("allowed_nodes.yaml"));
         let file = path.display().to_string();
-        let entries = pulse_config::read_text(&path)
+        let entries = own_path::check(&path)
+            .map_err(|rule| Mistakes::in_file(&file, None, rule))
+            .and_then(|()| pulse_config::read_text(&path))
             .and_then(|text| text.map(|text| static_list::read_list_file(&text, &file)).transpose());
         match entries {
             Ok(Some(entries)) => return entries,

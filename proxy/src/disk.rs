@@ -151,6 +151,17 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether something could be written into a folder, or into what is there of the way to it. Writes nothing.
+///
+/// # Errors
+/// What the system says: no right, or a disk that is mounted read-only. A full disk is not told.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    let there = folder.ancestors().find(|path| path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
 /// Makes a folder and those above it, 0700; one that is there stays as it is.
 ///
 /// # Errors
@@ -189,6 +200,15 @@ mod tests {
         assert!(matches!(read_private(folder.path(), 10), Err(ReadError::NotAFile(_))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(matches!(read_private(&path, 10), Err(ReadError::Foreign { mode: 0o666, .. })));
+    }
+
+    #[test]
+    fn a_folder_to_be_made_is_writable_where_the_way_to_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        check_writable(&folder.path().join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(check_writable(&folder.path().join("file/b")).is_err());
     }
 
     #[test]

@@ -31,12 +31,12 @@ pub(crate) struct Readings {
 }
 
 impl Readings {
-    /// Collects and reports until the drain begins. Waits first until the server is known: before that there is
-    /// nobody to report to, and no folder for the buffer.
+    /// Collects and reports until the drain begins. Waits while the server is not known, since there is nobody to report
+    /// to and no folder for the buffer, and while it has no list for this proxy, since it would refuse every reading.
     pub(crate) async fn run(self, mut contact_rx: watch::Receiver<Contact>, drained: Drain) {
         while !drained.has_begun() {
             let contact = tokio::select! {
-                known = contact_rx.wait_for(|contact| contact.folder.is_some()) => match known {
+                known = contact_rx.wait_for(|contact| contact.folder.is_some() && !contact.is_waiting) => match known {
                     Ok(contact) => contact.clone(),
                     // The sync loop is gone, and with it the program.
                     Err(_) => return,
@@ -49,7 +49,7 @@ impl Readings {
         }
     }
 
-    /// One pair, until the drain begins or the server or this host's name is another one.
+    /// One pair, until the drain begins, the server or this host's name is another one, or the server says `waiting`.
     async fn pair(
         &self,
         contact: &Contact,
@@ -75,16 +75,22 @@ impl Readings {
         };
         let mut moves_rx = contact_rx.clone();
         let moved = async {
-            let is_other = |now: &Contact| now.folder != contact.folder || now.hostname != contact.hostname;
-            if moves_rx.wait_for(is_other).await.is_err() {
+            let is_other = |now: &Contact| {
+                now.folder != contact.folder || now.hostname != contact.hostname || now.is_waiting
+            };
+            match moves_rx.wait_for(is_other).await.map(|now| now.is_waiting) {
+                Ok(true) => tracing::info!("nothing is collected until the server has a list for this proxy"),
+                Ok(false) => tracing::info!(
+                    "this proxy is registered anew: readings are collected for that from now on"
+                ),
                 // The program ends, and the drain says when.
-                pending::<()>().await;
+                Err(_) => pending().await,
             }
         };
         let over = async {
             tokio::select! {
                 () = drained.clone().begun() => {}
-                () = moved => tracing::info!("this proxy is registered anew: readings are collected for that from now on"),
+                () = moved => {}
             }
         };
         let collecting = async {
@@ -139,6 +145,46 @@ mod tests {
     use crate::identity::Hostname;
     use crate::testing::{FakePulse, in_time};
     use crate::tls::{Trust, client_config};
+
+    #[tokio::test]
+    async fn nothing_is_reported_while_the_server_has_no_list_for_this_proxy() {
+        let pulse = FakePulse::start().await;
+        let link = Link::new(pulse.url(), client_config(&Trust::Pinned(pulse.authority.pin)).unwrap());
+        link.use_token(Some(&Token::generate(TokenKind::Ctrl).unwrap()));
+        let state = tempfile::tempdir().unwrap();
+        let (_writer, gate) =
+            gate(InForce::Static { nodes: vec![Node::new("delly", "").unwrap()], networks: 0 });
+        let contact =
+            |is_waiting| Contact { folder: Some(state.path().to_owned()), is_waiting, ..Contact::default() };
+        let (contact_tx, contact_rx) = watch::channel(contact(true));
+        let (trigger, drained) = drain();
+        let readings = Readings {
+            interval: Duration::from_millis(5),
+            sysfs_root: state.path().join("sys"),
+            this_node: None,
+            gate,
+            link,
+        };
+        let task = tokio::task::spawn(readings.run(contact_rx, drained));
+        // Long enough for many rounds, and short of what a slow machine needs for one.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(pulse.temperatures_asked_so_far(), 0);
+        contact_tx.send_replace(contact(false));
+        in_time(pulse.temperatures_asked(1)).await;
+        // What was not taken waits on the disk meanwhile.
+        contact_tx.send_replace(contact(true));
+        in_time(async {
+            while !state.path().join(report::FILE_NAME).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        let asked = pulse.temperatures_asked_so_far();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(pulse.temperatures_asked_so_far(), asked);
+        trigger.begin();
+        in_time(task).await.unwrap();
+    }
 
     /// A proxy in its second registration: the server does not take reports, so all of them wait.
     #[tokio::test]

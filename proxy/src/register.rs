@@ -6,6 +6,7 @@
 
 pub mod host;
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Node, SignedAllowlist, Token, TokenDigest, TokenKind, v1};
@@ -52,6 +53,9 @@ pub enum RegisterError {
         /// How long the server asks to wait.
         retry_after: Option<Duration>,
     },
+    /// What answers is not the server that is meant, or cannot prove it: trying again is of no use.
+    #[error("{0}; no token was sent to it")]
+    WrongServer(String),
     /// The server refuses: used, revoked, past its time, or something in the request.
     #[error("the server refuses the registration: {text}")]
     Refused {
@@ -74,7 +78,7 @@ pub enum RegisterError {
 /// Registers this host and writes the state folder.
 ///
 /// `control` is the configuration's block, if there is one: without a pin in the join string its `ca_file` and
-/// `insecure_skip_verify` count. Its token file is not written here.
+/// `insecure_skip_verify` count. Its token file is written by [`carry_token`].
 ///
 /// # Errors
 /// [`RegisterError`]; nothing is written then, except when the disk failed half-way.
@@ -120,6 +124,43 @@ pub async fn register(
     settle(answer, pending, url, home, proof.map(|(_, token)| token), seed.map(|token| token.digest()))
 }
 
+/// Carries the token of a registration into the token file, and notes that it is taken up from there.
+///
+/// `control` is the configuration's block, if it was there before. What cannot be written is said in the log: the state
+/// folder has the token, and the token file only carries it to another installation.
+///
+/// # Errors
+/// The note in the state folder cannot be written.
+pub fn carry_token(
+    done: &Registered,
+    home: &Home,
+    control: Option<&ControlPlane>,
+    token_file: &Path,
+) -> Result<(), IdentityError> {
+    if let Some(control) = control
+        && home.find(&control.url).ok().flatten().is_none_or(|(folder, _)| folder != done.folder)
+    {
+        // The token file belongs to the configured server, which must never see another one's token.
+        tracing::warn!(token_file = %token_file.display(),
+            "the configuration names another server than the join string: its token file stays as it is, and `run` uses the new registration once the configuration names its server");
+        return Ok(());
+    }
+    let text = format!("{}\n", done.token.reveal());
+    let written = token_file
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| disk::write_private(token_file, text.as_bytes()));
+    match written {
+        Ok(()) => {
+            let digest = done.token.digest();
+            done.folder.update(|identity| identity.seed = Some(digest))?;
+        }
+        Err(error) => tracing::warn!(token_file = %token_file.display(), %error,
+            "the token is not written into the token file; the one in the state folder is used"),
+    }
+    Ok(())
+}
+
 /// The identity and token of an earlier registration, if this is the server that gave them.
 fn proof(home: &Home, url: &ServerUrl, pending: &Pending) -> Result<Option<(Uuid, Token)>, IdentityError> {
     let Some((folder, identity)) = home.find(url)? else { return Ok(None) };
@@ -138,6 +179,7 @@ fn refusal(status: &tonic::Status) -> RegisterError {
     let reason = crate::link::reason_of(status);
     match Failure::of(status) {
         Failure::Unreachable(text) => RegisterError::Unreachable { text, retry_after: None },
+        Failure::WrongServer(text) => RegisterError::WrongServer(text),
         Failure::Unavailable { text, retry_after } => RegisterError::Unreachable { text, retry_after },
         failure => RegisterError::Refused { reason, text: failure.text().to_owned() },
     }
@@ -220,4 +262,57 @@ fn settle(
     folder.create(&identity)?;
     let instance = answer.instance.map(|instance| instance.name);
     Ok(Registered { identity, token, folder, instance, list })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn one_servers_token_never_stands_in_the_token_file_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let token_file = folder.path().join("deep/token");
+        let control = ControlPlane {
+            url: "https://one".parse().unwrap(),
+            token_file: token_file.clone(),
+            refresh_interval: Duration::from_secs(60),
+            insecure_skip_verify: false,
+            ca_file: None,
+            pin: None,
+        };
+        let home = Home::new(folder.path());
+        let registered = |url: &str| {
+            let identity = Identity {
+                server_id: Uuid::now_v7(),
+                turn: home.next_turn().unwrap(),
+                url: url.parse().unwrap(),
+                pin: None,
+                proxy_id: Some(Uuid::now_v7()),
+                hostname: None,
+                keys: Vec::new(),
+                mark: None,
+                revoked: None,
+                seed: None,
+            };
+            let folder = home.folder(identity.server_id);
+            folder.create(&identity).unwrap();
+            let token = Token::generate(TokenKind::Ctrl).unwrap();
+            Registered { identity, token, folder, instance: None, list: Ok(Vec::new()) }
+        };
+        let carry = |done: &Registered| carry_token(done, &home, Some(&control), &token_file).unwrap();
+        let written = || fs::read_to_string(&token_file).unwrap().trim().to_owned();
+
+        let one = registered("https://one");
+        carry(&one);
+        assert_eq!(written(), one.token.reveal());
+        assert_eq!(one.folder.identity().unwrap().unwrap().seed, Some(one.token.digest()));
+        carry(&registered("https://two"));
+        assert_eq!(written(), one.token.reveal());
+        // Set up anew at the same address, it is the configured server.
+        let anew = registered("https://one");
+        carry(&anew);
+        assert_eq!(written(), anew.token.reveal());
+    }
 }

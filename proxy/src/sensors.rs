@@ -33,7 +33,7 @@ pub const MAX_CHIPS: usize = 512;
 pub const MAX_INPUTS_PER_CHIP: usize = 512;
 
 /// Readings of one host at most: the temperatures of eight of the largest sockets, and 1792 others.
-pub const MAX_READINGS: usize = 4096;
+pub const MAX_READINGS: usize = pulse_proto::MAX_READINGS;
 
 /// A temperature in degrees Celsius.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]

@@ -57,6 +57,8 @@ pub struct Contact {
     pub streams: u64,
     /// Whether this proxy is revoked.
     pub is_revoked: bool,
+    /// Whether the server's last word was that it has no list for this proxy yet: then it takes no readings either.
+    pub is_waiting: bool,
 }
 
 /// What the configuration says beside the server.
@@ -85,7 +87,6 @@ pub struct Sync {
     backoff: Backoff,
     /// What keeps this proxy from its server, as it was said in the log.
     trouble: Option<Trouble>,
-    is_waiting: bool,
     followed: Followed,
 }
 
@@ -129,6 +130,7 @@ impl Sync {
             hostname: followed.hostname.clone(),
             streams: 0,
             is_revoked: followed.is_revoked,
+            is_waiting: false,
         };
         let (contact_tx, contact_rx) = watch::channel(contact);
         let sync = Sync {
@@ -143,7 +145,6 @@ impl Sync {
             unreported: None,
             backoff: Backoff::default(),
             trouble: None,
-            is_waiting: false,
             followed,
         };
         Ok((sync, link, contact_rx))
@@ -223,6 +224,7 @@ impl Sync {
             // Another server counts anew, and hears nothing of the last one's lists.
             self.reached = self.standing.reached();
             self.unreported = None;
+            self.waits(false);
         }
         self.reached = self.reached.max(self.standing.reached());
         self.contact_tx.send_modify(|contact| {
@@ -230,6 +232,12 @@ impl Sync {
             contact.is_revoked = now.is_revoked;
         });
         self.followed = now;
+    }
+
+    /// Takes note of whether the server has a list for this proxy. Says whether that is news.
+    fn waits(&self, is_waiting: bool) -> bool {
+        self.contact_tx
+            .send_if_modified(|contact| std::mem::replace(&mut contact.is_waiting, is_waiting) != is_waiting)
     }
 
     /// Makes the registration that could not be made when it was asked for.
@@ -247,38 +255,53 @@ impl Sync {
         match Box::pin(register::register(&pending, &home, Some(&control))).await {
             Ok(done) => {
                 self.settle();
+                self.forget_pending()?;
+                if let Err(error) = register::carry_token(&done, &home, Some(&control), &control.token_file) {
+                    tracing::warn!(error = %chain(&error), "the token file's token is not noted as taken up");
+                }
                 tracing::info!(proxy_id = %done.identity.proxy_id.unwrap_or_default(), server = %pending.join.authority(),
                     "the registration that waited is done");
+                Ok(())
             }
-            Err(RegisterError::Unreachable { text, .. })
+            Err(RegisterError::Unreachable { text, .. } | RegisterError::WrongServer(text))
                 if pending.join.authority() != control.url.authority() && self.standing.token().is_some() =>
             {
                 // A server elsewhere that is away must not keep this proxy from its own.
                 tracing::warn!(server = %pending.join.authority(), error = text, "the registration goes on waiting");
-                return Ok(());
+                Ok(())
             }
             Err(RegisterError::Unreachable { text, retry_after }) => {
                 self.begin(Trouble::Unreachable, &text);
-                return Err(self.backoff.next(retry_after));
+                Err(self.backoff.next(retry_after))
             }
-            // A disk or a file of this host is in the way: the join string may be as good as before.
-            Err(error @ (RegisterError::Identity(_) | RegisterError::Trust(_))) => {
-                self.begin(Trouble::State, &chain(&error));
-                return match self.standing.token() {
+            // A disk or a file of this host is in the way, or whoever stands at the server's address for a while: the join
+            // string may be as good as before.
+            Err(
+                error
+                @ (RegisterError::Identity(_) | RegisterError::Trust(_) | RegisterError::WrongServer(_)),
+            ) => {
+                let is_wrong_server = matches!(error, RegisterError::WrongServer(_));
+                let trouble = if is_wrong_server { Trouble::WrongServer } else { Trouble::State };
+                self.begin(trouble, &chain(&error));
+                match self.standing.token() {
                     Some(_) => Ok(()),
-                    None => Err(self.backoff.next(Some(REFUSED_PAUSE))),
-                };
+                    // Without a floor: a long one is cut short by any registration that waits, and this one does.
+                    None => Err(self.backoff.next(None)),
+                }
             }
             Err(error) => {
                 tracing::error!(server = %pending.join.authority(), error = %chain(&error),
                     "the registration that waited is given up: register again with a fresh join string");
+                self.forget_pending()
             }
         }
-        if let Err(error) = home.forget_pending() {
+    }
+
+    fn forget_pending(&mut self) -> Result<(), Wait> {
+        self.standing.home().forget_pending().map_err(|error| {
             self.begin(Trouble::State, &chain(&error));
-            return Err(Wait::firm(REFUSED_PAUSE));
-        }
-        Ok(())
+            self.backoff.next(None)
+        })
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) const NO_HTTP2: &str =
 
 /// Says what a failed handshake means, and what to do about it.
 pub fn explain(error: &io::Error) -> String {
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+    let Some(tls) = of_rustls(error) else {
         return match error.kind() {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
@@ -143,6 +143,25 @@ pub fn explain(error: &io::Error) -> String {
         | rustls::Error::NoApplicationProtocol => NO_HTTP2.to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Whether a handshake failed because of the certificate, and will fail again: dates are mended by a clock or by the
+/// server's next certificate, the rest by a person.
+pub(crate) fn is_mistrusted(error: &io::Error) -> bool {
+    match of_rustls(error) {
+        Some(rustls::Error::InvalidCertificate(reason)) => !matches!(
+            reason,
+            CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+        ),
+        _ => false,
+    }
+}
+
+fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 fn certificate_trouble(reason: &CertificateError) -> String {

@@ -224,6 +224,34 @@ fn file_of_nodes_that_is_named_but_missing_is_a_warning() {
 }
 
 #[test]
+fn nothing_of_the_clusters_files_is_ever_opened() {
+    let text = "allowed_nodes_file: /etc/pve/nodes.yaml
+state_dir: /etc/pve/x
+pulse_control_plane:
+  url: https://pulse.lan
+  token_file: /etc/./pve/priv/token
+  ca_file: /etc/pve/pve-root-ca.pem
+";
+    let found = Host::new(text).mistakes();
+    assert_eq!(found.len(), 4, "{found:#?}");
+    for key in ["1: allowed_nodes_file", "2: state_dir", "token_file", "ca_file"] {
+        let line = found.iter().find(|line| line.contains(key)).expect("each is told");
+        assert!(line.contains("lies below /etc/pve") && line.contains("name a path elsewhere"), "{line}");
+    }
+    // A link leads there too.
+    let host = Host::new("");
+    std::os::unix::fs::symlink("/etc/pve/nodes", host.0.path().join("allowed_nodes.yaml")).unwrap();
+    assert!(
+        host.mistakes()[0].starts_with("allowed_nodes.yaml: lies below /etc/pve"),
+        "{:?}",
+        host.mistakes()
+    );
+    let sources =
+        ConfigSources { path: Some("/etc/pve/pulse-sensor-proxy.yaml".into()), ..ConfigSources::default() };
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("lies below /etc/pve"));
+}
+
+#[test]
 fn mistakes_of_both_files_come_at_once() {
     let host = Host::new("report_intervall: 5s\nallowed_nodes: [0.0.0.0/0/0]\n");
     host.write("allowed_nodes.yaml", b"good\nnot good\n");

@@ -16,7 +16,7 @@ use crate::args::RegisterArgs;
 use crate::commands::sync::nodes_json;
 use crate::config::{Config, ControlPlane, ControlPlaneBlock, ServerUrl, add_control_plane_block};
 use crate::disk;
-use crate::identity::{Home, Hostname, Pending};
+use crate::identity::{Home, Hostname, IdentityError, Pending};
 use crate::register::{self, RegisterError, Registered, host};
 
 /// A join string has some 200 bytes.
@@ -26,18 +26,24 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
     let join = join_string(given)?;
     let url = ServerUrl::new(&join.host, join.port)
         .ok_or_else(|| CommandError::usage("bad_join_string", "the join string's host cannot be dialled"))?;
-    let pending = pending(given, join)?;
+    let pending = pending(given, join, &config.state_dir)?;
     let home = Home::new(&config.state_dir);
     // Before the join token is used: a file that cannot be written would make it wasted.
     let token_file = token_file(config);
     let block = planned_block(config, &url, &token_file)?;
+    let is_writable = |path: &Path| disk::check_writable(path).map_err(|source| (path.to_owned(), source));
+    is_writable(home.path()).map_err(|(path, source)| IdentityError::Write { path, source })?;
+    if block.is_some() {
+        is_writable(folder_of(&config.path)).map_err(|(_, source)| not_written(&config.path, &source))?;
+    }
 
     match Box::pin(register::register(&pending, &home, config.control_plane.as_ref())).await {
         Ok(done) => {
             if let Some(text) = &block {
                 write_config(&config.path, text)?;
             }
-            finish(&done, &home, config, &token_file)?;
+            home.forget_pending()?;
+            register::carry_token(&done, &home, config.control_plane.as_ref(), &token_file)?;
             Ok(answer(&done, config, &url))
         }
         Err(RegisterError::Unreachable { text, .. }) => {
@@ -55,6 +61,7 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
             let reason = match &error {
                 RegisterError::Refused { reason: Some(reason), .. } => reason.to_lowercase(),
                 RegisterError::Refused { .. } => "refused".to_owned(),
+                RegisterError::WrongServer(_) => "wrong_server".to_owned(),
                 RegisterError::Trust(_) => "nothing_to_trust".to_owned(),
                 RegisterError::Identity(_) => "bad_state".to_owned(),
                 RegisterError::Answer(_) | RegisterError::Unreachable { .. } => "bad_answer".to_owned(),
@@ -98,7 +105,7 @@ fn join_string(given: &RegisterArgs) -> Result<JoinString, CommandError> {
     text.parse().map_err(|error: pulse_proto::join::JoinError| bad(error.to_string()))
 }
 
-fn pending(given: &RegisterArgs, join: JoinString) -> Result<Pending, CommandError> {
+fn pending(given: &RegisterArgs, join: JoinString, state_dir: &Path) -> Result<Pending, CommandError> {
     let name = match &given.hostname {
         Some(name) => name.trim().to_owned(),
         None => host::hostname().map_err(|error| CommandError::failed("no_hostname", &error))?,
@@ -113,7 +120,7 @@ fn pending(given: &RegisterArgs, join: JoinString) -> Result<Pending, CommandErr
         hostname: Hostname { name, is_given: given.hostname.is_some() },
         kind: given.kind,
         proxy_url: given.proxy_url.clone().unwrap_or_default(),
-        machine_id: host::machine_id(&given.machine_id_file),
+        machine_id: host::machine_id(&given.machine_id_file, state_dir),
     })
 }
 
@@ -149,47 +156,22 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+fn not_written(path: &Path, source: &io::Error) -> CommandError {
+    CommandError::usage("config_not_written", format!("write {}: {source}", path.display()))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn write_config(path: &Path, text: &str) -> Result<(), CommandError> {
-    let failed = |source: io::Error| {
-        let text = format!("write {}: {source}", path.display());
-        CommandError { text, reason: "config_not_written".to_owned(), is_usage: true }
-    };
+    let failed = |source: io::Error| not_written(path, &source);
     // A configuration holds no secret, and others may read it; what a person chose stays.
     let mode = fs::metadata(path).map_or(0o644, |about| about.mode() & 0o7777);
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
+    fs::create_dir_all(folder_of(path)).map_err(failed)?;
     // A link stays a link: what it points to is written.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     disk::write_with_mode(&target, text.as_bytes(), mode).map_err(failed)
-}
-
-/// Writes the token where the configuration says, notes that it is taken up, and forgets what waited.
-fn finish(done: &Registered, home: &Home, config: &Config, token_file: &Path) -> Result<(), CommandError> {
-    home.forget_pending()?;
-    if let Some(control) = &config.control_plane
-        && home.find(&control.url).ok().flatten().is_none_or(|(folder, _)| folder != done.folder)
-    {
-        // The token file belongs to the configured server, which must never see another one's token.
-        tracing::warn!(token_file = %token_file.display(),
-            "the configuration names another server than the join string: its token file stays as it is, and `run` uses the new registration once the configuration names its server");
-        return Ok(());
-    }
-    let text = format!("{}\n", done.token.reveal());
-    let written = token_file
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| disk::write_private(token_file, text.as_bytes()));
-    match written {
-        Ok(()) => {
-            let digest = done.token.digest();
-            done.folder.update(|identity| identity.seed = Some(digest))?;
-        }
-        // The state folder has the token; the token file only carries it to another installation.
-        Err(error) => tracing::warn!(token_file = %token_file.display(), %error,
-            "the token is not written into the token file; the one in the state folder is used"),
-    }
-    Ok(())
 }
 
 fn answer(done: &Registered, config: &Config, url: &ServerUrl) -> Answer {
@@ -221,55 +203,4 @@ fn answer(done: &Registered, config: &Config, url: &ServerUrl) -> Answer {
         "state": done.folder.path().display().to_string(),
     });
     Answer { text, json }
-}
-
-#[cfg(test)]
-mod tests {
-    use pulse_proto::{Token, TokenKind};
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::config::ConfigSources;
-    use crate::identity::Identity;
-
-    #[test]
-    fn one_servers_token_never_stands_in_the_token_file_of_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, token_file) = (folder.path().join("c.yaml"), folder.path().join("token"));
-        let block = "pulse_control_plane:\n  url: https://one\n  token_file: ";
-        fs::write(&path, format!("{block}{}\n", token_file.display())).unwrap();
-        let sources = ConfigSources { path: Some(path), ..ConfigSources::default() };
-        let (config, _) = Config::load(&sources).unwrap();
-        let home = Home::new(folder.path());
-        let registered = |url: &str| {
-            let identity = Identity {
-                server_id: Uuid::now_v7(),
-                turn: home.next_turn().unwrap(),
-                url: url.parse().unwrap(),
-                pin: None,
-                proxy_id: Some(Uuid::now_v7()),
-                hostname: None,
-                keys: Vec::new(),
-                mark: None,
-                revoked: None,
-                seed: None,
-            };
-            let folder = home.folder(identity.server_id);
-            folder.create(&identity).unwrap();
-            let token = Token::generate(TokenKind::Ctrl).unwrap();
-            Registered { identity, token, folder, instance: None, list: Ok(Vec::new()) }
-        };
-        let written = || fs::read_to_string(&token_file).unwrap().trim().to_owned();
-
-        let one = registered("https://one");
-        finish(&one, &home, &config, &token_file).unwrap();
-        assert_eq!(written(), one.token.reveal());
-        assert_eq!(one.folder.identity().unwrap().unwrap().seed, Some(one.token.digest()));
-        finish(&registered("https://two"), &home, &config, &token_file).unwrap();
-        assert_eq!(written(), one.token.reveal());
-        // Set up anew at the same address, it is the configured server.
-        let anew = registered("https://one");
-        finish(&anew, &home, &config, &token_file).unwrap();
-        assert_eq!(written(), anew.token.reveal());
-    }
 }

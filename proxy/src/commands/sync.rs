@@ -63,6 +63,7 @@ pub(super) async fn sync(config: Config) -> Result<Answer, CommandError> {
                 FetchError::Call { failure: Failure::Revoked(_), .. } => "revoked",
                 FetchError::Call { failure: Failure::UnknownToken(_), .. } => "unknown_token",
                 FetchError::Call { failure: Failure::Refused(_), .. } => "refused",
+                FetchError::Call { failure: Failure::WrongServer(_), .. } => "wrong_server",
                 FetchError::Call { .. } | FetchError::Silent(_) | FetchError::Ended { .. } => "unreachable",
                 FetchError::Refused { .. } => "list_refused",
             };

@@ -55,6 +55,14 @@ pub enum DialError {
         /// Host and port.
         authority: String,
     },
+    /// The certificate is not one that is trusted here, which trying again does not mend.
+    #[error("set up TLS with {authority}: {what}")]
+    Mistrusted {
+        /// Host and port.
+        authority: String,
+        /// What is wrong with it and what to do.
+        what: String,
+    },
     /// The handshake failed.
     #[error("set up TLS with {authority}: {what}")]
     Tls {
@@ -72,7 +80,10 @@ pub(super) async fn dial(url: &ServerUrl, tls: Arc<ClientConfig>) -> Result<TlsS
         let name = ServerName::try_from(url.host().to_owned())
             .map_err(|_| failed("the host is neither a DNS name nor an address".to_owned()))?;
         let stream = TlsConnector::from(tls).connect(name, stream).await;
-        let stream = stream.map_err(|error| failed(tls::explain(&error)))?;
+        let stream = stream.map_err(|error| match tls::is_mistrusted(&error) {
+            true => DialError::Mistrusted { authority: url.authority(), what: tls::explain(&error) },
+            false => failed(tls::explain(&error)),
+        })?;
         // What ignores the question would not understand the first bytes of HTTP/2 either.
         match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Ok(stream),

@@ -10,6 +10,8 @@ use pulse_proto::reason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::dial::DialError;
+
 /// A failed call, sorted by what can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -23,6 +25,8 @@ pub enum Failure {
     Refused(String),
     /// No answer came: nobody is there, or the connection broke.
     Unreachable(String),
+    /// What answers is not the server that is trusted: its certificate says so, and no token was sent.
+    WrongServer(String),
     /// The server answers that it cannot now, being overloaded or about to end: come back later.
     Unavailable {
         /// What happened.
@@ -52,6 +56,7 @@ impl Failure {
                 | Code::Unauthenticated
                 | Code::NotFound,
             ) => Failure::Refused(text),
+            _ if is_mistrusted(status) => Failure::WrongServer(text),
             // Only what failed on this side carries its cause.
             _ if status.source().is_some() => Failure::Unreachable(text),
             _ => Failure::Unavailable {
@@ -69,6 +74,7 @@ impl Failure {
             | Failure::Replaced(text)
             | Failure::Refused(text)
             | Failure::Unreachable(text)
+            | Failure::WrongServer(text)
             | Failure::Unavailable { text, .. } => text,
         }
     }
@@ -100,6 +106,18 @@ pub fn describe(status: &Status) -> String {
         (true, "") => format!("{:?}", status.code()),
         (true, message) => message.to_owned(),
     }
+}
+
+/// Whether a handshake ended because of the certificate, in a way that time does not mend.
+fn is_mistrusted(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(DialError::Mistrusted { .. })) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What the end of a process or of a network looks like from here; the libraries' words for it help nobody.

@@ -24,6 +24,12 @@ async fn failure(link: &Link) -> Failure {
     Failure::of(&status.expect_err("it fails"))
 }
 
+fn pem(authority: &Authority) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(&authority.certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
 /// What is said of a server that does `serve` with each connection.
 async fn said_of<F>(authority: &Authority, serve: impl Fn(TcpStream) -> F + Send + 'static) -> String
 where
@@ -95,8 +101,26 @@ async fn a_server_that_speaks_plain_http_hangs_up_or_has_no_http2_is_told_apart(
 async fn another_servers_key_is_told_with_the_way_out() {
     let pulse = FakePulse::start().await;
     let failure = failure(&link("127.0.0.1", pulse.address.port(), Authority::new().pin)).await;
-    let text = failure.text();
+    let Failure::WrongServer(text) = failure else { panic!("{failure:?}") };
     assert!(text.contains("does not lead to the pinned key") && text.contains("register again"), "{text}");
+
+    // A name that the certificate has not is no better tomorrow; dates are another matter.
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    std::fs::write(&ca_file, pem(&pulse.authority)).unwrap();
+    let roots = Link::new(pulse.url(), client_config(&Trust::Roots(ca_file)).unwrap());
+    roots.use_token(Some(&Token::generate(TokenKind::Ctrl).unwrap()));
+    let failed = self::failure(&roots).await;
+    assert!(matches!(&failed, Failure::WrongServer(text) if text.contains("for another name")), "{failed:?}");
+
+    let authority = Authority::new();
+    let leaf = authority.leaf(|params| params.not_after = params.not_before + Duration::from_secs(60));
+    let config = server_config(vec![leaf.certificate, authority.certificate.clone()], leaf.key);
+    let text = said_of(&authority, move |stream| {
+        let acceptor = TlsAcceptor::from(Arc::clone(&config));
+        async move { drop(acceptor.accept(stream).await) }
+    });
+    assert!(text.await.contains("has expired"));
 }
 
 #[tokio::test]

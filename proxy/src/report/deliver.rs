@@ -40,8 +40,8 @@ where
             resend_at = None;
             shared.lock().send_again();
         }
-        let next = shared.lock().next().map(|report| (report.key, report.request()));
-        let Some((key, request)) = next else {
+        let next = shared.lock().next().map(|report| (report.key, report.encoded.len(), report.request()));
+        let Some((key, bytes, request)) = next else {
             wait_for_work(shared, resend_at).await;
             continue;
         };
@@ -62,9 +62,10 @@ where
                     false => resend_at.or(Some(Instant::now() + RESEND_AFTER)),
                 };
             }
-            Err(status) if status.code() == Code::InvalidArgument => {
+            // The same bytes would be refused for ever, and all behind them would wait.
+            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange) => {
                 backoff.reset();
-                told.invalid(key, &status);
+                told.dropped(key, bytes, &status);
                 forget(shared, |buffer| buffer.remove(key));
             }
             Err(status) => {
@@ -122,6 +123,8 @@ async fn pause(shared: &Shared, backoff: &mut Backoff, status: &Status) {
 #[derive(Default)]
 struct Told {
     failing: bool,
+    /// Whether the last report was refused as a whole.
+    dropping: bool,
     /// The nodes that the server refuses, and why.
     refused: BTreeMap<String, String>,
 }
@@ -142,9 +145,28 @@ impl Told {
             let waiting = shared.lock().len();
             tracing::info!(waiting, "readings are delivered again");
         }
+        if std::mem::take(&mut self.dropping) {
+            tracing::info!("reports are taken again");
+        }
     }
 
-    fn invalid(&self, key: Key, status: &Status) {
+    /// `OUT_OF_RANGE` is what a gRPC library says of a message beyond its limit, before the server sees it.
+    fn dropped(&mut self, key: Key, bytes: usize, status: &Status) {
+        let (session, sequence, error) = (key.session, key.sequence, describe(status));
+        if std::mem::replace(&mut self.dropping, true) {
+            tracing::debug!(%session, sequence, bytes, error, "a report is refused and dropped again");
+            return;
+        }
+        if status.code() == Code::OutOfRange {
+            tracing::error!(
+                %session,
+                sequence,
+                bytes,
+                error,
+                "a report is larger than the server takes: it is dropped, and so are those like it; raise limits.max_request_bytes at the server"
+            );
+            return;
+        }
         let fields: Vec<String> = status
             .get_details_bad_request()
             .map(|details| details.field_violations)
@@ -153,23 +175,27 @@ impl Told {
             .map(|violation| format!("{}: {}", violation.field, violation.description))
             .collect();
         tracing::error!(
-            session = %key.session,
-            sequence = key.sequence,
-            error = describe(status),
+            %session,
+            sequence,
+            error,
             fields = fields.join("; "),
-            "the server refuses a report as invalid: it is dropped"
+            "the server refuses a report as invalid: it is dropped, and so are those like it"
         );
     }
 
     /// Says which nodes of a report the server newly refuses, and which it takes again: one line for each.
     fn refusals(&mut self, nodes: Vec<v1::Node>, refused: &[v1::RefusedNode]) {
-        let line = |node: &v1::Node| format!("{}|{}", node.name, node.ip);
+        // As a valid node shows itself.
+        let shown = |node: &v1::Node| match node.ip.as_str() {
+            "" => node.name.clone(),
+            ip => format!("{} ({ip})", node.name),
+        };
         let (mut began, mut ended) = (Vec::new(), Vec::new());
         let reasons: BTreeMap<String, &str> = refused
             .iter()
-            .filter_map(|refused| Some((line(refused.node.as_ref()?), beginning(&refused.reason))))
+            .filter_map(|refused| Some((shown(refused.node.as_ref()?), beginning(&refused.reason))))
             .collect();
-        for node in nodes.iter().map(line) {
+        for node in nodes.iter().map(shown) {
             match reasons.get(&node) {
                 Some(&reason) if self.refused.get(&node).is_none_or(|told| told != reason) => {
                     began.push((node.clone(), reason));

@@ -313,14 +313,17 @@ async fn a_refused_token_is_tried_again_at_once_when_the_stream_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_invalid_report_is_dropped_and_does_not_hold_up_the_next() {
-    let (folder, server) =
-        (folder(), Fake::default().will([Answer::Fails(Status::invalid_argument("reports[0].node: no"))]));
-    let running = Running::start(&folder, &server);
-    running.push("a");
-    running.push("b");
-    running.is_drained().await;
-    assert_eq!(server.sequences(), [1, 2]);
+async fn an_invalid_or_too_large_report_is_dropped_and_does_not_hold_up_the_next() {
+    let too_large =
+        "Error, decoded message length too large: found 1258291 bytes, the limit is: 1048576 bytes";
+    for status in [Status::invalid_argument("reports[0].node: no"), Status::out_of_range(too_large)] {
+        let (folder, server) = (folder(), Fake::default().will([Answer::Fails(status)]));
+        let running = Running::start(&folder, &server);
+        running.push("a");
+        running.push("b");
+        running.is_drained().await;
+        assert_eq!(server.sequences(), [1, 2]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

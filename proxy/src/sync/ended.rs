@@ -109,6 +109,11 @@ impl Sync {
                 self.begin(Trouble::Unreachable, text);
                 self.backoff.next(None)
             }
+            // It may be mended at the other end, for example by a certificate that is put in place.
+            Failure::WrongServer(text) => {
+                self.begin(Trouble::WrongServer, text);
+                self.backoff.next(None)
+            }
             Failure::Unavailable { text, retry_after } => {
                 self.begin(Trouble::Unreachable, text);
                 // It answers, so an answer to a report is no news.

@@ -282,9 +282,22 @@ impl Standing {
         let reason = cut(reason.to_owned());
         self.revoked_in_memory = Some(reason.clone());
         let Some((folder, identity)) = &mut self.place else { return Ok(()) };
-        let updated = folder.update(|identity| identity.revoked = Some(reason))?;
+        // What is revoked is the token that was sent. One out of the token file is taken up with that, or it would count
+        // as news at the next start, and the token before it as revoked.
+        let seed = self.token.as_mut().filter(|chosen| chosen.is_new_seed);
+        if let Some(chosen) = &seed {
+            folder.keep_token(&chosen.token)?;
+        }
+        let digest = seed.as_ref().map(|chosen| chosen.token.digest());
+        let updated = folder.update(|identity| {
+            identity.revoked = Some(reason);
+            identity.seed = digest.or(identity.seed);
+        })?;
         if let Some(updated) = updated {
             *identity = updated;
+        }
+        if let Some(chosen) = seed {
+            chosen.is_new_seed = false;
         }
         let path = folder.cache_path();
         crate::disk::remove(&path).map_err(|source| IdentityError::Write { path, source })

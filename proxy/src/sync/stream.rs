@@ -89,6 +89,7 @@ impl Sync {
         let mut request = v1::WatchAuthorizedNodesRequest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: source.into(),
+            insecure_skip_verify: self.standing.control().insecure_skip_verify,
             ..v1::WatchAuthorizedNodesRequest::default()
         };
         if let Some(list) = in_force.list() {
@@ -123,8 +124,8 @@ impl Sync {
 
     /// Does what one message asks for; says so if the stream is over with it.
     async fn hear(&mut self, kind: Kind, last_refused: &mut Option<(u64, u64, String)>) -> Option<Ended> {
-        if !matches!(kind, Kind::Waiting(_)) {
-            self.is_waiting = false;
+        if matches!(kind, Kind::Snapshot(_) | Kind::Unchanged(_)) {
+            self.waits(false);
         }
         match kind {
             Kind::Snapshot(snapshot) => {
@@ -147,7 +148,7 @@ impl Sync {
             Kind::Unchanged(unchanged) => self.hear_unchanged(&unchanged),
             Kind::Bookmark(_) => {}
             Kind::Waiting(waiting) => {
-                if !std::mem::replace(&mut self.is_waiting, true) {
+                if self.waits(true) {
                     let in_force = self.gate.in_force();
                     tracing::warn!(
                         reason = waiting.reason,
@@ -221,7 +222,9 @@ impl Sync {
         match timeout(CALL, client.report_sync(report)).await {
             Ok(Ok(_)) => self.unreported = None,
             Ok(Err(status)) => match Failure::of(&status) {
-                Failure::Unreachable(text) | Failure::Unavailable { text, .. } => {
+                Failure::Unreachable(text)
+                | Failure::WrongServer(text)
+                | Failure::Unavailable { text, .. } => {
                     tracing::debug!(error = text, "the server did not take a sync report");
                 }
                 failure => {

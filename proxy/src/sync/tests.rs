@@ -176,6 +176,33 @@ async fn a_revoked_proxy_reads_nothing_also_after_a_restart_until_there_is_a_new
 }
 
 #[tokio::test]
+async fn a_revoked_token_in_the_token_file_revokes_itself_and_not_the_one_before_it() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    // As a slip of the pen would have it: another host's token, and that one is revoked.
+    let other = Token::generate(TokenKind::Ctrl).unwrap();
+    std::fs::write(proxy.folder.path().join("token"), other.reveal()).unwrap();
+    *pulse.refuse_watch.lock().unwrap() =
+        Some(refusal(Code::PermissionDenied, reason::PROXY_REVOKED, "revoked by an admin"));
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    proxy.until(|in_force| in_force.closed().is_some()).await;
+    let (folder, token) = proxy.stop().await;
+    assert!(standing(folder.path(), &pulse).revoked().is_some(), "after a restart too");
+
+    *pulse.refuse_watch.lock().unwrap() = None;
+    std::fs::write(folder.path().join("token"), token.reveal()).unwrap();
+    let proxy = Proxy::start_in(folder, token.clone(), &pulse);
+    let mut watch = pulse.watch().await;
+    assert_eq!(watch.token, token.reveal());
+    watch.send(Kind::Snapshot(pulse.list(2, &["delly"])));
+    pulse.report().await;
+    assert_eq!(proxy.names(), ["delly"]);
+}
+
+#[tokio::test]
 async fn a_revocation_by_status_counts_too() {
     let mut pulse = FakePulse::start().await;
     let proxy = Proxy::start(&pulse);
@@ -379,6 +406,48 @@ async fn a_registration_that_waits_is_made_by_run_when_the_server_answers() {
     let standing = standing(proxy.folder.path(), &pulse);
     assert_eq!(standing.identity().unwrap().proxy_id, Some(proxy_id));
     assert_eq!(standing.identity().unwrap().pin, Some(pulse.authority.pin));
+    // As after `register`: the token file has the token too, and it is noted as taken up.
+    let token_file = proxy.folder.path().join("token");
+    assert_eq!(std::fs::read_to_string(&token_file).unwrap().trim(), token.reveal());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&token_file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(standing.identity().unwrap().seed, Some(token.digest()));
+}
+
+#[tokio::test]
+async fn a_registration_that_waits_outlasts_a_stranger_at_the_servers_address() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::new(folder.path());
+    let mut pending = pending(&pulse);
+    pending.join.pin = Some(crate::testing::Authority::new().pin);
+    let refused = register::register(&pending, &home, None).await.unwrap_err();
+    assert!(matches!(&refused, RegisterError::WrongServer(text) if text.contains("pinned key")), "{refused}");
+    home.keep_pending(&pending).unwrap();
+    let (mut sync, _) = idle(folder.path(), &pulse);
+    let wait = sync.register_if_pending().await.unwrap_err();
+    // Only a floor that long would be cut short by what waits.
+    assert!(wait.floor < REFUSED_PAUSE, "{wait:?}");
+    assert_eq!(sync.trouble, Some(Trouble::WrongServer));
+    assert!(home.pending().unwrap().is_some());
+}
+
+#[tokio::test]
+async fn whoever_sends_readings_is_told_while_the_server_has_no_list_for_this_proxy() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut contact_rx = proxy.contact_rx.clone();
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Waiting(v1::Waiting { reason: "no instance".into() }));
+    in_time(contact_rx.wait_for(|contact| contact.is_waiting)).await.unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    watch.fail(Status::unavailable("a moment"));
+    // Neither a sign of life nor the loss of the stream is a list.
+    let mut watch = pulse.watch().await;
+    assert!(proxy.contact_rx.borrow().is_waiting);
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    in_time(contact_rx.wait_for(|contact| !contact.is_waiting)).await.unwrap();
 }
 
 #[tokio::test]

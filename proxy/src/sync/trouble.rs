@@ -6,6 +6,7 @@ use super::Sync;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Unreachable,
+    WrongServer,
     UnknownToken,
     Refused,
     Replaced,
@@ -26,6 +27,9 @@ impl Sync {
         match trouble {
             Trouble::Unreachable => {
                 tracing::warn!(%server, error = text, source, nodes, "the server is not reachable; this proxy works on with what is in force and tries again");
+            }
+            Trouble::WrongServer => {
+                tracing::error!(%server, error = text, source, nodes, "what answers at the server's address is not to be trusted, so no token is sent to it; this proxy works on with what is in force and tries again");
             }
             Trouble::UnknownToken => {
                 tracing::error!(%server, error = text, source, nodes, "the server does not know this proxy's token; register again with a fresh join string, or put a new token into the token file");
@@ -61,6 +65,7 @@ impl Trouble {
     fn as_str(self) -> &'static str {
         match self {
             Trouble::Unreachable => "server unreachable",
+            Trouble::WrongServer => "not the server that is trusted",
             Trouble::UnknownToken => "token unknown",
             Trouble::Refused => "refused by the server",
             Trouble::Replaced => "token used twice",

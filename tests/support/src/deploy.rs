@@ -147,6 +147,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("Service", "User"),
     ("Service", "DynamicUser"),
     ("Service", "StateDirectory"),
+    ("Service", "ReadWritePaths"),
     ("Service", "StateDirectoryMode"),
     ("Service", "UMask"),
     ("Service", "LimitNOFILE"),
