@@ -140,6 +140,7 @@ struct Service {
     new_token: Token,
     register: Arc<Mutex<Option<RegisterAnswer>>>,
     asked_tx: watch::Sender<usize>,
+    watches_refused_tx: watch::Sender<usize>,
     info: v1::ServerInfo,
 }
 
@@ -162,6 +163,8 @@ pub(crate) struct FakePulse {
     reports: mpsc::UnboundedReceiver<v1::ReportSyncRequest>,
     /// How many temperature reports came; each is refused.
     asked_rx: watch::Receiver<usize>,
+    /// How many watches were refused.
+    watches_refused_rx: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -198,6 +201,7 @@ impl FakePulse {
         let refuse_new_token = Arc::new(Mutex::new(None));
         let register = Arc::new(Mutex::new(None));
         let (asked_tx, asked_rx) = watch::channel(0);
+        let (watches_refused_tx, watches_refused_rx) = watch::channel(0);
         let service = Service {
             watches: watch_tx,
             reports: report_tx,
@@ -206,6 +210,7 @@ impl FakePulse {
             new_token: new_token.clone(),
             register: Arc::clone(&register),
             asked_tx,
+            watches_refused_tx,
             info: info.clone(),
         };
         let incoming = accept(listener, tls);
@@ -226,6 +231,7 @@ impl FakePulse {
             watches,
             reports,
             asked_rx,
+            watches_refused_rx,
             task,
         }
     }
@@ -260,6 +266,13 @@ impl FakePulse {
 
     pub(crate) async fn temperatures_asked(&self, times: usize) {
         self.asked_rx.clone().wait_for(|asked| *asked >= times).await.expect("the server runs");
+    }
+
+    pub(crate) async fn watch_refused(&self) {
+        let refused = self.watches_refused_rx.clone();
+        in_time(async move { refused.clone().wait_for(|refused| *refused > 0).await.map(|_| ()) })
+            .await
+            .expect("the server runs");
     }
 
     pub(crate) fn no_report(&mut self) -> bool {
@@ -358,6 +371,7 @@ impl ControlPlaneService for Service {
         request: Request<v1::WatchAuthorizedNodesRequest>,
     ) -> Result<Response<Self::WatchAuthorizedNodesStream>, Status> {
         if let Some(status) = &*self.refuse_watch.lock().expect("no test panics with it") {
+            self.watches_refused_tx.send_modify(|refused| *refused += 1);
             return Err(status.clone());
         }
         let (to, from) = mpsc::unbounded_channel();

@@ -227,7 +227,7 @@ async fn waiting_unknown_kinds_and_an_unknown_token_leave_what_is_in_force() {
     watch.fail(Status::unavailable("going down"));
     // A new token in the token file ends the wait, long before its time.
     let fresh = Token::generate(TokenKind::Ctrl).unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    pulse.watch_refused().await;
     assert_eq!(proxy.names(), ["delly"]);
     *pulse.refuse_watch.lock().unwrap() = None;
     std::fs::write(proxy.folder.path().join("token"), fresh.reveal()).unwrap();
