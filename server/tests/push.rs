@@ -248,3 +248,19 @@ async fn metrics_tell_streams_pushes_latency_refusals_states_and_ends() {
     }
     assert_eq!(metrics.value("pulse_proxies{state=\"IN_SYNC\"}"), 1.0);
 }
+
+#[tokio::test]
+async fn a_proxy_that_does_not_check_the_certificate_is_shown_so() {
+    let server = Server::start();
+    put_home(&server, "add", &NODES);
+    let client = Client::register(&server, &server.join_string(&["--instance", "home"]), "minipc").await;
+    let watch_as = async |insecure_skip_verify| {
+        let request = WatchAuthorizedNodesRequest { insecure_skip_verify, ..Default::default() };
+        let mut watch = client.watch(request).await;
+        watch.snapshot().await;
+        server.json(&["proxy", "show", "minipc"])["insecure_skip_verify"].as_bool()
+    };
+    assert_eq!(watch_as(false).await, Some(false));
+    assert_eq!(watch_as(true).await, Some(true));
+    assert!(server.pulse_ok(&["proxy", "show", "minipc"]).contains("not checked"));
+}
