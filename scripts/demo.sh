@@ -340,7 +340,7 @@ if [[ -n $grpcurl ]]; then
     ask_grpc 20 "$address" list || true
     has_answer "$service"
     ask_grpc 20 "$address" grpc.health.v1.Health/Check || true
-    has_answer SERVING
+    has_answer '"SERVING"'
     # A watch has no end, so this ends with an error, after what came in the time.
     ask_grpc 3 "$address" "$service/WatchAuthorizedNodes" || true
     has_answer '"snapshot"'

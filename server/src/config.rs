@@ -83,7 +83,7 @@ pub struct TlsFiles {
 /// When history is forgotten: by whichever bound is met first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// The most bytes that readings take on disk.
+    /// The size of the whole database, in bytes, above which the oldest readings go.
     pub max_bytes: u64,
     /// The oldest reading that is kept.
     pub max_age: Duration,

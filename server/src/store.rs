@@ -174,7 +174,7 @@ pub struct Recorded {
 /// How much history of readings is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
-    /// The most bytes of the database that readings may take.
+    /// The size of the whole database, in bytes, above which the oldest readings go. Lists and audit rows count too.
     pub max_bytes: u64,
     /// The longest that a reading is kept.
     pub max_age: Duration,

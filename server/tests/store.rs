@@ -567,21 +567,7 @@ async fn what_was_answered_is_there_after_the_store_is_opened_again() {
 async fn every_field_of_a_report_is_read_back() {
     let folder = folder();
     let store = open(&folder).await;
-    let kinds = [
-        SensorKind::CpuPackage,
-        SensorKind::CpuCore,
-        SensorKind::CpuDie,
-        SensorKind::Nvme,
-        SensorKind::Disk,
-        SensorKind::Gpu,
-        SensorKind::Chipset,
-        SensorKind::Memory,
-        SensorKind::Network,
-        SensorKind::Board,
-        SensorKind::Acpi,
-        SensorKind::Other,
-    ];
-    let readings = (0_u8..).zip(kinds).map(|(n, kind)| Reading {
+    let readings = (0_u8..).zip(SensorKind::ALL).map(|(n, kind)| Reading {
         sensor: format!("chip/temp{n}"),
         chip: "chip".into(),
         label: if n % 2 == 0 { String::new() } else { format!("ä {n}") },
