@@ -13,6 +13,8 @@ use tonic_build::manual;
 
 const PROTO: &str = "pulse/control/v1/control.proto";
 const PACKAGE: &str = "pulse.control.v1";
+/// Messages whose `Debug` is written by hand, in `proto/veiled.rs`, because it would show a secret.
+const HOLD_SECRETS: [&str; 2] = ["RegisterResponse", "RotateTokenResponse"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto/{PROTO}");
@@ -28,7 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let services: Vec<manual::Service> = services(&descriptors).map(server).collect();
     // The connection is made by the proxy's own connector, so the client needs no `connect` of tonic's.
-    tonic_prost_build::configure().build_server(false).build_transport(false).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .build_transport(false)
+        .skip_debug(HOLD_SECRETS.map(|message| format!(".{PACKAGE}.{message}")))
+        .compile_fds(descriptors)?;
     manual::Builder::new().build_client(false).build_transport(false).compile(&services);
     Ok(())
 }
@@ -51,7 +57,7 @@ fn server(service: &ServiceDescriptorProto) -> manual::Service {
                 .codec_path("crate::encoded::EncodedCodec")
                 .server_streaming()
         } else {
-            described.output_type(message_path(method.output_type())).codec_path("tonic_prost::ProstCodec")
+            described.output_type(message_path(method.output_type())).codec_path("crate::codec::RequestCodec")
         };
         builder = builder.method(described.build());
     }

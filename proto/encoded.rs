@@ -8,7 +8,8 @@ use bytes::{BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic_prost::ProstCodec;
+
+use crate::codec::RequestDecoder;
 
 /// The bytes of a message `M`. Cloning shares them.
 #[derive(Debug)]
@@ -58,14 +59,14 @@ where
     type Encode = Encoded<M>;
     type Decode = In;
     type Encoder = EncodedEncoder<M>;
-    type Decoder = <ProstCodec<In, In> as Codec>::Decoder;
+    type Decoder = RequestDecoder<In>;
 
     fn encoder(&mut self) -> Self::Encoder {
         EncodedEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<In, In>::default().decoder()
+        RequestDecoder::default()
     }
 }
 

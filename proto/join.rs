@@ -45,7 +45,8 @@ impl FromStr for Pin {
     }
 }
 
-/// `pulse://HOST:PORT/?pin=sha256:HEX&join=pjoin_…`: where the server is, how to know it, and the join token.
+/// `pulse://HOST:PORT/?pin=sha256:HEX&join=pjoin_…`: where the server is, how to know it, and the join token, if the host
+/// has one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JoinString {
     /// A DNS name or an address; IPv6 without brackets.
@@ -54,15 +55,15 @@ pub struct JoinString {
     pub port: u16,
     /// The pin of Pulse's own CA. None: the certificate is checked with the system's roots.
     pub pin: Option<Pin>,
-    /// The join token.
-    pub join: Token,
+    /// The join token. None: the host asks to be approved, while `pulse join open` lets it.
+    pub join: Option<Token>,
 }
 
 /// Why a text is no join string. Never holds the token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum JoinError {
     /// It begins otherwise.
-    #[error("a join string begins with pulse://; `pulse join create` prints one")]
+    #[error("a join string begins with pulse://; `pulse join create` and `pulse join open` print one")]
     Scheme,
     /// Host or port are not readable.
     #[error("the join string's HOST:PORT cannot be read; an IPv6 address stands in brackets")]
@@ -73,9 +74,6 @@ pub enum JoinError {
     /// A key stands there twice.
     #[error("the join string has the key {0} twice; copy it again, whole")]
     Doubled(&'static str),
-    /// The join token is missing.
-    #[error("the join string has no join token; copy it again, whole, and put it in quotes (it holds a &)")]
-    NoToken,
     /// The join token cannot be read.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -92,8 +90,11 @@ impl JoinString {
 
     /// The whole string, token and all: shown once, to the one who asked for it.
     pub fn reveal(&self) -> String {
-        let pin = self.pin.map(|pin| format!("pin={pin}&")).unwrap_or_default();
-        format!("pulse://{}/?{pin}join={}", self.authority(), self.join.reveal())
+        let pin = self.pin.map(|pin| format!("pin={pin}"));
+        let join = self.join.as_ref().map(|join| format!("join={}", join.reveal()));
+        let keys: Vec<String> = pin.into_iter().chain(join).collect();
+        let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
+        format!("pulse://{}/{query}", self.authority())
     }
 }
 
@@ -107,8 +108,8 @@ impl FromStr for JoinString {
 
     fn from_str(text: &str) -> Result<JoinString, JoinError> {
         let rest = text.trim().strip_prefix("pulse://").ok_or(JoinError::Scheme)?;
-        let (place, query) = rest.split_once('?').ok_or(JoinError::NoToken)?;
-        if query.contains('#') {
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if rest.contains('#') {
             return Err(JoinError::Path);
         }
         let place = place.strip_suffix('/').unwrap_or(place);
@@ -129,7 +130,7 @@ impl FromStr for JoinString {
                 return Err(JoinError::Doubled(name));
             }
         }
-        let join = Token::parse(TokenKind::Join, join.ok_or(JoinError::NoToken)?)?;
+        let join = join.map(|join| Token::parse(TokenKind::Join, join)).transpose()?;
         Ok(JoinString { host, port, pin: pin.map(str::parse).transpose()?, join })
     }
 }
@@ -176,8 +177,10 @@ mod tests {
     fn a_join_string_survives_the_way_to_text_and_back() {
         for host in ["pulse.lan", "10.0.0.1", "2001:db8::1"] {
             for pin in [None, Some(PIN.parse().unwrap())] {
-                let join = JoinString { host: host.into(), port: 8000, pin, join: token() };
-                assert_eq!(join.reveal().parse(), Ok(join));
+                for join in [None, Some(token())] {
+                    let join = JoinString { host: host.into(), port: 8000, pin, join };
+                    assert_eq!(join.reveal().parse(), Ok(join));
+                }
             }
         }
     }
@@ -190,12 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn a_join_string_needs_no_secret() {
+        for (text, has_pin) in
+            [("pulse://a:1/", false), ("pulse://a:1", false), (&*format!("pulse://a:1/?pin={PIN}"), true)]
+        {
+            let join: JoinString = text.parse().unwrap();
+            assert_eq!((join.pin.is_some(), join.join), (has_pin, None), "{text}");
+        }
+    }
+
+    #[test]
     fn each_mistake_has_its_own_message() {
         let token = token();
         let t = token.reveal();
         assert_eq!(error(&format!("https://a/?join={t}")), JoinError::Scheme);
-        assert_eq!(error("pulse://a/"), JoinError::NoToken);
-        assert_eq!(error(&format!("pulse://a/?pin={PIN}")), JoinError::NoToken);
+        assert_eq!(error("pulse://a/?join="), JoinError::Token(TokenError::Kind("join", "pjoin_")));
+        assert_eq!(error("pulse://a/#x"), JoinError::Path);
         assert_eq!(error(&format!("pulse://a/?join={t}&join={t}")), JoinError::Doubled("join"));
         assert_eq!(error(&format!("pulse://a/?pin=sha256:00&join={t}")), JoinError::Pin(PinError));
         assert_eq!(error(&format!("pulse://a/b?join={t}")), JoinError::Path);
@@ -208,7 +221,8 @@ mod tests {
 
     #[test]
     fn debug_does_not_show_the_token() {
-        let join = JoinString { host: "a".into(), port: 1, pin: None, join: token() };
-        assert!(!format!("{join:?}").contains(&join.join.reveal()[6..]));
+        let token = token();
+        let join = JoinString { host: "a".into(), port: 1, pin: None, join: Some(token.clone()) };
+        assert!(!format!("{join:?}").contains(&token.reveal()[6..]));
     }
 }

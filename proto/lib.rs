@@ -3,9 +3,13 @@
 //! In: bytes from the wire or from disk, names and addresses from people. Out: [`Node`], [`Allowlist`],
 //! [`SignedAllowlist`], tokens and the generated messages in [`v1`].
 //! Always: a value of a domain type is valid; parsing is the only way to one.
-//! Never: I/O, clocks or a runtime (random bytes for new tokens and keys are the exception).
+//! Never: I/O or a runtime. The system's clock and random bytes are reached only through [`Clock`] and [`Chance`], and for
+//! new tokens and keys.
 
 pub mod allowlist;
+pub mod chance;
+pub mod clock;
+pub mod codec;
 pub mod encoded;
 pub mod hash;
 pub mod hex;
@@ -16,9 +20,13 @@ pub mod scope;
 pub mod sensor;
 pub mod signature;
 pub mod snapshot;
+pub mod text;
 pub mod token;
+mod veiled;
 
 pub use allowlist::Allowlist;
+pub use chance::Chance;
+pub use clock::Clock;
 pub use hash::ListHash;
 pub use join::{JoinString, Pin};
 pub use node::{Node, NodeError};

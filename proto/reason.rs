@@ -7,6 +7,10 @@ pub const DOMAIN: &str = "pulse";
 pub const MISSING_TOKEN: &str = "MISSING_TOKEN";
 /// The token is not known to this server.
 pub const UNKNOWN_TOKEN: &str = "UNKNOWN_TOKEN";
+/// As many hosts wait for approval as may.
+pub const TOO_MANY_UNAPPROVED: &str = "TOO_MANY_UNAPPROVED";
+/// A debug token only watches.
+pub const DEBUG_TOKEN: &str = "DEBUG_TOKEN";
 /// The proxy was revoked or removed.
 pub const PROXY_REVOKED: &str = "PROXY_REVOKED";
 /// The join token is past its time.
@@ -23,5 +27,9 @@ pub const REPLACED_BY_ANOTHER_STREAM: &str = "REPLACED_BY_ANOTHER_STREAM";
 pub const DRAINING: &str = "DRAINING";
 /// The store cannot be written; what is in force stays in force.
 pub const STORE_UNAVAILABLE: &str = "STORE_UNAVAILABLE";
+/// Too many calls of one caller in a short time: wait as long as `google.rpc.RetryInfo` says.
+pub const RATE_LIMITED: &str = "RATE_LIMITED";
+/// The server has not loaded its database yet.
+pub const STARTING: &str = "STARTING";
 /// Too much at once: wait as long as `google.rpc.RetryInfo` says.
 pub const OVERLOADED: &str = "OVERLOADED";

@@ -32,6 +32,28 @@ impl Statement {
     }
 }
 
+/// What is signed of the pins that a server says its certificate may lead to. Whoever took the certificate's key alone
+/// cannot bring pins of his own.
+#[derive(Clone, Copy, Debug)]
+pub struct PinsStatement<'a> {
+    /// The server, as it names itself.
+    pub server_id: &'a str,
+    /// The pins, as they are written.
+    pub pins: &'a [String],
+}
+
+impl PinsStatement<'_> {
+    /// The exact bytes: `pulse-ca-pins-v1\n{server_id}\n`, then each pin and `\n`.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("pulse-ca-pins-v1\n{}\n", self.server_id);
+        for pin in self.pins {
+            text.push_str(pin);
+            text.push('\n');
+        }
+        text.into_bytes()
+    }
+}
+
 /// The server's key. Its `Debug` shows the public half only.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
@@ -87,6 +109,11 @@ impl SigningKey {
     pub fn sign(&self, statement: &Statement) -> Vec<u8> {
         self.pair.sign(&statement.bytes()).as_ref().to_vec()
     }
+
+    /// Signs the pins of the server's authority: 64 bytes.
+    pub fn sign_pins(&self, statement: &PinsStatement<'_>) -> Vec<u8> {
+        self.pair.sign(&statement.bytes()).as_ref().to_vec()
+    }
 }
 
 impl fmt::Debug for SigningKey {
@@ -116,6 +143,11 @@ impl PublicKey {
 
     /// Whether `signature` is this key's over the statement.
     pub fn verifies(&self, statement: &Statement, signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(&statement.bytes(), signature).is_ok()
+    }
+
+    /// Whether `signature` is this key's over the pins.
+    pub fn verifies_pins(&self, statement: &PinsStatement<'_>, signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(&statement.bytes(), signature).is_ok()
     }
 }

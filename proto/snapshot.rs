@@ -53,6 +53,14 @@ pub enum Refusal {
     /// A node breaks a rule.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A node stands there twice, perhaps in another spelling.
+    #[error("the list has {nodes} nodes, of which only {different} are different (names are compared case-blind)")]
+    Doubled {
+        /// How many there are.
+        nodes: usize,
+        /// How many are left without doubles.
+        different: usize,
+    },
     /// The hash is not that of the nodes.
     #[error("the list says hash {said}, its nodes have {actual}")]
     Hash {
@@ -92,7 +100,8 @@ impl Refusal {
             Refusal::Scope(_) => v1::RefusalReason::WrongScope,
             Refusal::TooLarge(_) => v1::RefusalReason::TooLarge,
             Refusal::Node(_) => v1::RefusalReason::InvalidNode,
-            Refusal::Hash { .. } => v1::RefusalReason::WrongHash,
+            // With a double a list never has the hash of its own set.
+            Refusal::Hash { .. } | Refusal::Doubled { .. } => v1::RefusalReason::WrongHash,
             Refusal::UnknownKey(..) => v1::RefusalReason::UnknownKey,
             Refusal::Signature(_) => v1::RefusalReason::BadSignature,
             Refusal::OlderEpoch { .. } => v1::RefusalReason::OlderEpoch,
@@ -140,8 +149,11 @@ impl SignedAllowlist {
         let scope = list.scope.parse().map_err(|_| Refusal::Scope(list.scope.chars().take(80).collect()))?;
         let allowlist = Allowlist::from_wire(&list.nodes)?;
         let actual = allowlist.hash();
-        // A list with doubles or in another order never has the hash of its own set.
-        if list.hash.parse() != Ok(actual) || allowlist.len() != list.nodes.len() {
+        if allowlist.len() != list.nodes.len() {
+            return Err(Refusal::Doubled { nodes: list.nodes.len(), different: allowlist.len() });
+        }
+        // The order does not count: the hash is that of the sorted lines, however they came.
+        if list.hash.parse() != Ok(actual) {
             return Err(Refusal::Hash { said: list.hash.chars().take(80).collect(), actual });
         }
         let Some(key) = keys.iter().find(|key| key.key_id() == list.key_id) else {

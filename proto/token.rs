@@ -22,6 +22,8 @@ pub enum TokenKind {
     Join,
     /// The bearer of a proxy's own HTTP listener, `plsn_…`.
     Listener,
+    /// A person's, to watch what a proxy is pushed, `pdbg_…`.
+    Debug,
 }
 
 impl TokenKind {
@@ -31,6 +33,7 @@ impl TokenKind {
             TokenKind::Ctrl => "pctl_",
             TokenKind::Join => "pjoin_",
             TokenKind::Listener => "plsn_",
+            TokenKind::Debug => "pdbg_",
         }
     }
 }
@@ -78,6 +81,7 @@ impl Token {
             TokenKind::Ctrl => "ctrl",
             TokenKind::Join => "join",
             TokenKind::Listener => "listener",
+            TokenKind::Debug => "debug",
         };
         let bits = text.strip_prefix(kind.prefix()).ok_or(TokenError::Kind(name, kind.prefix()))?;
         match URL_SAFE_NO_PAD.decode(bits).map(Zeroizing::new) {

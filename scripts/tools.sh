@@ -89,6 +89,11 @@ strace_() {
     has strace || debian strace || say "NO STRACE: the test that watches the proxy's system calls is skipped"
 }
 
+# Fuzzing links libFuzzer, which is C++. It may be missing: the targets are then fed with their corpora alone.
+cxx() {
+    has c++ || debian g++ || say "NO C++ COMPILER: fuzz targets are not run (on Debian: apt-get install g++)"
+}
+
 # It may be missing: tests that use grpcurl are skipped then, and `untested` says so.
 grpcurl() {
     is_set_up grpcurl "$GRPCURL" && [[ -x .tools/bin/grpcurl ]] && return
@@ -112,12 +117,14 @@ all)
     buf
     python
     strace_
+    cxx
     grpcurl
     cargo_deny
     ;;
 untested)
     [[ -x .tools/bin/grpcurl ]] || say "NOT TESTED: grpcurl is not here (install Go, then run this again)"
     has strace || say "NOT TESTED: the proxy's system calls (install strace, then run this again)"
+    has c++ || say "NOT TESTED: fuzz targets beyond their corpora (install g++, then run this again)"
     ;;
 *) fail "usage: scripts/tools.sh all|untested" ;;
 esac

@@ -100,6 +100,27 @@ fn whatever_is_altered_on_the_way_is_refused_for_its_own_reason() {
 }
 
 #[test]
+fn the_order_of_nodes_on_the_wire_does_not_count() {
+    let (list, keys) = signed(3);
+    let mut wire = list.to_wire();
+    wire.nodes.reverse();
+    assert_ne!(wire, list.to_wire());
+    assert_eq!(SignedAllowlist::verify(&wire, &keys, Position::default()), Ok(list));
+}
+
+#[test]
+fn a_double_is_refused_as_one_and_not_as_two_equal_hashes() {
+    let (list, keys) = signed(3);
+    let mut wire = list.to_wire();
+    wire.nodes.push(v1::Node { name: "DELLY".into(), ip: "192.168.0.5".into() });
+    let hash = Allowlist::from_wire(&wire.nodes).unwrap().hash();
+    wire.hash = hash.to_string();
+    let refusal = SignedAllowlist::verify(&wire, &keys, Position::default()).unwrap_err();
+    assert_eq!(refusal, Refusal::Doubled { nodes: 3, different: 2 });
+    assert!(refusal.to_string().contains("case-blind"), "{refusal}");
+}
+
+#[test]
 fn a_list_behind_what_was_reached_is_refused() {
     let (list, keys) = signed(3);
     let verify =

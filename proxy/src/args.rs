@@ -34,6 +34,8 @@ pub enum Command {
     Run,
     /// Make this host known to Pulse, with a join string from `pulse join create`
     Register(RegisterArgs),
+    /// Take this host off its server for good: from then on nothing may be read, until it is registered again
+    Unregister,
     /// Fetch the list once, verify and keep it, and print it
     Sync,
     /// Show what this proxy would work with, without asking the network
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_command_takes_the_common_flags_behind_it() {
-        for command in ["run", "sync", "status", "collect", "config check", "register --join -"] {
+        for command in ["run", "unregister", "sync", "status", "collect", "config check", "register --join -"] {
             let line = format!("pulse-sensor-proxy {command} --config /c --state-dir /s --json");
             let args = Args::try_parse_from(line.split(' ')).unwrap();
             assert!(args.json && args.config.is_some() && args.state_dir.is_some(), "{command}");

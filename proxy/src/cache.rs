@@ -55,11 +55,19 @@ pub struct Expected<'a> {
 /// Why there is no list to begin with. None of these is an empty list.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// No list was ever applied here.
-    #[error("no list was kept at {}", .0.display())]
-    Missing(PathBuf),
+    /// No list was ever kept here.
+    #[error("no list was kept at {} yet", .0.display())]
+    NoneYet(PathBuf),
+    /// A list was applied, and its file is gone.
+    #[error("the kept list {} is gone, though the one of revision {revision} was applied: was it removed? the next list from Pulse replaces it", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The revision of the list that was applied last.
+        revision: u64,
+    },
     /// The file cannot be read, or must not be.
-    #[error("the kept list cannot be read")]
+    #[error("the kept list is not used; the next list from Pulse replaces it")]
     Unreadable(#[source] ReadError),
     /// The file is not what was written.
     #[error("the kept list {} is damaged ({what}); the next list from Pulse replaces it", path.display())]
@@ -91,7 +99,8 @@ impl CacheError {
     /// The word for logs and JSON.
     pub fn reason(&self) -> &'static str {
         match self {
-            CacheError::Missing(_) => "missing",
+            CacheError::NoneYet(_) => "none_yet",
+            CacheError::Missing { .. } => "missing",
             CacheError::Unreadable(_) => "unreadable",
             CacheError::Damaged { .. } => "damaged",
             CacheError::Older { .. } => "older",
@@ -114,7 +123,7 @@ pub fn store(path: &Path, proxy_id: Option<Uuid>, list: &SignedAllowlist, at: Sy
     bytes.push(b'\n');
     let digest = hex::encode(&sha256(&bytes));
     bytes.extend_from_slice(format!("sha256 {digest}\n").as_bytes());
-    disk::write_private(path, &bytes)
+    disk::replace_private(path, &bytes)
 }
 
 /// Reads the list and verifies it as if it came from the server.
@@ -123,7 +132,10 @@ pub fn store(path: &Path, proxy_id: Option<Uuid>, list: &SignedAllowlist, at: Sy
 /// [`CacheError`]; nothing of the file is used then.
 pub fn load(path: &Path, expected: Expected<'_>) -> Result<Cached, CacheError> {
     let bytes = disk::read_private(path, MAX_BYTES).map_err(CacheError::Unreadable)?;
-    let bytes = bytes.ok_or_else(|| CacheError::Missing(path.to_owned()))?;
+    let bytes = bytes.ok_or_else(|| match expected.reached {
+        Position { epoch: 0, revision: 0 } => CacheError::NoneYet(path.to_owned()),
+        Position { revision, .. } => CacheError::Missing { path: path.to_owned(), revision },
+    })?;
     let damaged = |what: &str| CacheError::Damaged { path: path.to_owned(), what: what.to_owned() };
     let foreign = |what: String| CacheError::Foreign { path: path.to_owned(), what };
 
@@ -141,6 +153,16 @@ pub fn load(path: &Path, expected: Expected<'_>) -> Result<Cached, CacheError> {
         }
     })?;
     Ok(Cached { list, applied_at: parts.applied_at })
+}
+
+/// Reads the list whosever it is and however old, with its proxy's id: for a proxy that has lost its identity. `None`: it
+/// cannot be taken.
+pub fn recover(path: &Path, keys: &[PublicKey]) -> Option<(Option<Uuid>, SignedAllowlist)> {
+    let bytes = disk::read_private(path, MAX_BYTES).ok().flatten()?;
+    let parts = take_apart(&bytes).ok()?;
+    let snapshot = Message::decode(parts.snapshot).ok()?;
+    let list = SignedAllowlist::verify(&snapshot, keys, Position::default()).ok()?;
+    Some((parts.owner.parse().ok(), list))
 }
 
 struct Parts<'a> {

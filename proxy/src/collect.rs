@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Node, Position};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::backoff::fraction;
 use crate::gate::Gate;
+use crate::seams::Seams;
 use crate::sensors::{Reading, Readings, SensorError};
 use crate::telemetry::chain;
 use crate::this_host::LocalHost;
@@ -62,6 +62,7 @@ pub struct Collector<R> {
     hung: Option<JoinHandle<Result<Readings, SensorError>>>,
     /// Why this host cannot be read, while it cannot.
     failing: Option<String>,
+    seams: Seams,
 }
 
 impl<R> Collector<R>
@@ -71,8 +72,9 @@ where
     /// Makes a collector of what `gate` allows.
     ///
     /// The addresses in `host` are found out anew for each round.
-    pub fn new(gate: Gate, host: LocalHost, interval: Duration, read: R) -> Self {
-        Collector { gate, interval, read, plan: Plan::new(host), hung: None, failing: None }
+    pub fn new(gate: Gate, host: LocalHost, interval: Duration, read: R, seams: &Seams) -> Self {
+        let (plan, seams) = (Plan::new(host), seams.clone());
+        Collector { gate, interval, read, plan, hung: None, failing: None, seams }
     }
 
     /// Collects until `shutdown` comes, and gives each round that is not empty to `deliver`.
@@ -81,7 +83,7 @@ where
     pub async fn run(mut self, mut deliver: impl FnMut(Round), shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut changed_rx = self.gate.changed_rx();
-        let delay = MAX_START_DELAY.min(self.interval).mul_f64(fraction());
+        let delay = MAX_START_DELAY.min(self.interval).mul_f64(self.seams.chance.fraction());
         let mut ticks = interval_at(Instant::now() + delay, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -106,7 +108,7 @@ where
     async fn round(&mut self) -> Round {
         let in_force = self.gate.in_force();
         self.plan.update(&in_force);
-        let collected_at = SystemTime::now();
+        let collected_at = self.seams.clock.now();
         let position = in_force.position();
         let result = match self.plan.reads_this_host() {
             true => Some(self.read().await),
@@ -136,7 +138,7 @@ where
         if self.hung.as_ref().is_some_and(|task| !task.is_finished()) {
             return Err(hanging());
         }
-        let mut task = spawn_blocking(self.read.clone());
+        let mut task = self.seams.workers.run(self.read.clone());
         match timeout(READ_LIMIT, &mut task).await {
             Ok(Ok(Ok(readings))) if readings.readings.is_empty() => Err(without_sensors(&readings)),
             Ok(Ok(Ok(readings))) => Ok(readings.readings),

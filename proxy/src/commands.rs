@@ -8,11 +8,13 @@ mod collect;
 mod register;
 mod status;
 mod sync;
+mod unregister;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use pulse_proto::text::lines;
 use serde_json::{Value, json};
 
 use crate::RunError;
@@ -103,6 +105,7 @@ pub async fn execute(args: &Args) -> Result<Answer, CommandError> {
     }
     match &args.command {
         Command::Register(given) => register::register(given, &config).await,
+        Command::Unregister => unregister::unregister(config).await,
         Command::Sync => sync::sync(config).await,
         Command::Status => status::status(config),
         Command::Collect => collect::collect(&config),
@@ -116,13 +119,14 @@ pub async fn execute(args: &Args) -> Result<Answer, CommandError> {
 pub fn conclude(result: Result<Answer, CommandError>, as_json: bool) -> ExitCode {
     let (text, code) = match result {
         Ok(answer) if as_json => (answer.json.to_string(), ExitCode::SUCCESS),
-        Ok(answer) => (answer.text, ExitCode::SUCCESS),
+        // Servers, drivers and files had a hand in it.
+        Ok(answer) => (lines(&answer.text), ExitCode::SUCCESS),
         Err(error) if as_json => {
             (json!({ "error": error.text, "reason": error.reason }).to_string(), error.exit_code())
         }
         Err(error) => {
             // Nothing is left to be told if standard error is closed.
-            let _ = writeln!(io::stderr(), "error: {}", error.text);
+            let _ = writeln!(io::stderr(), "error: {}", lines(&error.text));
             return error.exit_code();
         }
     };

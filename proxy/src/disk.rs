@@ -4,10 +4,14 @@
 //! flushed; mode 0600, folders 0700; read without following a link at the end of the path, only from this user or
 //! root, and only up to a bound. Never: decides what the bytes mean.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a lock that is held is asked for again: who holds one writes a small file.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a file of ours is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +108,18 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with_mode(path, bytes, 0o600)
 }
 
+/// As [`write_private`], also where a folder stands in the way of the file: it gets another name.
+///
+/// # Errors
+/// The step that failed.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A renamed file takes the place of whatever stands there, but not of a folder.
+    if fs::symlink_metadata(path).is_ok_and(|about| about.is_dir()) {
+        set_aside(path)?;
+    }
+    write_private(path, bytes)
+}
+
 /// As [`write_private`], for a file that has a mode already, like a configuration.
 ///
 /// # Errors
@@ -160,6 +176,41 @@ pub fn check_writable(folder: &Path) -> io::Result<()> {
     let there = folder.ancestors().find(|path| path.exists());
     let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
+/// Gives what stands at a path another name, `PATH.damaged`, so that there is room for a file. Returns that name; what had
+/// it before is gone.
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    let aside = PathBuf::from(name);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+/// Locks a folder for this process, against others that ask for the same lock; freed when the file is dropped. Writes
+/// nothing, so it works on a disk that cannot be written.
+///
+/// # Errors
+/// The folder cannot be opened; [`ErrorKind::WouldBlock`]: another process has it and did not free it for `patience`.
+pub fn lock_folder(folder: &Path, patience: Duration) -> io::Result<File> {
+    let file = File::open(folder)?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => return Err(ErrorKind::WouldBlock.into()),
+            // Some file systems of a network know no locks of folders. There the lock is missing, not the folder.
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!(folder = %folder.display(), %error, "a folder cannot be locked; this goes on without");
+                return Ok(file);
+            }
+        }
+    }
 }
 
 /// Makes a folder and those above it, 0700; one that is there stays as it is.

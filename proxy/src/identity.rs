@@ -15,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use pulse_proto::signature::PublicKey;
 use pulse_proto::{ListHash, Pin, Position, Scope, TokenDigest};
@@ -25,6 +26,9 @@ use crate::disk::{self, ReadError};
 
 pub use folder::{Folder, read_seed};
 pub use pending::{Pending, ProxyKind};
+
+/// How long a second `run` waits for the first: `status` holds the lock for an instant.
+const RUN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What this proxy knows of itself and of one server.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +42,9 @@ pub struct Identity {
     pub url: ServerUrl,
     /// The server's TLS key, if the join string named it.
     pub pin: Option<Pin>,
+    /// The keys to which the server says that its certificate may lead, the newest first, heard over a connection that
+    /// `pin` vouched for. Empty: only `pin` counts.
+    pub ca_pins: Vec<Pin>,
     /// This proxy, as the server calls it; `None` with a configuration written by hand: then it was never told.
     pub proxy_id: Option<Uuid>,
     /// The name given at registration.
@@ -50,6 +57,16 @@ pub struct Identity {
     pub revoked: Option<String>,
     /// The token file's content when it was last taken up.
     pub seed: Option<TokenDigest>,
+}
+
+impl Identity {
+    /// Every TLS key of the server that counts, the newest first.
+    pub fn pins(&self) -> Vec<Pin> {
+        match self.ca_pins.is_empty() {
+            true => self.pin.into_iter().collect(),
+            false => self.ca_pins.clone(),
+        }
+    }
 }
 
 /// A host's name at registration.
@@ -87,14 +104,22 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// A file is not what was written.
-    #[error(
-        "{path} is damaged ({what}): move its folder away and register again, with a fresh join string from `pulse join create`"
-    )]
+    #[error("{path} is damaged ({what}): register again, with a fresh join string from `pulse join create`")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "{path} was written by a newer version of this program (format {format}): install that version again, or move the folder away and register again, with a fresh join string from `pulse join create`"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format it says.
+        format: u32,
     },
     /// A file cannot be written.
     #[error("write {path}")]
@@ -114,8 +139,17 @@ pub enum IdentityError {
 impl IdentityError {
     /// Whether a person must change something before another start helps.
     pub fn needs_a_person(&self) -> bool {
-        matches!(self, IdentityError::Damaged { .. } | IdentityError::InUse(_))
-            || matches!(self, IdentityError::Read(ReadError::Foreign { .. } | ReadError::NotAFile(_)))
+        match self {
+            IdentityError::Damaged { .. } | IdentityError::Newer { .. } | IdentityError::InUse(_) => true,
+            IdentityError::Read(error) => !matches!(error, ReadError::Io { .. }),
+            IdentityError::List { .. } | IdentityError::Write { .. } => false,
+        }
+    }
+
+    /// Whether the file can never be read again, so that another may take its place.
+    fn is_lost(&self) -> bool {
+        matches!(self, IdentityError::Damaged { .. })
+            || matches!(self, IdentityError::Read(error) if !matches!(error, ReadError::Io { .. }))
     }
 }
 
@@ -125,7 +159,16 @@ pub struct Home(PathBuf);
 
 /// Held by the one `run` of a state folder; freed when dropped, also by the end of the process.
 #[derive(Debug)]
-pub struct RunLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] File);
+pub struct RunLock(#[expect(dead_code, reason = "the lock lives as long as the open folder")] File);
+
+/// What there is in the state folder for one server.
+#[derive(Debug)]
+pub struct Found {
+    /// The folder of the server, with its identity.
+    pub place: Option<(Folder, Identity)>,
+    /// Folders that may be the server's, and why nobody can tell.
+    pub unreadable: Vec<(Folder, IdentityError)>,
+}
 
 impl Home {
     /// The home in a state folder, which need not exist.
@@ -143,21 +186,23 @@ impl Home {
     /// # Errors
     /// [`IdentityError::InUse`], or the lock cannot be made.
     pub fn lock(&self) -> Result<RunLock, IdentityError> {
-        let path = self.0.join("run.lock");
-        let failed = |source| IdentityError::Write { path: path.clone(), source };
-        disk::make_private_folder(&self.0).map_err(failed)?;
-        let file = open_lock(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(RunLock(file)),
-            Err(TryLockError::WouldBlock) => Err(IdentityError::InUse(self.0.clone())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
+        let failed = |source| IdentityError::Write { path: self.0.clone(), source };
+        if !self.0.is_dir() {
+            disk::make_private_folder(&self.0).map_err(failed)?;
+        }
+        match disk::lock_folder(&self.0, RUN_PATIENCE) {
+            Ok(folder) => Ok(RunLock(folder)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(IdentityError::InUse(self.0.clone()))
+            }
+            Err(error) => Err(failed(error)),
         }
     }
 
     /// Whether a `run` uses this state folder now.
     pub fn is_in_use(&self) -> bool {
-        let file = File::open(self.0.join("run.lock"));
-        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        let folder = File::open(&self.0);
+        folder.is_ok_and(|folder| matches!(folder.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// The folder for a server: the one that was registered at `url` last, else the only one.
@@ -165,26 +210,37 @@ impl Home {
     /// # Errors
     /// The folders cannot be read, or the one that it would be is damaged.
     pub fn find(&self, url: &ServerUrl) -> Result<Option<(Folder, Identity)>, IdentityError> {
-        let mut damaged = None;
+        let mut found = self.search(url)?;
+        match (found.place, found.unreadable.pop()) {
+            (Some(place), _) => Ok(Some(place)),
+            (None, Some((_, error))) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// As [`Home::find`], also with folders that cannot be read: one of them may be the one, and a guess would drop its
+    /// pin.
+    ///
+    /// # Errors
+    /// The folders cannot be listed.
+    pub fn search(&self, url: &ServerUrl) -> Result<Found, IdentityError> {
+        let mut unreadable = Vec::new();
         let mut readable = Vec::new();
         for folder in self.folders()? {
             match folder.identity() {
                 Ok(Some(identity)) => readable.push((folder, identity)),
                 // A folder without an identity is what an interrupted registration leaves.
                 Ok(None) => {}
-                Err(error) => damaged = Some(error),
+                Err(error) => unreadable.push((folder, error)),
             }
         }
         let there = readable.iter().filter(|(_, identity)| identity.url == *url);
-        if let Some(newest) = there.max_by_key(|(_, identity)| identity.turn) {
-            return Ok(Some(newest.clone()));
-        }
-        match (damaged, readable.len()) {
-            // It may be the one, and a guess would drop its pin.
-            (Some(error), _) => Err(error),
-            (None, 1) => Ok(readable.pop()),
-            (None, _) => Ok(None),
-        }
+        let place = match there.max_by_key(|(_, identity)| identity.turn) {
+            Some(newest) => Some(newest.clone()),
+            None if unreadable.is_empty() && readable.len() == 1 => readable.pop(),
+            None => None,
+        };
+        Ok(Found { place, unreadable })
     }
 
     /// The turn of the server that is met or registered with now.
@@ -226,11 +282,6 @@ impl fmt::Display for Home {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.display().fmt(f)
     }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod link;
 mod readings;
 pub mod register;
 pub mod report;
+pub mod seams;
 pub mod sensors;
 pub mod shutdown;
 pub mod sync;
@@ -36,8 +37,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config::{Config, StaticEntry, StaticList};
+use crate::gate::Gate;
 use crate::identity::{Home, IdentityError, RunLock};
 use crate::readings::Readings;
+use crate::seams::Seams;
 use crate::shutdown::{Drain, Signals, drain};
 use crate::sync::standing::Standing;
 use crate::sync::{StaticNodes, Sync, SyncError, first_in_force};
@@ -90,8 +93,11 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<Outcome, RunErr
     let (trigger, drained) = drain();
     let mut parts = JoinSet::new();
     let fixed = static_nodes(&config.static_list);
-    let _lock = match config.control_plane.clone() {
-        Some(control) => join_control_plane(&config, control, fixed, &drained, &mut parts)?,
+    let _joined = match config.control_plane.clone() {
+        Some(control) => {
+            let seams = Seams::system();
+            Some(join_control_plane(&config, control, fixed, &drained, &mut parts, &seams)?)
+        }
         None => {
             tracing::info!(
                 nodes = fixed.nodes.len(),
@@ -130,14 +136,27 @@ pub async fn run(config: Config, mut signals: Signals) -> Result<Outcome, RunErr
     }
 }
 
-/// Starts what works with the server: the sync loop, and the collector with its reporter.
-fn join_control_plane(
+/// A proxy that works with its server.
+#[derive(Debug)]
+pub struct Joined {
+    /// What may be read.
+    pub gate: Gate,
+    /// Keeps others from the state folder; `None` if the folder cannot be written.
+    _lock: Option<RunLock>,
+}
+
+/// Starts what works with the server, as tasks of `parts`: the sync loop, and the collector with its reporter.
+///
+/// # Errors
+/// [`RunError`]: a person must mend the state folder or what is trusted.
+pub fn join_control_plane(
     config: &Config,
     control: config::ControlPlane,
     fixed: StaticNodes,
     drained: &Drain,
     parts: &mut JoinSet<&'static str>,
-) -> Result<Option<RunLock>, RunError> {
+    seams: &Seams,
+) -> Result<Joined, RunError> {
     let home = Home::new(&config.state_dir);
     let lock = match home.lock() {
         Ok(lock) => Some(lock),
@@ -156,12 +175,12 @@ fn join_control_plane(
             "insecure_skip_verify is on: the server's certificate is not checked unless its key is pinned; anybody on the way could be the server"
         );
     }
-    let standing = Standing::load(home, control)?;
-    let in_force = first_in_force(&standing, &fixed);
+    let mut standing = Standing::load(home, control);
+    let in_force = first_in_force(&mut standing, &fixed);
     tracing::info!(server = %standing.control().url, source = in_force.source().as_str(), nodes = in_force.nodes().len(),
         revision = in_force.position().revision, closed = in_force.closed(), "in force until the server is heard");
     let (writer, gate) = gate::gate(in_force);
-    let (sync, link, contact_rx) = Sync::new(standing, fixed, writer)?;
+    let (sync, link, contact_rx) = Sync::new(standing, fixed, writer, seams.clone())?;
     let until = drained.clone();
     parts.spawn(async move {
         sync.run(until).await;
@@ -171,15 +190,16 @@ fn join_control_plane(
         interval: config.report_interval,
         sysfs_root: config.sysfs_root.clone(),
         this_node: config.this_node.clone(),
-        gate,
+        gate: gate.clone(),
         link,
+        seams: seams.clone(),
     };
     let until = drained.clone();
     parts.spawn(async move {
         readings.run(contact_rx, until).await;
         "collection of readings"
     });
-    Ok(lock)
+    Ok(Joined { gate, _lock: lock })
 }
 
 /// The static list as nodes. A network is never walked, so only their number stands beside them.

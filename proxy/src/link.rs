@@ -9,6 +9,7 @@ mod failure;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -24,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::config::ServerUrl;
+use crate::seams::Network;
 
 pub use dial::{DIAL_TIMEOUT, DialError};
 pub(crate) use failure::reason_of;
@@ -48,6 +50,7 @@ pub struct Link(Arc<Shared>);
 
 struct Shared {
     url: ServerUrl,
+    network: Network,
     tls: ArcSwap<ClientConfig>,
     channel: ArcSwap<Channel>,
     credentials: Credentials,
@@ -59,6 +62,8 @@ struct Shared {
 #[derive(Clone, Default)]
 pub struct Credentials {
     bearer: Arc<ArcSwapOption<MetadataValue<Ascii>>>,
+    /// Whether calls go out without a bearer too: a host that asks to be approved has none.
+    is_bearer_needless: Arc<AtomicBool>,
     proof: Arc<ArcSwapOption<MetadataValue<Ascii>>>,
 }
 
@@ -66,10 +71,11 @@ impl Link {
     /// Makes the way to a server. Nothing is dialled before the first call.
     ///
     /// Needs a tokio runtime around it, because the connection's worker is started here.
-    pub fn new(url: ServerUrl, tls: Arc<ClientConfig>) -> Link {
-        let channel = channel(&url, &tls);
+    pub fn new(url: ServerUrl, tls: Arc<ClientConfig>, network: Network) -> Link {
+        let channel = channel(&url, &tls, &network);
         Link(Arc::new(Shared {
             url,
+            network,
             tls: ArcSwap::new(tls),
             channel: ArcSwap::from_pointee(channel),
             credentials: Credentials::default(),
@@ -91,7 +97,7 @@ impl Link {
 
     /// Gives up the present connection; the next client dials anew.
     pub fn redial(&self) {
-        self.0.channel.store(Arc::new(channel(&self.0.url, &self.0.tls.load())));
+        self.0.channel.store(Arc::new(channel(&self.0.url, &self.0.tls.load(), &self.0.network)));
     }
 
     /// Trusts something else from now on, and dials anew.
@@ -116,6 +122,11 @@ impl Link {
         self.0.credentials.bearer.store(bearer.map(Arc::new));
     }
 
+    /// Lets calls go out without a token.
+    pub fn go_without_token(&self) {
+        self.0.credentials.is_bearer_needless.store(true, Ordering::Relaxed);
+    }
+
     /// Sends a ctrl token beside a join token, which proves the identity of a proxy that registers again.
     pub fn prove_with(&self, token: Option<&Token>) {
         let proof = token.and_then(|token| secret(token.reveal()));
@@ -137,12 +148,17 @@ impl fmt::Debug for Credentials {
 
 impl Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(bearer) = self.bearer.load_full() else {
-            return Err(Status::unauthenticated(
-                "this proxy has no token yet: run `pulse-sensor-proxy register`",
-            ));
-        };
-        request.metadata_mut().insert("authorization", MetadataValue::clone(&bearer));
+        match self.bearer.load_full() {
+            Some(bearer) => {
+                request.metadata_mut().insert("authorization", MetadataValue::clone(&bearer));
+            }
+            None if self.is_bearer_needless.load(Ordering::Relaxed) => {}
+            None => {
+                return Err(Status::unauthenticated(
+                    "this proxy has no token yet: run `pulse-sensor-proxy register`",
+                ));
+            }
+        }
         if let Some(proof) = self.proof.load_full() {
             request.metadata_mut().insert(TOKEN_METADATA, MetadataValue::clone(&proof));
         }
@@ -157,12 +173,12 @@ fn secret(text: &str) -> Option<MetadataValue<Ascii>> {
     Some(value)
 }
 
-fn channel(url: &ServerUrl, tls: &Arc<ClientConfig>) -> Channel {
-    let tls = Arc::clone(tls);
+fn channel(url: &ServerUrl, tls: &Arc<ClientConfig>, network: &Network) -> Channel {
+    let (tls, network) = (Arc::clone(tls), network.clone());
     let place = url.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (tls, place) = (Arc::clone(&tls), place.clone());
-        async move { dial::dial(&place, tls).await.map(TokioIo::new) }
+        let (tls, place, network) = (Arc::clone(&tls), place.clone(), network.clone());
+        async move { dial::dial(&place, tls, &network).await.map(TokioIo::new) }
     });
     Endpoint::from_shared(format!("https://{}", url.authority()))
         .and_then(|endpoint| endpoint.user_agent(USER_AGENT))

@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::link::Link;
 use crate::register::host;
 use crate::report;
+use crate::seams::Seams;
 use crate::shutdown::{Drain, drain};
 use crate::sync::Contact;
 use crate::this_host::LocalHost;
@@ -28,6 +29,7 @@ pub(crate) struct Readings {
     pub(crate) this_node: Option<String>,
     pub(crate) gate: Gate,
     pub(crate) link: Link,
+    pub(crate) seams: Seams,
 }
 
 impl Readings {
@@ -36,6 +38,7 @@ impl Readings {
     pub(crate) async fn run(self, mut contact_rx: watch::Receiver<Contact>, drained: Drain) {
         while !drained.has_begun() {
             let contact = tokio::select! {
+                biased;
                 known = contact_rx.wait_for(|contact| contact.folder.is_some() && !contact.is_waiting) => match known {
                     Ok(contact) => contact.clone(),
                     // The sync loop is gone, and with it the program.
@@ -57,12 +60,13 @@ impl Readings {
         contact_rx: &watch::Receiver<Contact>,
         drained: &Drain,
     ) {
-        let (reports, reporter) = report::reports(folder);
+        let (reports, reporter) = report::reports(folder, &self.seams);
         let collector = Collector::new(
             self.gate.clone(),
             self.local_host(contact),
             self.interval,
             collect::reader(&self.sysfs_root),
+            &self.seams,
         );
         let (collected, no_more_rounds) = drain();
         let call = |request| {
@@ -89,6 +93,7 @@ impl Readings {
         };
         let over = async {
             tokio::select! {
+                biased;
                 () = drained.clone().begun() => {}
                 () = moved => {}
             }
@@ -143,13 +148,15 @@ mod tests {
     use super::*;
     use crate::gate::{InForce, gate};
     use crate::identity::Hostname;
+    use crate::seams::Network;
     use crate::testing::{FakePulse, in_time};
     use crate::tls::{Trust, client_config};
 
     #[tokio::test]
     async fn nothing_is_reported_while_the_server_has_no_list_for_this_proxy() {
         let pulse = FakePulse::start().await;
-        let link = Link::new(pulse.url(), client_config(&Trust::Pinned(pulse.authority.pin)).unwrap());
+        let tls = client_config(&Trust::Pinned(vec![pulse.authority.pin])).unwrap();
+        let link = Link::new(pulse.url(), tls, Network::System);
         link.use_token(Some(&Token::generate(TokenKind::Ctrl).unwrap()));
         let state = tempfile::tempdir().unwrap();
         let (_writer, gate) =
@@ -164,6 +171,7 @@ mod tests {
             this_node: None,
             gate,
             link,
+            seams: Seams::system(),
         };
         let task = tokio::task::spawn(readings.run(contact_rx, drained));
         // Long enough for many rounds, and short of what a slow machine needs for one.
@@ -190,7 +198,8 @@ mod tests {
     #[tokio::test]
     async fn readings_of_one_server_wait_in_its_folder_and_never_go_to_the_next() {
         let pulse = FakePulse::start().await;
-        let link = Link::new(pulse.url(), client_config(&Trust::Pinned(pulse.authority.pin)).unwrap());
+        let tls = client_config(&Trust::Pinned(vec![pulse.authority.pin])).unwrap();
+        let link = Link::new(pulse.url(), tls, Network::System);
         link.use_token(Some(&Token::generate(TokenKind::Ctrl).unwrap()));
         let state = tempfile::tempdir().unwrap();
         let chip = state.path().join("sys/class/hwmon/hwmon0");
@@ -215,6 +224,7 @@ mod tests {
             this_node: None,
             gate,
             link,
+            seams: Seams::system(),
         };
         let task = tokio::task::spawn(readings.run(contact_rx, drained));
         in_time(pulse.temperatures_asked(1)).await;

@@ -1,4 +1,4 @@
-//! Registration: a join token becomes an identity.
+//! Registration: a join token becomes an identity; or, without one, the wait for an admin's approval.
 //!
 //! In: a join string and what this host calls itself. Out: the state folder: identity, token, pin, keys, first list.
 //! Always: what proves an earlier identity goes only to the server that gave it; nothing is written before the server
@@ -9,7 +9,7 @@ pub mod host;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use pulse_proto::{Node, SignedAllowlist, Token, TokenDigest, TokenKind, v1};
+use pulse_proto::{Node, Pin, SignedAllowlist, Token, TokenDigest, TokenKind, v1};
 use tokio::time::timeout;
 use tonic::Request;
 use uuid::Uuid;
@@ -21,6 +21,8 @@ use crate::disk;
 use crate::identity::trusted::trust;
 use crate::identity::{Folder, Home, Identity, IdentityError, Pending, ProxyKind, read_seed};
 use crate::link::{Failure, Link};
+use crate::seams::Seams;
+use crate::sync::pins::announced_pins;
 use crate::sync::standing::{mark_of, offered};
 use crate::tls::{self, Trust, TrustError};
 
@@ -86,18 +88,22 @@ pub async fn register(
     pending: &Pending,
     home: &Home,
     control: Option<&ControlPlane>,
+    seams: &Seams,
 ) -> Result<Registered, RegisterError> {
     let join = &pending.join;
     let url = ServerUrl::new(&join.host, join.port)
         .ok_or_else(|| RegisterError::Answer("the join string's host cannot be dialled".to_owned()))?;
     let trust = Trust::choose(
-        join.pin,
+        join.pin.into_iter().collect(),
         control.is_some_and(|control| control.insecure_skip_verify),
         control.and_then(|control| control.ca_file.as_deref()),
     );
     let proof = proof(home, &url, pending)?;
-    let link = Link::new(url.clone(), tls::client_config(&trust)?);
-    link.use_token(Some(&join.join));
+    let link = Link::new(url.clone(), tls::client_config(&trust)?, seams.network.clone());
+    match &join.join {
+        Some(token) => link.use_token(Some(token)),
+        None => link.go_without_token(),
+    }
     link.prove_with(proof.as_ref().map(|(_, token)| token));
     let request = Request::new(v1::RegisterRequest {
         hostname: pending.hostname.name.clone(),
@@ -114,14 +120,15 @@ pub async fn register(
     let mut client = link.client();
     let answer = match timeout(LIMIT, client.register(request)).await {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => return Err(refusal(&status)),
+        Ok(Err(status)) => return Err(refusal(&status, join.join.is_some())),
         Err(_) => {
             let text = format!("no answer within {} s", LIMIT.as_secs());
             return Err(RegisterError::Unreachable { text, retry_after: None });
         }
     };
     let seed = control.and_then(|control| read_seed(&control.token_file).ok().flatten());
-    settle(answer, pending, url, home, proof.map(|(_, token)| token), seed.map(|token| token.digest()))
+    let (proven, seed) = (proof.map(|(_, token)| token), seed.map(|token| token.digest()));
+    settle(answer, pending, url, home, proven, seed, seams.clock.now())
 }
 
 /// Carries the token of a registration into the token file, and notes that it is taken up from there.
@@ -163,24 +170,31 @@ pub fn carry_token(
 
 /// The identity and token of an earlier registration, if this is the server that gave them.
 fn proof(home: &Home, url: &ServerUrl, pending: &Pending) -> Result<Option<(Uuid, Token)>, IdentityError> {
-    let Some((folder, identity)) = home.find(url)? else { return Ok(None) };
-    let is_the_server = match (identity.pin, pending.join.pin) {
-        (Some(known), Some(named)) => known == named,
+    // An identity that cannot be read proves nothing, and is replaced.
+    let Some((folder, identity)) = home.search(url)?.place else { return Ok(None) };
+    let known = identity.pins();
+    let is_the_server = match pending.join.pin {
+        Some(named) if !known.is_empty() => known.contains(&named),
         // Without two pins to compare, the address is what a person vouches for.
         _ => identity.url == *url,
     };
-    match (identity.proxy_id, folder.token()?) {
+    match (identity.proxy_id, folder.token().ok().flatten()) {
         (Some(id), Some(token)) if is_the_server && identity.revoked.is_none() => Ok(Some((id, token))),
         _ => Ok(None),
     }
 }
 
-fn refusal(status: &tonic::Status) -> RegisterError {
+fn refusal(status: &tonic::Status, has_secret: bool) -> RegisterError {
     let reason = crate::link::reason_of(status);
     match Failure::of(status) {
         Failure::Unreachable(text) => RegisterError::Unreachable { text, retry_after: None },
         Failure::WrongServer(text) => RegisterError::WrongServer(text),
         Failure::Unavailable { text, retry_after } => RegisterError::Unreachable { text, retry_after },
+        failure if !has_secret && reason.as_deref() == Some(pulse_proto::reason::MISSING_TOKEN) => {
+            let hint =
+                "the join string has no `join=`; if it had, a shell cut it off at the &: put it in quotes";
+            RegisterError::Refused { reason, text: format!("{} ({hint})", failure.text()) }
+        }
         failure => RegisterError::Refused { reason, text: failure.text().to_owned() },
     }
 }
@@ -193,6 +207,7 @@ fn settle(
     home: &Home,
     proven: Option<Token>,
     seed: Option<TokenDigest>,
+    now: SystemTime,
 ) -> Result<Registered, RegisterError> {
     let lacks = |what: &str| RegisterError::Answer(what.to_owned());
     let proxy_id = Uuid::parse_str(&answer.proxy_id).map_err(|_| lacks("it has no proxy id"))?;
@@ -203,25 +218,28 @@ fn settle(
         text => Token::parse(TokenKind::Ctrl, text).map_err(|error| lacks(&error.to_string()))?,
     };
     let folder = home.folder(server_id);
-    let before = folder.identity()?;
+    // One that cannot be read is replaced: the person with the join string vouches for this server.
+    let before = folder.identity().ok().flatten();
     let known = before.as_ref().map(|identity| identity.keys.as_slice()).unwrap_or_default();
-    let mut keys = trust(known, offered(&server));
+    let mut keys = trust(known, offered(&server), None);
     let offers_known = server
         .signing_keys
         .iter()
         .any(|key| known.iter().any(|known| known.as_bytes() == key.public_key.as_slice()));
     if !offers_known {
         // A person vouches for this server with a join string: its keys were made anew, so they are learnt anew.
-        keys = trust(&[], offered(&server));
+        keys = trust(&[], offered(&server), None);
     }
     if keys.is_empty() {
         return Err(lacks("it has no signing key"));
     }
+    let pins: Vec<Pin> = pending.join.pin.into_iter().collect();
     let mut identity = Identity {
         server_id,
         turn: home.next_turn()?,
         url,
         pin: pending.join.pin,
+        ca_pins: announced_pins(&server, &keys, &pins).unwrap_or_default(),
         proxy_id: Some(proxy_id),
         hostname: Some(pending.hostname.clone()),
         keys,
@@ -246,11 +264,8 @@ fn settle(
             let reached = identity.mark.map(|mark| mark.position).unwrap_or_default();
             match SignedAllowlist::verify(&snapshot, &identity.keys, reached) {
                 Ok(list) => {
-                    let path = folder.cache_path();
-                    cache::store(&path, identity.proxy_id, &list, SystemTime::now())
-                        .map_err(|source| write_failed(path, source))?;
                     identity.mark = Some(mark_of(&list));
-                    Ok(list.allowlist.nodes().to_vec())
+                    Ok(list)
                 }
                 Err(refusal) => Err(format!("the first list is refused: {refusal}")),
             }
@@ -259,7 +274,11 @@ fn settle(
         None => Err("the server sent no list yet".to_owned()),
     };
     folder.keep_token(&token)?;
-    folder.create(&identity)?;
+    folder.create_with(&identity, |path| match &list {
+        Ok(list) => cache::store(path, identity.proxy_id, list, now),
+        Err(_) => Ok(()),
+    })?;
+    let list = list.map(|list| list.allowlist.nodes().to_vec());
     let instance = answer.instance.map(|instance| instance.name);
     Ok(Registered { identity, token, folder, instance, list })
 }
@@ -289,6 +308,7 @@ mod tests {
                 turn: home.next_turn().unwrap(),
                 url: url.parse().unwrap(),
                 pin: None,
+                ca_pins: Vec::new(),
                 proxy_id: Some(Uuid::now_v7()),
                 hostname: None,
                 keys: Vec::new(),

@@ -23,12 +23,13 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use pulse_proto::v1::{ReportTemperaturesRequest, ReportTemperaturesResponse};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::Status;
 
+use crate::backoff::Backoff;
 use crate::collect::NodeReading;
 use crate::disk;
+use crate::seams::Seams;
 use buffer::Buffer;
 
 pub use buffer::{MAX_AGE, MAX_BYTES};
@@ -52,6 +53,7 @@ pub struct Reporter {
     is_on_disk: bool,
     /// Whether the last write failed.
     is_failing: bool,
+    seams: Seams,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ struct Shared {
 ///
 /// A file that cannot be read is set aside and said in the log; the session begins without it. Reads the disk: for the
 /// start only.
-pub fn reports(state: &Path) -> (Reports, Reporter) {
+pub fn reports(state: &Path, seams: &Seams) -> (Reports, Reporter) {
     let path = state.join(FILE_NAME);
     let earlier = file::read(&path).unwrap_or_else(|error| {
         set_aside(&path, &error);
@@ -85,7 +87,8 @@ pub fn reports(state: &Path) -> (Reports, Reporter) {
         emptied: Notify::new(),
     });
     let is_on_disk = path.exists();
-    (Reports(Arc::clone(&shared)), Reporter { shared, path, is_on_disk, is_failing: false })
+    let reports = Reports(Arc::clone(&shared));
+    (reports, Reporter { shared, path, is_on_disk, is_failing: false, seams: seams.clone() })
 }
 
 impl Reports {
@@ -127,7 +130,7 @@ impl Reporter {
         tokio::select! {
             biased;
             () = shutdown => {}
-            () = deliver::deliver(&shared, call) => {}
+            () = deliver::deliver(&shared, Backoff::new(self.seams.chance.clone()), call) => {}
             () = self.keep() => {}
         }
         self.write().await;
@@ -140,6 +143,7 @@ impl Reporter {
         let shared = Arc::clone(&self.shared);
         loop {
             let is_time_to_write = tokio::select! {
+                biased;
                 _ = ticks.tick() => true,
                 () = shared.emptied.notified() => false,
             };
@@ -157,7 +161,7 @@ impl Reporter {
             return;
         }
         let (path, waiting) = (self.path.clone(), reports.len());
-        let written = spawn_blocking(move || match reports.is_empty() {
+        let written = self.seams.workers.run(move || match reports.is_empty() {
             true => disk::remove(&path),
             false => file::write(&path, &reports),
         });

@@ -8,11 +8,13 @@
 mod apply;
 mod ended;
 pub mod once;
+pub(crate) mod pins;
 pub mod standing;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,13 +29,15 @@ use crate::backoff::{Backoff, Wait};
 use crate::gate::{Closed, GateWriter, InForce, fall_back};
 use crate::identity::{Hostname, IdentityError};
 use crate::link::Link;
-use crate::register::{self, RegisterError};
+use crate::register::RegisterError;
+use crate::seams::Seams;
 use crate::shutdown::Drain;
 use crate::telemetry::chain;
 use crate::tls::{self, Trust, TrustError};
-use ended::{IDLE_PAUSE, REFUSED_PAUSE};
+use ended::{Ended, IDLE_PAUSE, REFUSED_PAUSE};
 use standing::Standing;
 use trouble::Trouble;
+use waiting::{Attempt, Beside, Registrar};
 
 /// Why the loop cannot begin or go on. The operator must change something.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +88,15 @@ pub struct Sync {
     refresh_interval: Duration,
     /// What was not reported yet, because the call failed.
     unreported: Option<v1::ReportSyncRequest>,
+    /// Whether the pushed list in force is not on the disk, because that cannot be written.
+    is_unkept: bool,
     backoff: Backoff,
     /// What keeps this proxy from its server, as it was said in the log.
     trouble: Option<Trouble>,
     followed: Followed,
+    /// What is shared with a registration that is made meanwhile.
+    beside: Arc<Beside>,
+    seams: Seams,
 }
 
 /// What of the standing the gate and the contact were last brought to.
@@ -119,9 +128,20 @@ impl Sync {
         standing: Standing,
         static_nodes: StaticNodes,
         gate: GateWriter,
+        seams: Seams,
     ) -> Result<(Sync, Link, watch::Receiver<Contact>), SyncError> {
-        let trust = standing.trust();
-        let link = Link::new(standing.control().url.clone(), tls::client_config(&trust)?);
+        let mut trust = standing.trust();
+        let tls = match tls::client_config(&trust) {
+            Err(error) if standing.trouble().is_some() => {
+                tracing::error!(error = %chain(&error), "with the pin that cannot be read there is nothing to know the server by: it is not dialled");
+                // No key is one of none; each attempt looks again.
+                trust = Trust::Pinned(Vec::new());
+                tls::client_config(&trust)?
+            }
+            config => config?,
+        };
+        let url = standing.control().url.clone();
+        let link = Link::new(url, tls, seams.network.clone());
         link.use_token(standing.token());
         let reached = gate.in_force().position().max(standing.reached());
         let followed = Followed::of(&standing);
@@ -143,18 +163,24 @@ impl Sync {
             contact_tx,
             reached,
             unreported: None,
-            backoff: Backoff::default(),
+            is_unkept: false,
+            backoff: Backoff::new(seams.chance.clone()),
             trouble: None,
             followed,
+            beside: Arc::default(),
+            seams,
         };
         Ok((sync, link, contact_rx))
     }
 
     /// Keeps the list the newest until the drain begins.
     pub async fn run(mut self, drain: Drain) {
+        let registrar = self.registrar();
         tokio::select! {
+            biased;
             () = drain.begun() => {}
             () = self.keep_up() => {}
+            () = registrar.run() => {}
         }
     }
 
@@ -163,8 +189,13 @@ impl Sync {
             let wait = match self.prepare().await {
                 Ok(()) => {
                     let begun = Instant::now();
-                    // Boxed: a stream's future is large, and there is one at a time.
-                    let ended = Box::pin(self.stream()).await;
+                    let beside = Arc::clone(&self.beside);
+                    let ended = tokio::select! {
+                        biased;
+                        // Boxed: a stream's future is large, and there is one at a time.
+                        ended = Box::pin(self.stream()) => ended,
+                        () = beside.renewed() => Ended::Renewed,
+                    };
                     self.after(ended, begun.elapsed())
                 }
                 Err(wait) => wait,
@@ -175,11 +206,12 @@ impl Sync {
 
     /// Brings everything up to date that a call needs. An error is how long to wait instead of calling.
     async fn prepare(&mut self) -> Result<(), Wait> {
-        self.register_if_pending().await?;
-        if let Err(error) = self.standing.refresh() {
-            self.begin(Trouble::State, &chain(&error));
-            return Err(self.backoff.next(Some(REFUSED_PAUSE)));
+        if !self.is_registered() {
+            self.register_if_pending().await?;
         }
+        self.standing.refresh();
+        self.beside.note(self.is_registered());
+        self.keep_unkept();
         self.follow_standing();
         if let Some(reason) = self.standing.revoked() {
             let reason = reason.to_owned();
@@ -214,7 +246,7 @@ impl Sync {
             return;
         }
         let is_elsewhere = now.folder != self.followed.folder;
-        let next = first_in_force(&self.standing, &self.static_nodes);
+        let next = first_in_force(&mut self.standing, &self.static_nodes);
         let is_open = matches!(next, InForce::Static { .. } | InForce::Nothing(Closed::NoListYet));
         // A list that is in force goes only for another list, for a revocation, or with its server.
         if !is_open || is_elsewhere || self.gate.in_force().list().is_none() {
@@ -224,6 +256,7 @@ impl Sync {
             // Another server counts anew, and hears nothing of the last one's lists.
             self.reached = self.standing.reached();
             self.unreported = None;
+            self.is_unkept = false;
             self.waits(false);
         }
         self.reached = self.reached.max(self.standing.reached());
@@ -240,77 +273,61 @@ impl Sync {
             .send_if_modified(|contact| std::mem::replace(&mut contact.is_waiting, is_waiting) != is_waiting)
     }
 
-    /// Makes the registration that could not be made when it was asked for.
+    /// Makes the registration that waits, if this proxy has nothing else to do: it is not registered, or revoked.
     async fn register_if_pending(&mut self) -> Result<(), Wait> {
-        let pending = match self.standing.home().pending() {
-            Ok(None) => return Ok(()),
-            Ok(Some(pending)) => pending,
-            Err(error) => {
-                self.begin(Trouble::State, &chain(&error));
-                return Ok(());
-            }
-        };
-        let control = self.standing.control().clone();
-        let home = self.standing.home().clone();
-        match Box::pin(register::register(&pending, &home, Some(&control))).await {
-            Ok(done) => {
+        match Box::pin(self.registrar().attempt()).await {
+            Attempt::Nothing | Attempt::GivenUp => Ok(()),
+            Attempt::Done => {
                 self.settle();
-                self.forget_pending()?;
-                if let Err(error) = register::carry_token(&done, &home, Some(&control), &control.token_file) {
-                    tracing::warn!(error = %chain(&error), "the token file's token is not noted as taken up");
-                }
-                tracing::info!(proxy_id = %done.identity.proxy_id.unwrap_or_default(), server = %pending.join.authority(),
-                    "the registration that waited is done");
                 Ok(())
             }
-            Err(RegisterError::Unreachable { text, .. } | RegisterError::WrongServer(text))
-                if pending.join.authority() != control.url.authority() && self.standing.token().is_some() =>
-            {
-                // A server elsewhere that is away must not keep this proxy from its own.
-                tracing::warn!(server = %pending.join.authority(), error = text, "the registration goes on waiting");
-                Ok(())
-            }
-            Err(RegisterError::Unreachable { text, retry_after }) => {
+            Attempt::Later(RegisterError::Unreachable { text, retry_after }) => {
                 self.begin(Trouble::Unreachable, &text);
-                Err(self.backoff.next(retry_after))
+                Err(self.backoff.next_asked(retry_after))
             }
-            // A disk or a file of this host is in the way, or whoever stands at the server's address for a while: the join
-            // string may be as good as before.
-            Err(
-                error
-                @ (RegisterError::Identity(_) | RegisterError::Trust(_) | RegisterError::WrongServer(_)),
-            ) => {
+            Attempt::Later(error) => {
                 let is_wrong_server = matches!(error, RegisterError::WrongServer(_));
                 let trouble = if is_wrong_server { Trouble::WrongServer } else { Trouble::State };
                 self.begin(trouble, &chain(&error));
-                match self.standing.token() {
-                    Some(_) => Ok(()),
-                    // Without a floor: a long one is cut short by any registration that waits, and this one does.
-                    None => Err(self.backoff.next(None)),
-                }
+                // Without a floor: a long one is cut short by any registration that waits, and this one does.
+                Err(self.backoff.next(None))
             }
-            Err(error) => {
-                tracing::error!(server = %pending.join.authority(), error = %chain(&error),
-                    "the registration that waited is given up: register again with a fresh join string");
-                self.forget_pending()
+            Attempt::Unreadable(error) => {
+                self.begin(Trouble::State, &chain(&error));
+                Ok(())
+            }
+            Attempt::Stuck(error) => {
+                self.begin(Trouble::State, &chain(&error));
+                Err(self.backoff.next(None))
             }
         }
     }
 
-    fn forget_pending(&mut self) -> Result<(), Wait> {
-        self.standing.home().forget_pending().map_err(|error| {
-            self.begin(Trouble::State, &chain(&error));
-            self.backoff.next(None)
-        })
+    fn registrar(&self) -> Registrar {
+        Registrar {
+            home: self.standing.home().clone(),
+            control: self.standing.control().clone(),
+            seams: self.seams.clone(),
+            beside: Arc::clone(&self.beside),
+        }
+    }
+
+    /// Whether this proxy has a token that may be good.
+    fn is_registered(&self) -> bool {
+        self.standing.token().is_some() && self.standing.revoked().is_none()
     }
 }
 
 /// What is in force before anything is heard: nothing if revoked, else the kept list, else the static one.
-pub fn first_in_force(standing: &Standing, fixed: &StaticNodes) -> InForce {
-    let cached = match standing.cached() {
-        _ if standing.revoked().is_some() => None,
+pub fn first_in_force(standing: &mut Standing, fixed: &StaticNodes) -> InForce {
+    let cached = match standing.revoked() {
+        // Its list was dropped with it.
+        Some(_) => None,
+        None => standing.cached(),
+    };
+    let cached = match cached {
         Some(Ok(cached)) => Some((Arc::new(cached.list), cached.applied_at)),
-        Some(Err(error @ crate::cache::CacheError::Missing(_))) => {
+        Some(Err(error @ crate::cache::CacheError::NoneYet(_))) => {
             tracing::debug!(%error, "no list to begin with");
             None
         }

@@ -193,6 +193,7 @@ impl FakePulse {
                 public_key: key.public().as_bytes().to_vec(),
                 ..v1::SigningKey::default()
             }],
+            ..v1::ServerInfo::default()
         };
         let (watch_tx, watches) = mpsc::unbounded_channel();
         let (report_tx, reports) = mpsc::unbounded_channel();

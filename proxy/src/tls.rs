@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 use pulse_proto::Pin;
 use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{AlertDescription, CertificateError, ClientConfig, PeerIncompatible, RootCertStore};
 
-use verifier::{Demand, PinMismatch, Verifier};
+use verifier::{Demand, Mistrust, Verifier};
 
 /// What makes a server the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Its chain leads to this key; dates and purpose are right; the name does not matter.
-    Pinned(Pin),
+    /// Its chain leads to one of these keys, the newest first; dates and purpose are right; the name does not matter.
+    Pinned(Vec<Pin>),
     /// Its certificate is signed by one in this file, and names the host.
     Roots(PathBuf),
     /// Its certificate is signed by one that the system trusts, and names the host.
@@ -34,12 +34,12 @@ pub enum Trust {
 
 impl Trust {
     /// Chooses: a pin goes before all, then the switched-off check, then a file, then the system.
-    pub fn choose(pin: Option<Pin>, insecure_skip_verify: bool, ca_file: Option<&Path>) -> Trust {
-        match (pin, insecure_skip_verify, ca_file) {
-            (Some(pin), _, _) => Trust::Pinned(pin),
-            (None, true, _) => Trust::Unchecked,
-            (None, false, Some(path)) => Trust::Roots(path.to_owned()),
-            (None, false, None) => Trust::System,
+    pub fn choose(pins: Vec<Pin>, insecure_skip_verify: bool, ca_file: Option<&Path>) -> Trust {
+        match (insecure_skip_verify, ca_file) {
+            _ if !pins.is_empty() => Trust::Pinned(pins),
+            (true, _) => Trust::Unchecked,
+            (false, Some(path)) => Trust::Roots(path.to_owned()),
+            (false, None) => Trust::System,
         }
     }
 }
@@ -77,7 +77,7 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TrustError> {
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let mut config = match trust {
-        Trust::Pinned(pin) => unusual(builder, Verifier::new(Demand::LeadsTo(*pin), provider)),
+        Trust::Pinned(pins) => unusual(builder, Verifier::new(Demand::LeadsTo(pins.clone()), provider)),
         Trust::Unchecked => unusual(builder, Verifier::new(Demand::Nothing, provider)),
         Trust::Roots(path) => builder.with_root_certificates(roots_of(path)?).with_no_client_auth(),
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
@@ -121,6 +121,9 @@ fn system_roots() -> Result<RootCertStore, TrustError> {
 pub(crate) const NO_HTTP2: &str =
     "what answers there does not offer HTTP/2 (a TLS terminator in front must pass gRPC on)";
 
+const TOO_OLD: &str = "what answers there speaks TLS 1.1 or older only, and TLS 1.2 is the least that is taken: update it, \
+                       or turn newer versions on in the TLS terminator in front";
+
 /// Says what a failed handshake means, and what to do about it.
 pub fn explain(error: &io::Error) -> String {
     let Some(tls) = of_rustls(error) else {
@@ -141,6 +144,22 @@ pub fn explain(error: &io::Error) -> String {
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
         | rustls::Error::NoApplicationProtocol => NO_HTTP2.to_owned(),
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
+        | rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => TOO_OLD.to_owned(),
+        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) | rustls::Error::PeerIncompatible(_) => {
+            format!(
+                "what answers there has no cipher or key exchange in common with this program ({tls}): allow TLS 1.3, or \
+                 ECDHE with AES-GCM, there"
+            )
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "what answers there asks for a certificate of this host, and a proxy has none: turn that off in the TLS \
+             terminator in front"
+                .to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
+            "what answers there does not serve the name that was dialled: dial it by a name that it has".to_owned()
+        }
         other => other.to_string(),
     }
 }
@@ -166,14 +185,29 @@ fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
 
 fn certificate_trouble(reason: &CertificateError) -> String {
     match reason {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "the server's certificate has expired (or this host's clock is wrong)".to_owned()
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "the server's certificate ended at {}, and this host's clock says {}: correct the clock if it is wrong, else put a \
+             newer certificate in place at the server",
+            utc(*not_after),
+            utc(*time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the server's certificate is good from {} only, and this host's clock says {}: correct the clock of this host, or \
+             that of the host that made the certificate",
+            utc(*not_before),
+            utc(*time)
+        ),
+        CertificateError::Expired | CertificateError::NotValidYet => {
+            "the server's certificate is not valid at this time: is the clock of this host right?".to_owned()
         }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "the server's certificate is not valid yet (is this host's clock right?)".to_owned()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "the server's certificate is for another name: dial it by one of its names, or register with a join \
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the server's certificate is not for {} but for {}: dial the server by one of its names, or register with a join \
+             string that has a pin",
+            expected.to_str(),
+            names(presented)
+        ),
+        CertificateError::NotValidForName => {
+            "the server's certificate is for another name: dial the server by one of its names, or register with a join \
              string that has a pin"
                 .to_owned()
         }
@@ -184,12 +218,41 @@ fn certificate_trouble(reason: &CertificateError) -> String {
                 .to_owned()
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "the server's certificate is not one for servers".to_owned()
+            "the server's certificate is not one for servers (its extended key usage lacks serverAuth): use another there"
+                .to_owned()
         }
-        CertificateError::Other(other) => match other.0.downcast_ref::<PinMismatch>() {
-            Some(mismatch) => mismatch.to_string(),
+        CertificateError::Other(other) => match other.0.downcast_ref::<Mistrust>() {
+            Some(mistrust) => mistrust.to_string(),
             None => other.to_string(),
         },
         other => format!("the server's certificate is refused: {other:?}"),
     }
+}
+
+/// The first few names of a certificate; webpki writes each as `DnsName("pulse.lan")` or `IpAddress(10.0.0.1)`.
+fn names(presented: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+        inner.trim_matches('"').escape_debug().to_string()
+    };
+    match presented {
+        [] => "no name at all".to_owned(),
+        names => {
+            let more = if names.len() > SHOWN { ", …" } else { "" };
+            names.iter().take(SHOWN).map(bare).collect::<Vec<_>>().join(", ") + more
+        }
+    }
+}
+
+/// A time as people write it.
+fn utc(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let Ok(at) = x509_parser::time::ASN1Time::from_timestamp(seconds) else {
+        return "a time beyond the calendar".to_owned();
+    };
+    let at = at.to_datetime();
+    let (year, month, day) = at.to_calendar_date();
+    let (hour, minute, second) = at.to_hms();
+    format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
 }

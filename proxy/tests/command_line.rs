@@ -252,10 +252,12 @@ fn a_damaged_identity_is_a_persons_to_mend() {
     let folder = host.state().join("control/0192d3a8-7f3c-7d3e-8a51-0242ac120002");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("identity.json"), "{").unwrap();
-    let (code, _, stderr) = host.output(&["run"]);
-    assert_eq!(code, Some(2));
-    assert!(stderr.contains("identity.json") && stderr.contains("register again"), "{stderr}");
-    assert_eq!(host.json(&["status"]).1["reason"], "bad_state");
+    for command in ["status", "sync"] {
+        let (code, json) = host.json(&[command]);
+        assert_eq!((code, &json["reason"]), (Some(2), &"bad_state".into()), "{json}");
+        let text = json["error"].as_str().unwrap();
+        assert!(text.contains("identity.json is damaged") && text.contains("register again"), "{text}");
+    }
 }
 
 #[test]

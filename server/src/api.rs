@@ -5,6 +5,7 @@
 //! Always: a request with an unknown key is refused; an answer may grow new keys, which older readers skip.
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
+mod history;
 mod state;
 
 use std::time::{Duration, SystemTime};
@@ -13,9 +14,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use state::{
-    Allowlist, Allowlists, AuditRow, AuditRows, Mark, NodeTemperatures, Proxies, Proxy, Reading, Revoked,
-    Status, Temperatures,
+    Ahead, Allowlist, Allowlists, AuditRow, AuditRows, Certificate, KeptList, KeyExchange, Mark,
+    NodeTemperatures, OlderDatabase, Proxies, Proxy, Reading, Revoked, Status, Temperatures,
 };
 
 /// What every path of the admin API begins with.
@@ -28,6 +30,11 @@ pub const MAX_REQUEST_BYTES: usize = 256 << 10;
 pub const AUDIT_ROWS: u32 = 100;
 /// The most audit rows in one answer.
 pub const MAX_AUDIT_ROWS: u32 = 1000;
+
+/// Revisions of lists in one answer if the request does not say.
+pub const LIST_REVISIONS: u32 = 20;
+/// The most revisions of lists in one answer: each is compared with the one before, of up to 10,000 nodes.
+pub const MAX_LIST_REVISIONS: u32 = 500;
 
 /// A time as JSON has it: to the millisecond; what no calendar holds becomes the nearest time that it does.
 #[must_use]
@@ -204,6 +211,8 @@ pub enum JoinState {
     Expired,
     /// An admin revoked it.
     Revoked,
+    /// The instance to which it assigns was removed.
+    InstanceRemoved,
 }
 
 impl JoinState {
@@ -215,6 +224,7 @@ impl JoinState {
             JoinState::Used => "used",
             JoinState::Expired => "expired",
             JoinState::Revoked => "revoked",
+            JoinState::InstanceRemoved => "instance_removed",
         }
     }
 }
@@ -245,8 +255,115 @@ pub struct JoinToken {
 /// `GET join-tokens`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct JoinTokens {
-    /// The oldest first.
+    /// The oldest first. Those that ended more than 30 days ago are not there.
     pub join_tokens: Vec<JoinToken>,
+    /// The newest window for hosts without a join token; `null`: there was none, or it ended more than 30 days ago.
+    pub window: Option<JoinWindow>,
+}
+
+/// `POST join-window`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenJoin {
+    /// The networks from which hosts may come, such as `10.0.0.0/24`. Empty: from everywhere.
+    #[serde(default)]
+    pub from: Vec<String>,
+    /// How long it is open.
+    #[serde(default = "a_quarter_of_an_hour")]
+    pub ttl_seconds: u64,
+}
+
+fn a_quarter_of_an_hour() -> u64 {
+    15 * 60
+}
+
+/// A window in which hosts without a join token may register, to wait for approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct JoinWindow {
+    /// Whether it is open.
+    pub is_open: bool,
+    /// The networks from which hosts may come. Empty: from everywhere.
+    pub from: Vec<String>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it closes by itself.
+    pub closes_at: Timestamp,
+    /// When it was closed before that, if it was.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// A new window.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewJoinWindow {
+    /// The join string for hosts: without a secret.
+    pub join: String,
+    /// The window.
+    pub window: JoinWindow,
+}
+
+/// `POST proxies/{id}/approve`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveProxy {
+    /// The instance to which it belongs, by name; `null`: the one that matches the host.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// Which nodes it may read; `null`: those of its instance.
+    #[serde(default)]
+    pub scope: Option<ScopeKind>,
+}
+
+/// `POST proxies/{id}/debug-token`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateDebugToken {
+    /// How long it is good.
+    #[serde(default = "one_hour")]
+    pub ttl_seconds: u64,
+}
+
+fn one_hour() -> u64 {
+    60 * 60
+}
+
+/// A new debug token: the one answer that shows it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDebugToken {
+    /// The token, shown this once.
+    pub token: String,
+    /// Whose stream it watches.
+    pub proxy_id: Uuid,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The command that watches with it, and takes it from the environment variable `TOKEN`.
+    pub command: String,
+}
+
+/// Shows whose it is, not the secret.
+impl std::fmt::Debug for NewDebugToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewDebugToken").field("proxy_id", &self.proxy_id).finish_non_exhaustive()
+    }
+}
+
+/// `POST tls/finish`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinishExchange {
+    /// Yes, though some proxies may not have heard the new pin.
+    #[serde(default)]
+    pub yes: bool,
+}
+
+/// A new epoch: the answer to `POST epoch`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NewEpoch {
+    /// It: Unix milliseconds.
+    pub epoch: u64,
+    /// The one before.
+    pub before: u64,
+    /// How many proxies have a stream, to which the lists go at once.
+    pub streams: usize,
 }
 
 /// `PATCH proxies/{id}`: what is `null` or left out stays.
@@ -327,6 +444,7 @@ mod tests {
             is_instance_removed: false,
             scope: ScopeKind::Instance,
             state: "PENDING".into(),
+            is_approved: true,
             waiting: None,
             is_connected: true,
             pushed: Some(mark),
@@ -336,6 +454,8 @@ mod tests {
             last_error: String::new(),
             list_source: "cache".into(),
             insecure_skip_verify: false,
+            kept_list: None,
+            ahead: None,
             lag_seconds: Some(seconds(Duration::from_micros(1_500_400))),
             last_seen_at: Some(at),
             last_pull_at: None,
@@ -348,10 +468,10 @@ mod tests {
         let golden = json!({
             "id": "00000000-0000-0000-0000-000000000000", "hostname": "delly", "kind": "socket", "proxy_url": "",
             "version": "0.1.0", "instance": "home", "is_instance_removed": false, "scope": "instance",
-            "state": "PENDING", "waiting": null, "is_connected": true,
+            "state": "PENDING", "is_approved": true, "waiting": null, "is_connected": true,
             "pushed": {"epoch": 1, "revision": 2, "hash": "sha256:00", "at": "1970-01-01T00:00:00Z"},
             "applied": null, "is_on_disk": false, "refused": null, "last_error": "", "list_source": "cache",
-            "insecure_skip_verify": false, "lag_seconds": 1.5, "last_seen_at": "1970-01-01T00:00:00Z", "last_pull_at": null,
+            "insecure_skip_verify": false, "kept_list": null, "ahead": null, "lag_seconds": 1.5, "last_seen_at": "1970-01-01T00:00:00Z", "last_pull_at": null,
             "peer_ip": "10.0.0.1", "is_rotation_requested": false, "created_at": "1970-01-01T00:00:00Z",
             "registered_at": "1970-01-01T00:00:00Z", "revoked": null,
         });

@@ -15,6 +15,7 @@ use pulse_proto::Node;
 
 use crate::api;
 use crate::config::{ConfigSources, listen_address};
+use crate::network::Network;
 
 /// Pulse: tells temperature proxies on Proxmox hosts which nodes they may read, and gathers what they read.
 #[derive(Clone, Debug, Parser)]
@@ -53,6 +54,9 @@ pub enum Command {
     /// Ask a running server over its admin socket.
     #[command(flatten)]
     Admin(Admin),
+    /// Work on files, without a server.
+    #[command(flatten)]
+    Files(Files),
 }
 
 /// `pulse serve`.
@@ -87,6 +91,21 @@ pub enum Admin {
     /// Who may read what
     #[command(subcommand, arg_required_else_help = true)]
     Allowlist(Allowlist),
+    /// The key of Pulse's own CA, which proxies have pinned
+    #[command(subcommand, arg_required_else_help = true)]
+    Tls(Tls),
+    /// Write all that is needed to bring the fleet back to one file; it holds every key
+    Backup {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Replace a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// The epoch of the fleet's lists
+    #[command(subcommand, arg_required_else_help = true)]
+    Epoch(Epoch),
     /// The newest temperatures
     Temps {
         /// Every sensor of this node only: its name or address
@@ -99,6 +118,47 @@ pub enum Admin {
         /// Show new rows as they come, until Ctrl-C
         #[arg(long, short)]
         follow: bool,
+    },
+}
+
+/// What is done with files, without a server.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Files {
+    /// Put a backup back into the data folder; no server may run on it
+    Restore(Restore),
+    /// Check the database, or a backup: integrity, audit log, every list
+    Check {
+        /// A backup [default: the database in the data folder, also while the server runs]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// `pulse restore …`.
+#[derive(Clone, Debug, PartialEq, Eq, Group)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Begin a new epoch: proxies may have seen newer lists than those of the backup
+    #[arg(long, conflicts_with = "keep_epoch")]
+    pub new_epoch: bool,
+    /// Keep the epoch: nothing was changed since the backup was made
+    #[arg(long)]
+    pub keep_epoch: bool,
+    /// Do not ask; and go on though the check found something, if a server can run on it
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `pulse epoch …`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Epoch {
+    /// Begin a new epoch: every list becomes newer than all that proxies hold, and goes to them at once
+    New {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -156,8 +216,19 @@ pub enum Join {
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = ttl)]
         ttl: Duration,
     },
-    /// List join tokens
+    /// List join tokens, and whether hosts without one may register
     List,
+    /// Let hosts without a join token register for a while; each then waits for `pulse proxy approve`
+    Open {
+        /// How long
+        #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = ttl)]
+        ttl: Duration,
+        /// Only from these addresses; can be given several times [default: from everywhere]
+        #[arg(long, value_name = "CIDR")]
+        from: Vec<Network>,
+    },
+    /// Close what `pulse join open` opened
+    Close,
     /// End a join token
     Revoke {
         /// Its id, as `pulse join list` shows it
@@ -187,6 +258,25 @@ pub enum Proxy {
         #[arg(long, value_enum)]
         scope: Option<Scope>,
     },
+    /// Approve a proxy that registered without a join token: from now on it gets its list
+    Approve {
+        /// Its id, 4 or more characters of its beginning, or its hostname
+        id: String,
+        /// The instance to which it belongs [default: the one that has the host as a node]
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
+        /// The nodes that it may read [default: instance]
+        #[arg(long, value_enum)]
+        scope: Option<Scope>,
+    },
+    /// Make a token with which grpcurl is pushed what a proxy is pushed, and print the command: this once
+    DebugToken {
+        /// Its id, 4 or more characters of its beginning, or its hostname
+        id: String,
+        /// How long it is good for
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
+        ttl: Duration,
+    },
     /// Have a proxy take a new token
     Rotate {
         /// Its id, 4 or more characters of its beginning, or its hostname
@@ -215,6 +305,49 @@ pub enum Allowlist {
         /// By the proxies that may read all nodes
         #[arg(long)]
         all: bool,
+        /// As it was made at this revision of the fleet
+        #[arg(long, value_name = "REV")]
+        revision: Option<u64>,
+    },
+    /// Show how lists came about: revision, when, who, and how many nodes came and went
+    History {
+        /// The list of one instance [default: every list]
+        #[arg(long, value_name = "NAME", conflicts_with = "all")]
+        instance: Option<String>,
+        /// The list of all nodes
+        #[arg(long)]
+        all: bool,
+        /// How many, the newest first
+        #[arg(long, value_name = "N", default_value_t = api::LIST_REVISIONS, value_parser = clap::value_parser!(u32).range(1..=i64::from(api::MAX_LIST_REVISIONS)))]
+        limit: u32,
+    },
+    /// Show how the list of one revision differs from that of another
+    Diff {
+        /// The revision of the first, as `history` shows it
+        #[arg(value_name = "REV")]
+        from: u64,
+        /// The revision of the second
+        #[arg(value_name = "REV")]
+        to: u64,
+        /// The list of one instance [default: of the only one]
+        #[arg(long, value_name = "NAME", conflicts_with = "all")]
+        instance: Option<String>,
+        /// The list of all nodes
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// `pulse tls …`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Tls {
+    /// Begin to exchange the CA's key: proxies learn the new pin by themselves, the old one stays good meanwhile
+    Rotate,
+    /// End the exchange: the old pin is good no more
+    Finish {
+        /// Yes, though some proxies may not have heard the new pin; those must then be registered again
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -247,12 +380,14 @@ impl Args {
     }
 
     fn checked(self) -> Result<Args, clap::Error> {
-        let flag = match (&self.command, &self.place) {
-            (Command::Serve(_), Place { json: true, .. }) => "--json",
-            (Command::Serve(_), Place { socket: Some(_), .. }) => "--socket",
+        let (flag, command) = match (&self.command, &self.place) {
+            (Command::Serve(_), Place { json: true, .. }) => ("--json", "serve"),
+            (Command::Serve(_), Place { socket: Some(_), .. }) => ("--socket", "serve"),
+            (Command::Files(Files::Restore(_)), Place { socket: Some(_), .. }) => ("--socket", "restore"),
+            (Command::Files(Files::Check { .. }), Place { socket: Some(_), .. }) => ("--socket", "check"),
             _ => return Ok(self),
         };
-        let text = format!("'{flag}' asks a running server and cannot be used with 'serve'");
+        let text = format!("'{flag}' asks a running server and cannot be used with '{command}'");
         Err(Args::command().error(ErrorKind::ArgumentConflict, text))
     }
 }
@@ -299,7 +434,7 @@ mod tests {
     fn admin(line: &str) -> Admin {
         match parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).command {
             Command::Admin(admin) => admin,
-            Command::Serve(_) => panic!("{line}: serve"),
+            Command::Serve(_) | Command::Files(_) => panic!("{line}: no question to a server"),
         }
     }
 
@@ -325,6 +460,12 @@ mod tests {
             "pulse join create --instance home --scope all --uses 3 --ttl 90m",
             "pulse join list",
             "pulse join revoke 0a1b2c3d",
+            "pulse join open",
+            "pulse join open --ttl 1h --from 10.0.0.0/24 --from 2001:db8::7",
+            "pulse join close",
+            "pulse proxy approve 0192",
+            "pulse proxy approve delly --instance home --scope all",
+            "pulse proxy debug-token delly --ttl 10m",
             "pulse proxy list --data-dir /tmp/x --socket /tmp/x/admin.sock --config pulse.yaml --json",
             "pulse proxy show delly",
             "pulse proxy set 0192 --instance home",
@@ -335,6 +476,17 @@ mod tests {
             "pulse allowlist show",
             "pulse allowlist show --instance home",
             "pulse allowlist show --all",
+            "pulse allowlist show --all --revision 7",
+            "pulse allowlist history",
+            "pulse allowlist history --instance home --limit 500 --json",
+            "pulse allowlist diff 3 7",
+            "pulse allowlist diff 3 7 --all",
+            "pulse backup /srv/pulse.tar --force",
+            "pulse epoch new --yes",
+            "pulse restore /srv/pulse.tar --data-dir /tmp/x --new-epoch",
+            "pulse restore /srv/pulse.tar --keep-epoch --yes",
+            "pulse check",
+            "pulse check /srv/pulse.tar --json",
             "pulse temps",
             "pulse temps delly --json",
             "pulse status",
@@ -354,9 +506,16 @@ mod tests {
             ("pulse join create --ttl 5y", "must be a duration like"),
             ("pulse join create --ttl 10ms", "at least 1s"),
             ("pulse join create --uses 0", "0 is not in 1.."),
+            ("pulse join open --from 10.0.0.0/40", "is no network"),
+            ("pulse proxy approve", "<ID>"),
             ("pulse join create --scope everything", "possible values: instance, all"),
             ("pulse proxy set 0192", "--instance"),
             ("pulse allowlist show --all --instance home", "cannot be used with"),
+            ("pulse allowlist history --limit 0", "0 is not in 1..=500"),
+            ("pulse allowlist diff 3", "<REV>"),
+            ("pulse restore", "<FILE>"),
+            ("pulse restore x --new-epoch --keep-epoch", "cannot be used with"),
+            ("pulse check --socket /tmp/x", "cannot be used with 'check'"),
             ("pulse serve --listen pulse.lan:7655", "must be an address with a port"),
             ("pulse serve --json", "cannot be used with 'serve'"),
             ("pulse serve --socket /tmp/x", "cannot be used with 'serve'"),

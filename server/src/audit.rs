@@ -4,6 +4,7 @@
 //! Always: a row's hash covers the row and the hash before it, so that none can be altered or taken out unseen.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use pulse_proto::hash::sha256;
@@ -23,6 +24,8 @@ pub enum Actor {
     Proxy(Uuid),
     /// A host that registers with this join token.
     Join(String),
+    /// A host that registers without any credential, while a window is open to it.
+    Host(Option<IpAddr>),
     /// The server itself.
     Server,
 }
@@ -40,6 +43,8 @@ impl fmt::Display for Actor {
             Actor::Admin { uid } => write!(f, "admin:uid={uid}"),
             Actor::Proxy(id) => write!(f, "proxy:{id}"),
             Actor::Join(id) => write!(f, "join:{id}"),
+            Actor::Host(Some(address)) => write!(f, "host:{address}"),
+            Actor::Host(None) => f.write_str("host:local"),
             Actor::Server => f.write_str("server"),
         }
     }
@@ -50,7 +55,7 @@ impl fmt::Display for Actor {
 pub struct Entry {
     /// When, Unix milliseconds.
     pub at_ms: u64,
-    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `server`, or for refusals the address.
+    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `host:ADDRESS`, `server`, or for refusals the address.
     pub actor: String,
     /// What was done: `instance.add`, `proxy.revoke`, `call.refuse`.
     pub action: &'static str,

@@ -5,18 +5,21 @@
 //! Always: what memory shows is committed; a list stands in its place before the catalog that needs it; only scopes
 //! that the change touches are compiled. Never: half a change, whoever stops waiting for it.
 
+mod approval;
+mod debug;
 mod draft;
+mod epoch;
+mod expiry;
 mod instances;
 mod join;
 mod proxies;
 mod register;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use pulse_proto::reason;
 use pulse_proto::token::TokenError;
+use pulse_proto::{Clock, reason};
 use tokio::sync::{Mutex, Notify};
 
 use crate::audit::{self, Actor, unix_ms};
@@ -75,6 +78,22 @@ pub enum ChangeError {
         /// What happened, and what to do.
         text: &'static str,
     },
+    /// The proxy came without a join token, and no admin approved it yet.
+    #[error(
+        "proxy {0} waits for approval: `pulse proxy approve {0}`, which takes --instance and --scope too"
+    )]
+    NotApproved(uuid::Uuid),
+    /// No window is open that could be closed.
+    #[error("no window is open; `pulse join open` opens one for hosts without a join token")]
+    NoWindow,
+    /// There are as many as there may be.
+    #[error("{text}")]
+    TooMany {
+        /// What a program may branch on.
+        reason: &'static str,
+        /// Of what, and the way out.
+        text: String,
+    },
     /// A token could not be made.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -95,7 +114,9 @@ impl ChangeError {
             ChangeError::Invalid { .. } => reason::INVALID_REQUEST,
             ChangeError::NeedsYes { .. } => "NEEDS_YES",
             ChangeError::NotActive(..) => reason::PROXY_REVOKED,
-            ChangeError::Join { reason, .. } => reason,
+            ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } => reason,
+            ChangeError::NotApproved(_) => "NOT_APPROVED",
+            ChangeError::NoWindow => "NO_WINDOW",
             ChangeError::Token(_) => "NO_RANDOM_BYTES",
             ChangeError::Store(_) => reason::STORE_UNAVAILABLE,
             ChangeError::Stopping => reason::DRAINING,
@@ -121,6 +142,7 @@ pub struct Changes {
     fleet: Fleet,
     metrics: Arc<Metrics>,
     max_nodes: usize,
+    clock: Clock,
     /// Rung if a commit panicked: what is in memory may then be behind the database.
     broken: Arc<Notify>,
 }
@@ -134,12 +156,13 @@ impl Changes {
         fleet: Fleet,
         metrics: Arc<Metrics>,
         max_nodes: usize,
+        clock: Clock,
     ) -> Changes {
         metrics.revision.set(catalog.revision.cast_signed());
         let lists = publisher.lists();
         let publisher = Arc::new(Mutex::new(publisher));
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
-        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, broken: Arc::default() }
+        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, clock, broken: Arc::default() }
     }
 
     /// The present picture.
@@ -168,7 +191,7 @@ impl Changes {
     ) -> Result<T, ChangeError> {
         let mut publisher = Arc::clone(&self.publisher).lock_owned().await;
         let before = self.catalog.load_full();
-        let at = SystemTime::now();
+        let at = self.clock.now();
         let mut draft = Draft::new(&before, at);
         let (value, note) = decide(&mut draft)?;
         if draft.is_empty() {
@@ -199,10 +222,12 @@ impl Changes {
                 publisher.publish(list);
             }
             this.metrics.revision.set(catalog.revision.cast_signed());
+            let (registry, epoch) = (catalog.registry.clone(), catalog.epoch);
             this.catalog.store(Arc::new(catalog));
             for proxy in concerned {
                 this.fleet.ring(proxy);
             }
+            this.fleet.tell_ahead(&registry, epoch);
             Ok::<(), StoreError>(())
         });
         match committing.await {

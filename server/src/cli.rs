@@ -3,12 +3,17 @@
 //! In: what was typed. Out: a table, or the server's JSON, on standard output; what went wrong on standard error,
 //! and the exit code: 0 done, 2 usage or configuration, 1 anything else.
 //! Always: text that came over the network is escaped before it reaches a terminal; a reader that goes away early
-//! (`pulse proxy list | head -1`) is no error. Never: touches the database or the data folder; the server does.
+//! (`pulse proxy list | head -1`) is no error. Never: touches the database or the data folder; the server does, or, for
+//! `restore` and `check`, which are there for when no server runs, `backup` and `store`.
 
 #![expect(clippy::print_stderr, reason = "standard error is where a command line says what went wrong")]
 
+mod ask;
+mod backup;
 mod client;
 mod failure;
+mod files;
+mod history;
 mod pick;
 mod show;
 mod text;
@@ -25,9 +30,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api;
-use crate::args::{Admin, Allowlist, Instance, Join, Place, Proxy, Serve};
+use crate::args::{Admin, Allowlist, Epoch, Instance, Join, Place, Proxy, Serve, Tls};
 use crate::config::Config;
 use client::{Client, segment};
+pub use files::run as run_on_files;
 use failure::Failure;
 
 /// How often `audit --follow` looks for new rows.
@@ -54,6 +60,7 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
     runtime.block_on(async {
         match admin {
             Admin::Audit { follow: true } => asking.follow_audit().await,
+            Admin::Backup { file, force } => backup::run(&asking, file, *force).await,
             admin => print(&asking.answer(admin).await?),
         }
     })
@@ -98,14 +105,36 @@ impl Asking {
             Admin::Instance(instance) => self.instance(instance).await,
             Admin::Join(join) => self.join(join).await,
             Admin::Proxy(proxy) => self.proxy(proxy).await,
-            Admin::Allowlist(Allowlist::Show { instance, all }) => {
-                let path = match (instance, all) {
-                    (Some(name), _) => format!("/allowlists?instance={}", segment(name)),
-                    (None, true) => "/allowlists?scope=all".to_owned(),
-                    (None, false) => "/allowlists".to_owned(),
-                };
+            Admin::Allowlist(Allowlist::Show { instance, all, revision }) => {
+                let path = path_of_list("/allowlists", instance, *all, &[("revision", *revision)]);
                 self.get(&path, |lists: api::Allowlists| show::allowlists(&lists)).await
             }
+            Admin::Allowlist(Allowlist::History { instance, all, limit }) => {
+                let limit = [("limit", Some(u64::from(*limit)))];
+                let path = path_of_list("/allowlists/history", instance, *all, &limit);
+                self.get(&path, |past: api::ListHistory| history::history(&past)).await
+            }
+            Admin::Allowlist(Allowlist::Diff { from, to, instance, all }) => {
+                let revisions = [("from", Some(*from)), ("to", Some(*to))];
+                let path = path_of_list("/allowlists/diff", instance, *all, &revisions);
+                self.get(&path, |diff: api::ListDiff| history::diff(&diff)).await
+            }
+            Admin::Epoch(Epoch::New { yes }) => {
+                if !yes {
+                    ask::confirm(
+                        "Every list becomes newer than all that proxies hold, and goes to them at once. Lists of another \
+                         history of the database, which some proxies may hold, are then over for good.",
+                        "Begin a new epoch?",
+                    )?;
+                }
+                self.send(Method::POST, "/epoch", &(), |new: api::NewEpoch| {
+                    let streams = text::count(new.streams, "stream");
+                    format!("epoch {} began; every list is signed anew and goes to {streams} now\n", new.epoch)
+                })
+                .await
+            }
+            // It writes a file, and is done before.
+            Admin::Backup { .. } => Ok(String::new()),
             Admin::Temps { node: None } => {
                 self.get("/temperatures", |nodes: api::Temperatures| show::temperatures(&nodes)).await
             }
@@ -114,6 +143,24 @@ impl Asking {
                 self.get(&path, |nodes: api::Temperatures| show::sensors(&nodes)).await
             }
             Admin::Status => self.get("/status", |status: api::Status| show::status(&status)).await,
+            Admin::Tls(Tls::Rotate) => {
+                self.send(Method::POST, "/tls/rotate", &(), |exchange: api::KeyExchange| {
+                    format!(
+                        "the CA has a new key; join strings have its pin, and {} stays good\nproxies learn the new pin \
+                         when they are connected; a ca_file or a copy of ca.pem must be exchanged by hand\nwhen all have \
+                         been there: pulse tls finish\n",
+                        text::clean(&exchange.previous_pin)
+                    )
+                })
+                .await
+            }
+            Admin::Tls(Tls::Finish { yes }) => {
+                let finish = api::FinishExchange { yes: *yes };
+                self.send(Method::POST, "/tls/finish", &finish, |exchange: api::KeyExchange| {
+                    format!("{} is good no more\n", text::clean(&exchange.previous_pin))
+                })
+                .await
+            }
             Admin::Audit { .. } => {
                 let rows = self.audit(None).await?;
                 Ok(self.audit_text(&rows, true))
@@ -177,6 +224,28 @@ impl Asking {
             Join::List => {
                 self.get("/join-tokens", |all: api::JoinTokens| show::join_tokens(&all, now())).await
             }
+            Join::Open { ttl, from } => {
+                let from = from.iter().map(ToString::to_string).collect();
+                let open = api::OpenJoin { from, ttl_seconds: ttl.as_secs() };
+                let text = self
+                    .send(Method::POST, "/join-window", &open, |new: api::NewJoinWindow| {
+                        format!("{}\n", text::clean(&new.join))
+                    })
+                    .await?;
+                if !self.json && io::stdout().is_terminal() {
+                    eprintln!(
+                        "On each host, run `pulse-sensor-proxy register --join -` and paste this line. Then approve the host: \
+                         `pulse proxy list`, `pulse proxy approve ID`. `pulse join close` ends it before its time."
+                    );
+                }
+                Ok(text)
+            }
+            Join::Close => {
+                self.send(Method::DELETE, "/join-window", &(), |_: api::JoinWindow| {
+                    "closed; hosts that registered go on waiting for `pulse proxy approve`\n".to_owned()
+                })
+                .await
+            }
             Join::Revoke { id } => {
                 let path = format!("/join-tokens/{}", segment(id));
                 self.send(Method::DELETE, &path, &(), |token: api::JoinToken| {
@@ -200,12 +269,23 @@ impl Asking {
             Proxy::Set { id, instance, scope } => {
                 let set = api::SetProxy { instance: instance.clone(), scope: scope.map(Into::into) };
                 self.send(Method::PATCH, &self.pick(id).await?, &set, |proxy: api::Proxy| {
-                    let nodes = match (proxy.scope, &proxy.instance) {
-                        (api::ScopeKind::All, _) => "every node".to_owned(),
-                        (_, Some(name)) => format!("the nodes of instance {}", text::clean(name)),
-                        (_, None) => "nothing until it belongs to an instance".to_owned(),
-                    };
-                    format!("{} may read {nodes}\n", what(&proxy))
+                    format!("{} may read {}\n", what(&proxy), readable(&proxy))
+                })
+                .await
+            }
+            Proxy::Approve { id, instance, scope } => {
+                let approve = api::ApproveProxy { instance: instance.clone(), scope: scope.map(Into::into) };
+                let path = self.pick(id).await? + "/approve";
+                self.send(Method::POST, &path, &approve, |proxy: api::Proxy| {
+                    format!("approved {}; it may read {}\n", what(&proxy), readable(&proxy))
+                })
+                .await
+            }
+            Proxy::DebugToken { id, ttl } => {
+                let create = api::CreateDebugToken { ttl_seconds: ttl.as_secs() };
+                let path = self.pick(id).await? + "/debug-token";
+                self.send(Method::POST, &path, &create, |new: api::NewDebugToken| {
+                    format!("TOKEN={} {}\n", text::clean(&new.token), text::clean(&new.command))
                 })
                 .await
             }
@@ -318,6 +398,32 @@ impl Asking {
             }
         }
     }
+}
+
+/// Which nodes a proxy may read, in words.
+fn readable(proxy: &api::Proxy) -> String {
+    match (proxy.scope, &proxy.instance) {
+        (api::ScopeKind::All, _) => "every node".to_owned(),
+        (_, Some(name)) => format!("the nodes of instance {}", text::clean(name)),
+        (_, None) => "nothing until it belongs to an instance".to_owned(),
+    }
+}
+
+/// A path with the list that is meant and further numbers.
+fn path_of_list(
+    path: &str,
+    instance: &Option<String>,
+    all: bool,
+    numbers: &[(&str, Option<u64>)],
+) -> String {
+    let which = match (instance, all) {
+        (Some(name), _) => Some(format!("instance={}", segment(name))),
+        (None, true) => Some("scope=all".to_owned()),
+        (None, false) => None,
+    };
+    let numbers = numbers.iter().filter_map(|(key, number)| Some(format!("{key}={}", (*number)?)));
+    let query: Vec<String> = which.into_iter().chain(numbers).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
 fn typed<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {

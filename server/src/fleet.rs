@@ -5,27 +5,31 @@
 //! Always: *pushed* and *applied* are kept apart; time in which the server was away counts against nobody.
 //! Never: decides what a proxy may read.
 
+mod ahead;
 mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pulse_proto::{ListHash, Position};
+use pulse_proto::{Clock, ListHash, Position};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::publish::Published;
 use crate::registry::Proxy;
-use crate::store::{Mark, ProxyStatus, Store};
+use crate::store::{KeptList, Mark, ProxyStatus, Store};
 pub(crate) use state::waiting_reason;
 pub use state::{FleetView, SyncState};
 
 /// How long what a proxy said may wait before it is written.
 const SAVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The number of a stream that is nobody's own: that of an observer.
+const OBSERVER: u64 = u64::MAX;
 
 /// What proxies do and say. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -38,7 +42,9 @@ struct Inner {
     entries: RwLock<HashMap<Uuid, Arc<Entry>>>,
     /// Proxies whose rows are newer than the store's.
     unsaved: Mutex<HashSet<Uuid>>,
+    ahead: ahead::AheadProxies,
     refresh_interval: Duration,
+    clock: Clock,
     started: Instant,
     next_stream: AtomicU64,
 }
@@ -64,12 +70,18 @@ struct Presence {
 
 impl Fleet {
     /// Begins with what the store loaded; every proxy counts as gone since now.
-    pub fn new(refresh_interval: Duration, stored: impl IntoIterator<Item = ProxyStatus>) -> Fleet {
+    pub fn new(
+        refresh_interval: Duration,
+        stored: impl IntoIterator<Item = ProxyStatus>,
+        clock: Clock,
+    ) -> Fleet {
         let started = Instant::now();
         let entries =
             stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
         let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
-        let inner = Inner { entries, unsaved, refresh_interval, started, next_stream: AtomicU64::new(1) };
+        let next_stream = AtomicU64::new(1);
+        let ahead = ahead::AheadProxies::default();
+        let inner = Inner { entries, unsaved, ahead, refresh_interval, clock, started, next_stream };
         Fleet { inner: Arc::new(inner) }
     }
 
@@ -81,19 +93,34 @@ impl Fleet {
         entry.bell.send_replace(());
         let bell = entry.bell.subscribe();
         self.update(proxy, &entry, |status| {
-            let now = SystemTime::now();
+            let now = self.inner.clock.now();
             (status.last_seen, status.last_pull) = (Some(now), Some(now));
             status.peer = opened.peer;
             status.version = opened.version;
             status.list_source = opened.list_source;
             status.insecure_skip_verify = opened.insecure_skip_verify;
+            // Until it has another list on its disk, it has none.
+            status.on_disk &= opened.kept_list.is_none() || status.list_source == "pushed";
+            let before = status.kept_list.take();
+            status.kept_list = opened.kept_list.map(|(problem, detail)| match before {
+                Some(told) if told.problem == problem && told.detail == detail => told,
+                _ => KeptList { problem, detail, at: now },
+            });
         });
         Presenter { fleet: self.clone(), proxy, entry, stream, bell }
     }
 
+    /// Opens the view of somebody who only watches what the proxy is told: it is no stream of the proxy's own, and nothing
+    /// of it counts.
+    pub fn observe(&self, proxy: Uuid) -> Presenter {
+        let entry = self.entry(proxy);
+        let bell = entry.bell.subscribe();
+        Presenter { fleet: self.clone(), proxy, entry, stream: OBSERVER, bell }
+    }
+
     /// Notes that a call of the proxy came.
     pub fn seen(&self, proxy: Uuid) {
-        self.update(proxy, &self.entry(proxy), |status| status.last_seen = Some(SystemTime::now()));
+        self.update(proxy, &self.entry(proxy), |status| status.last_seen = Some(self.inner.clock.now()));
     }
 
     /// Notes that the proxy put a list in force. Says whether it is the one that was pushed into its open stream: only
@@ -102,8 +129,14 @@ impl Fleet {
         let entry = self.entry(proxy);
         self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
-            status.applied = Some(mark);
             status.on_disk = on_disk;
+            let is_known =
+                status.applied.is_some_and(|known| (known.position, known.hash) == (mark.position, mark.hash));
+            if is_known && status.refused.is_some() {
+                // It says only that the list is on its disk by now: what it refused meanwhile stays refused.
+                return;
+            }
+            status.applied = status.applied.filter(|_| is_known).or(Some(mark));
             status.refused = None;
             status.last_error = detail;
         });
@@ -137,8 +170,8 @@ impl Fleet {
         entries.values().filter(|entry| lock(&entry.presence).stream != 0).count()
     }
 
-    /// A proxy as it is shown, beside the newest list of its scope.
-    pub fn view(&self, proxy: &Proxy, newest: Option<&Published>) -> FleetView {
+    /// A proxy as it is shown in the present epoch, beside the newest list of its scope.
+    pub fn view(&self, proxy: &Proxy, newest: Option<&Published>, epoch: u64) -> FleetView {
         let entry = self.existing(proxy.id);
         let status = entry.as_ref().map_or_else(|| unheard(proxy.id), |entry| lock(&entry.status).clone());
         let (is_connected, absent_since) = match &entry {
@@ -149,7 +182,8 @@ impl Fleet {
             None => (false, self.inner.started),
         };
         let absent_for = (!is_connected).then(|| absent_since.elapsed());
-        state::view(proxy, status, absent_for, newest, self.inner.refresh_interval)
+        let ahead = self.ahead_of(proxy.id, epoch);
+        state::view(proxy, status, ahead, absent_for, newest, self.inner.refresh_interval)
     }
 
     /// Writes what is newer than the store, in groups, until `stop`; then once more.
@@ -158,6 +192,7 @@ impl Fleet {
         let mut ticks = tokio::time::interval(SAVE_INTERVAL);
         loop {
             let is_last = tokio::select! {
+                biased;
                 () = &mut stop => true,
                 _ = ticks.tick() => false,
             };
@@ -169,6 +204,7 @@ impl Fleet {
     }
 
     async fn save_once(&self, store: &Store) {
+        self.save_ahead(store).await;
         let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
         let rows: Vec<ProxyStatus> = unsaved
             .iter()
@@ -222,6 +258,8 @@ pub struct Opened {
     pub list_source: String,
     /// Whether it does not check the server's certificate.
     pub insecure_skip_verify: bool,
+    /// What was wrong with the list on its disk when it started: in one word, and for people.
+    pub kept_list: Option<(String, String)>,
 }
 
 /// One stream's presence. Dropping it says that the stream is gone.
@@ -243,19 +281,25 @@ impl Presenter {
 
     /// Whether this is still the proxy's own stream; another one may have taken over.
     pub fn is_current(&self) -> bool {
-        lock(&self.entry.presence).stream == self.stream
+        self.stream == OBSERVER || lock(&self.entry.presence).stream == self.stream
     }
 
     /// Notes that a list was sent; `is_change` if the stream was open before the list was new.
     pub fn pushed(&self, position: Position, hash: ListHash, is_change: bool) {
+        if self.stream == OBSERVER {
+            return;
+        }
         lock(&self.entry.presence).on_the_way = is_change.then_some(position);
-        let mark = Mark { position, hash, at: SystemTime::now() };
+        let mark = Mark { position, hash, at: self.fleet.inner.clock.now() };
         self.fleet.update(self.proxy, &self.entry, |status| status.pushed = Some(mark));
     }
 
     /// Notes that the proxy holds the newest list already: it was sent and applied before.
     pub fn holds(&self, position: Position, hash: ListHash, is_in_force: bool) {
-        let mark = Mark { position, hash, at: SystemTime::now() };
+        if self.stream == OBSERVER {
+            return;
+        }
+        let mark = Mark { position, hash, at: self.fleet.inner.clock.now() };
         self.fleet.update(self.proxy, &self.entry, |status| {
             status.pushed = Some(mark);
             if is_in_force
@@ -276,7 +320,8 @@ impl Drop for Presenter {
         if presence.stream == self.stream {
             *presence = Presence { stream: 0, absent_since: Instant::now(), on_the_way: None };
             drop(presence);
-            self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(SystemTime::now()));
+            let now = self.fleet.inner.clock.now();
+            self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(now));
         }
     }
 }
@@ -293,6 +338,7 @@ fn unheard(proxy: Uuid) -> ProxyStatus {
         last_error: String::new(),
         list_source: String::new(),
         insecure_skip_verify: false,
+        kept_list: None,
         version: String::new(),
         peer: None,
     }

@@ -81,6 +81,12 @@ impl Inventory {
         self.names.get(&name.to_ascii_lowercase()).and_then(|id| self.instances.get(id))
     }
 
+    /// The instance of this name (case-blind) that was removed last.
+    pub fn removed_by_name(&self, name: &str) -> Option<&Arc<Instance>> {
+        let removed = self.instances.values().filter(|instance| !instance.is_present());
+        removed.filter(|instance| instance.name.eq_ignore_ascii_case(name)).max_by_key(|instance| instance.removed_at)
+    }
+
     /// The instances that are present, by name.
     pub fn present(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.names.values().filter_map(|id| self.instances.get(id))

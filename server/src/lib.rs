@@ -4,14 +4,17 @@ pub mod allowlist;
 pub mod api;
 pub mod args;
 pub mod audit;
+pub mod backup;
 pub mod catalog;
 pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod fleet;
 pub mod inventory;
+pub mod limits;
 pub mod listen;
 pub mod metrics;
+pub mod network;
 pub mod public_address;
 pub mod publish;
 mod pulse;
@@ -22,19 +25,22 @@ pub mod report;
 pub mod rest;
 pub mod rpc;
 pub mod shutdown;
+mod starting;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
 
-pub use pulse::Pulse;
+pub use pulse::{Place, Pulse};
 
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use pulse_proto::signature::KeyError;
+use pulse_proto::{Chance, Clock};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tonic_health::ServingStatus;
@@ -46,6 +52,7 @@ use crate::listen::{Bounds, ListenError, Listener, admin_socket};
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::shutdown::{Drain, Ended, Reloads, Signals};
+use crate::starting::Starting;
 use crate::store::{Retention, Store, StoreError};
 use crate::tls::{Tls, TlsError};
 
@@ -81,6 +88,9 @@ pub enum RunError {
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A restore was cut short, and cannot be gone on with.
+    #[error("go on with a restore that was cut short")]
+    Restore(#[from] backup::BackupError),
     /// The key that signs lists cannot be used.
     #[error("the database's signing key cannot be used")]
     Key(#[from] KeyError),
@@ -113,6 +123,7 @@ impl RunError {
                 | RunError::AdminSocket(_)
                 | RunError::Store(StoreError::Unreadable(_))
                 | RunError::Key(_)
+                | RunError::Restore(_)
                 | RunError::Listen(
                     ListenError::Plaintext(_) | ListenError::NotHere(_) | ListenError::NotAllowed(_)
                 )
@@ -142,18 +153,35 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     make_data_dir(&config)?;
     // First: it tells whether another server has this folder, before anything in it is touched.
     let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
+    backup::restore::finish(&config.data_dir)?;
     let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
     let listener = Listener::bind(&config.listen, tls.clone())?;
-    let config::Retention { max_bytes, max_age } = config.readings;
-    let store = Store::open(&config.data_dir, Retention { max_bytes, max_age }).await?;
+    let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
-    let place = pulse::Place::of(&config, listener.local_addrs(), tls.as_deref());
-    let pulse =
-        Arc::new(Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone()).await?);
+    let place = pulse::Place::of(&config, listener.local_addrs(), tls.clone());
+    // Probes are answered from here on, and calls are told to come back.
+    let starting = Starting::default();
+    let mut serving = pin!(listener.serve(starting.router(), bounds, Arc::clone(&metrics), drain.clone()));
+    let loading = async {
+        let config::Retention { max_bytes, max_age } = config.readings;
+        let store = Store::open(&config.data_dir, Retention { max_bytes, max_age }, clock.clone()).await?;
+        let pulse =
+            Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
+        let pulse = pulse.await?;
+        pulse.backups.sweep();
+        Ok::<_, RunError>((store, Arc::new(pulse)))
+    };
+    let (store, pulse) = tokio::select! {
+        loaded = loading => loaded?,
+        _ = &mut serving => {
+            tracing::info!("the server ended before it had begun");
+            return Ok(());
+        }
+    };
 
     // Ends when the streams have: what they said last is still saved.
     let (streams_tx, streams_rx) = watch::channel(());
-    let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics));
+    let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock);
     let mut loops = JoinSet::new();
     if let Some(tls) = tls {
         let looking = tls.keep_current(CERTIFICATE_LOOK, reloads, drain.clone());
@@ -164,6 +192,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         "the saving of sync states",
         pulse.fleet.clone().save(store.clone(), ended(&streams_rx)),
     );
+    spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
     let admin_routes = rest::admin_router(Arc::clone(&pulse));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
@@ -174,23 +203,22 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE, ServingStatus::Serving).await;
     let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
-    let grpc = pulse.rpc(&config, refusals).router(max_request, health_service);
+    let grpc = pulse.rpc(&config, refusals, Chance::system()).router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
         .merge(rest::probes::router(Arc::clone(&pulse)));
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
+    starting.ready(router);
     tell_service_manager(sd_notify::NotifyState::Ready);
     let going_down = async {
         drain.started().await;
         tell_service_manager(sd_notify::NotifyState::Stopping);
         stop_serving(health).await;
     };
-    let serving =
-        async { tokio::join!(listener.serve(router, bounds, metrics, drain.clone()), going_down).0 };
     let drained = tokio::select! {
-        drained = serving => drained,
+        drained = async { tokio::join!(serving, going_down).0 } => drained,
         error = first_end(&mut loops, &drain) => return Err(error),
         () = pulse.changes.broken() => return Err(RunError::Broken),
     };

@@ -7,6 +7,7 @@
 //! bound here touches.
 
 mod accept;
+mod addresses;
 pub mod admin_socket;
 mod connection;
 pub mod file_limit;
@@ -15,25 +16,32 @@ mod plain_http;
 mod tasks;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::limits::address::Network;
 use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 use crate::tls::Tls;
+use addresses::Addresses;
 use connection::Serving;
 use file_limit::FileLimit;
 
 /// Connections that the kernel holds before they are accepted; it takes `net.core.somaxconn` (4096) if that is less.
 /// A whole fleet dials at once when its server comes back.
 const BACKLOG: u32 = 4096;
+
+/// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing: as long as a
+/// sign of life of HTTP/2 may take.
+const STALLED_MS: u32 = 30_000;
 
 /// Who is at the other end of a connection: an extension of every request that came over TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +55,10 @@ pub struct Peer {
 pub struct Bounds {
     /// The most connections at one time.
     pub connections: usize,
+    /// The most connections at one time of one address (IPv6: of one /64).
+    pub connections_per_address: usize,
+    /// Whose connections are not counted by address.
+    pub trusted_proxies: Vec<Network>,
     /// The most streams at one time of one HTTP/2 connection.
     pub streams_per_connection: u32,
     /// The most bytes of a request's headers.
@@ -71,6 +83,9 @@ impl Bounds {
         let limits = &config.limits;
         Bounds {
             connections: usize::try_from(limits.max_connections).unwrap_or(usize::MAX),
+            connections_per_address: usize::try_from(limits.max_connections_per_address)
+                .unwrap_or(usize::MAX),
+            trusted_proxies: config.trusted_proxies.clone(),
             streams_per_connection: u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX),
             header_list_bytes: u32::try_from(limits.max_header_list_bytes).unwrap_or(u32::MAX),
             handshake: limits.handshake_timeout,
@@ -159,9 +174,23 @@ impl Listener {
         let sockets = addresses.iter().map(|address| {
             // An IPv6 socket takes IPv4 callers too, unless IPv4 has a socket of its own on that port.
             let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-            bind(*address, only_v6).map_err(|source| ListenError::of(*address, source))
+            match bind(*address, only_v6) {
+                Ok(socket) => Ok(Some(socket)),
+                Err(error) => match without_ipv6(*address, &error) {
+                    Some(instead) => {
+                        tracing::warn!(%address, %instead, "this kernel has no IPv6: listening on IPv4 alone");
+                        // It may stand in the list by itself.
+                        if addresses.contains(&instead) {
+                            return Ok(None);
+                        }
+                        bind(instead, false).map(Some).map_err(|source| ListenError::of(instead, source))
+                    }
+                    None => Err(ListenError::of(*address, error)),
+                },
+            }
         });
-        Ok(Listener { sockets: sockets.collect::<Result<_, _>>()?, tls })
+        let sockets: Result<Vec<_>, ListenError> = sockets.collect();
+        Ok(Listener { sockets: sockets?.into_iter().flatten().collect(), tls })
     }
 
     /// Where it listens; port 0 has become a real one.
@@ -172,6 +201,7 @@ impl Listener {
     /// Serves until the drain, and then at most [`Bounds::drain`] longer. Dropping the future cuts everything.
     pub async fn serve(self, router: Router, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain) -> Drained {
         let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
+        let addresses = Addresses::new(bounds.connections_per_address, bounds.trusted_proxies.clone());
         let serving = Arc::new(Serving {
             router,
             acceptor: self.tls.map(|tls| tls.server_config().into()),
@@ -181,7 +211,7 @@ impl Listener {
         });
         let mut loops = JoinSet::new();
         for socket in self.sockets {
-            loops.spawn(accept::run(socket, slots.clone(), serving.clone()));
+            loops.spawn(accept::run(socket, slots.clone(), addresses.clone(), serving.clone()));
         }
         let mut aborted = 0;
         while let Some(ended) = loops.join_next().await {
@@ -193,6 +223,31 @@ impl Listener {
         }
         Drained { aborted }
     }
+}
+
+/// Serves one connection to its end, over any transport that needs no TLS of ours: the simulation's.
+pub async fn serve_stream<S>(
+    stream: S,
+    peer: Peer,
+    router: Router,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    Serving { router, acceptor: None, bounds, metrics, drain }.http(stream, peer).await;
+}
+
+/// What to listen on in place of every IPv6 address, if that failed because there is no IPv6.
+fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    use rustix::io::Errno;
+    let is_every = address.is_ipv6() && address.ip().is_unspecified();
+    // Built or started without IPv6; or it is turned off, and there is no address of it.
+    let has_none = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    (is_every && has_none).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
 }
 
 fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
@@ -209,6 +264,29 @@ fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     sockopt::set_tcp_keepidle(&socket, Duration::from_secs(60))?;
     sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(20))?;
     sockopt::set_tcp_keepcnt(&socket, 3)?;
+    // And callers that take no more of their answers, though their kernel is alive (tcp(7)).
+    sockopt::set_tcp_user_timeout(&socket, STALLED_MS)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn every_ipv6_address_becomes_every_ipv4_address_on_a_kernel_without_ipv6() {
+        let instead = |address: &str, errno: Errno| {
+            let address = address.parse().unwrap();
+            without_ipv6(address, &io::Error::from_raw_os_error(errno.raw_os_error()))
+                .map(|at| at.to_string())
+        };
+        for errno in [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL] {
+            assert_eq!(instead("[::]:7655", errno).as_deref(), Some("0.0.0.0:7655"));
+            assert_eq!(instead("[::1]:7655", errno), None);
+            assert_eq!(instead("0.0.0.0:7655", errno), None);
+        }
+        assert_eq!(instead("[::]:7655", Errno::ADDRINUSE), None);
+    }
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     match &args.command {
         Command::Serve(flags) => serve(flags, &args.place, flags.over(std::env::vars_os())),
         Command::Admin(admin) => cli::run(admin, &args.place, Environment::of_process()),
+        Command::Files(files) => cli::run_on_files(files, &args.place, Environment::of_process()),
     }
 }
 

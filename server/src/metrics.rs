@@ -61,6 +61,8 @@ label! {
         Revoked = "revoked",
         /// Another stream with the same token took its place.
         Replaced = "replaced",
+        /// Its token ended, as the proxy has another one.
+        TokenEnded = "token_ended",
         /// The proxy holds more than this database knows.
         DatabaseOlder = "database_older",
         /// The server ended it because of an error of its own.
@@ -87,10 +89,24 @@ label! {
     ConnectionRefusal {
         /// There are as many as `limits.max_connections` allows.
         Limit = "limit",
+        /// There are as many from its address as `limits.max_connections_per_address` allows.
+        AddressLimit = "address_limit",
         /// Nothing was asked in the time that a new connection has for it.
         Idle = "idle",
         /// The caller of the admin socket may not use it.
         NotAdmin = "not_admin",
+    }
+}
+
+label! {
+    /// Of which kind a token bucket was that was empty.
+    Bucket {
+        /// Watches of one proxy.
+        Watch = "watch",
+        /// Registrations of one host.
+        Registration = "registration",
+        /// Calls of one address without a good token.
+        FailedCall = "failed_call",
     }
 }
 
@@ -107,7 +123,9 @@ label! {
         Closed = "closed",
         /// The caller refused: it does not trust the certificate, or has another pin.
         RefusedByPeer = "refused_by_peer",
-        /// No common version or cipher, or bytes that make no sense.
+        /// The caller speaks TLS 1.1 or older only; 1.2 and 1.3 are spoken here.
+        Version = "version",
+        /// No common cipher, or bytes that make no sense.
         Protocol = "protocol",
     }
 }
@@ -140,13 +158,18 @@ pub struct Metrics {
     pub store_commit_seconds: Histogram,
     /// `pulse_revision`: the fleet's revision.
     pub revision: Gauge,
+    /// `pulse_database_older_than_fleet`: 1 while proxies hold lists that this database never made, else 0.
+    pub database_older_than_fleet: Gauge,
     list_refusals: Family<Label<&'static str>, Counter>,
     refusals: Family<Label<&'static str>, Counter>,
+    rate_limited: Family<Label<Bucket>, Counter>,
     proxies: Family<Label<&'static str>, Gauge>,
     streams_ended: Family<Label<StreamEnd>, Counter>,
     reports: Family<Label<ReportResult>, Counter>,
     connections_refused: Family<Label<ConnectionRefusal>, Counter>,
     handshake_failures: Family<Label<HandshakeFailure>, Counter>,
+    certificate_ends: Family<Label<&'static str>, Gauge>,
+    certificate_reload_failing: Gauge,
     resident_memory_bytes: Gauge,
 }
 
@@ -190,6 +213,12 @@ impl Metrics {
                 Histogram::new(COMMIT_SECONDS),
             ),
             revision: register(r, "pulse_revision", "The revision of the fleet", Gauge::default()),
+            database_older_than_fleet: register(
+                r,
+                "pulse_database_older_than_fleet",
+                "Whether proxies hold lists that this database never made",
+                Gauge::default(),
+            ),
             list_refusals: register(
                 r,
                 "pulse_list_refusals",
@@ -197,6 +226,12 @@ impl Metrics {
                 Family::default(),
             ),
             refusals: register(r, "pulse_refusals", "Calls that were refused, by reason", Family::default()),
+            rate_limited: register(
+                r,
+                "pulse_rate_limited",
+                "Calls that were told to wait because their caller makes too many, by kind of bucket",
+                Family::default(),
+            ),
             proxies: register(r, "pulse_proxies", "Proxies by last-sync state", Family::default()),
             streams_ended: register(
                 r,
@@ -216,6 +251,18 @@ impl Metrics {
                 "pulse_tls_handshake_failures",
                 "TLS handshakes that failed, by reason",
                 Family::default(),
+            ),
+            certificate_ends: register(
+                r,
+                "pulse_certificate_ends_timestamp_seconds",
+                "When the server's certificate and its CA's end, in Unix time",
+                Family::default(),
+            ),
+            certificate_reload_failing: register(
+                r,
+                "pulse_certificate_reload_failing",
+                "1 while the certificate files on disk cannot be used, and older ones are in use",
+                Gauge::default(),
             ),
             resident_memory_bytes: register(
                 r,
@@ -253,11 +300,31 @@ impl Metrics {
         self.refusals.get_or_create(&[("reason", reason)]).inc();
     }
 
+    /// Counts a call that was told to wait (`pulse_rate_limited_total`).
+    pub fn rate_limited(&self, bucket: Bucket) {
+        self.rate_limited.get_or_create(&[("bucket", bucket)]).inc();
+    }
+
     /// Sets how many proxies are in each last-sync state (`pulse_proxies`); every state is named each time, also at 0.
     pub fn set_proxies(&self, counts: impl IntoIterator<Item = (&'static str, u64)>) {
         for (state, count) in counts {
             self.proxies.get_or_create(&[("state", state)]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Sets when certificates end (`pulse_certificate_ends_timestamp_seconds`), `server` or `ca`; and whether the files on
+    /// disk cannot be used (`pulse_certificate_reload_failing`).
+    pub fn set_certificates(
+        &self,
+        ends_at: impl IntoIterator<Item = (&'static str, SystemTime)>,
+        is_reload_failing: bool,
+    ) {
+        for (certificate, at) in ends_at {
+            let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let gauge = self.certificate_ends.get_or_create(&[("certificate", certificate)]);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
+        self.certificate_reload_failing.set(is_reload_failing.into());
     }
 
     /// Counts a watch stream's end (`pulse_watch_streams_ended_total`).
@@ -328,7 +395,9 @@ mod tests {
         metrics.push_latency_seconds.observe(0.003);
         metrics.list_refused("WRONG_HASH");
         metrics.refused(pulse_proto::reason::UNKNOWN_TOKEN);
+        metrics.rate_limited(Bucket::FailedCall);
         metrics.set_proxies([("IN_SYNC", 3), ("STALE", 0)]);
+        metrics.set_certificates([("server", UNIX_EPOCH + std::time::Duration::from_secs(7))], true);
         metrics.stream_ended(StreamEnd::Drained);
         metrics.reported(ReportResult::Repeated);
         metrics.connection_refused(ConnectionRefusal::Limit);
@@ -341,8 +410,11 @@ mod tests {
             "pulse_push_latency_seconds_bucket{le=\"0.005\"} 1",
             "pulse_list_refusals_total{reason=\"WRONG_HASH\"} 1",
             "pulse_refusals_total{reason=\"UNKNOWN_TOKEN\"} 1",
+            "pulse_rate_limited_total{bucket=\"failed_call\"} 1",
             "pulse_proxies{state=\"IN_SYNC\"} 3",
             "pulse_proxies{state=\"STALE\"} 0",
+            "pulse_certificate_ends_timestamp_seconds{certificate=\"server\"} 7",
+            "pulse_certificate_reload_failing 1",
             "pulse_watch_streams_ended_total{reason=\"drained\"} 1",
             "pulse_reports_total{result=\"repeated\"} 1",
             "pulse_readings_total 0",
@@ -351,6 +423,7 @@ mod tests {
             "pulse_tls_handshake_failures_total{reason=\"not_tls\"} 1",
             "pulse_store_commit_seconds_count 0",
             "pulse_revision 0",
+            "pulse_database_older_than_fleet 0",
             concat!("pulse_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "# EOF",
         ] {

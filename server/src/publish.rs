@@ -2,7 +2,7 @@
 //!
 //! In: lists that are committed. Out: the newest [`Published`] of a scope, and a wake-up when it changes.
 //! Always: a list is signed and encoded once, whoever holds it; it stands in its place before anybody is woken; a
-//! list of the same hash wakes nobody. Never: queues, or knows who reads.
+//! list of the same hash and epoch wakes nobody. Never: queues, or knows who reads.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,6 +48,11 @@ impl Lists {
         self.topics.load().get(&scope).map(|topic| topic.newest.load_full())
     }
 
+    /// Every scope that has a list.
+    pub fn scopes(&self) -> Vec<Scope> {
+        self.topics.load().keys().copied().collect()
+    }
+
     /// Follows a scope. `None` if it has no list.
     pub fn subscribe(&self, scope: Scope) -> Option<Subscriber> {
         let topic = Arc::clone(self.topics.load().get(&scope)?);
@@ -69,7 +74,7 @@ impl Subscriber {
         self.topic.newest.load_full()
     }
 
-    /// Waits until the list's hash changes. Cancel safe.
+    /// Waits until the list's hash or epoch changes. Cancel safe.
     pub async fn changed(&mut self) {
         // Topics are never taken away, so the bell outlives its subscribers.
         let _ = self.bell.changed().await;
@@ -125,16 +130,17 @@ impl Publisher {
         Arc::new(SignedAllowlist::sign(&self.key, position, scope, allowlist, at, self.refresh_interval))
     }
 
-    /// Puts a committed list in its place; wakes its subscribers if its hash is another one.
+    /// Puts a committed list in its place; wakes its subscribers if its hash or its epoch is another one.
     pub fn publish(&mut self, signed: Arc<SignedAllowlist>) {
         let scope = signed.scope;
-        let hash = signed.allowlist.hash();
+        let what = |list: &SignedAllowlist| (list.allowlist.hash(), list.position.epoch);
+        let new = what(&signed);
         let published = self.encode(signed);
         let topics = self.lists.topics.load_full();
         match topics.get(&scope) {
             Some(topic) => {
                 let before = topic.newest.swap(Arc::new(published));
-                if before.signed.allowlist.hash() != hash {
+                if what(&before.signed) != new {
                     self.metrics.pushes.inc();
                     topic.bell.send_replace(());
                 }

@@ -4,20 +4,22 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use pulse_proto::Pin;
-use pulse_proto::signature::{PublicKey, SigningKey};
+use pulse_proto::signature::SigningKey;
+use pulse_proto::{Chance, Clock, Pin};
 
 use crate::RunError;
+use crate::backup::make::Backups;
 use crate::catalog::Catalog;
 use crate::changes::Changes;
 use crate::config::Config;
 use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::inventory::Inventory;
+use crate::limits::CallLimits;
 use crate::metrics::Metrics;
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
@@ -26,8 +28,11 @@ use crate::refusals::Refusals;
 use crate::registry::{Proxy, Registry};
 use crate::rpc::Rpc;
 use crate::shutdown::Drain;
-use crate::store::Store;
+use crate::store::{Ahead, Loaded, Store};
 use crate::tls::Tls;
+
+/// Stands in for the refresh interval where nobody is told of it.
+const UNTOLD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everything that the server is made of, for those who answer admins.
 #[derive(Debug)]
@@ -48,34 +53,36 @@ pub struct Pulse {
     pub started_at: SystemTime,
     /// Where it listens.
     pub listen_addrs: Vec<SocketAddr>,
-    /// The pin of its own CA; `None` with an admin's certificate, or without TLS.
-    pub pin: Option<Pin>,
-    /// The file of its own CA.
-    pub ca_path: Option<PathBuf>,
+    /// Its certificate; `None` in plain text.
+    pub tls: Option<Arc<Tls>>,
     /// The host and the port that join strings name.
     pub public_authority: (String, u16),
+    /// How long a proxy may hear nothing before it is a third of the way to stale.
+    pub refresh_interval: Duration,
     /// Begins when the server goes down.
     pub drain: Drain,
     /// The key that signs lists.
-    pub signing_key: PublicKey,
+    pub signing_key: Arc<SigningKey>,
+    /// Where backups are made.
+    pub backups: Backups,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 /// Where the server is found, and how it is known.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     pub(crate) listen_addrs: Vec<SocketAddr>,
     pub(crate) public_authority: (String, u16),
-    pub(crate) pin: Option<Pin>,
-    pub(crate) ca_path: Option<PathBuf>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Place {
-    pub(crate) fn of(config: &Config, listen_addrs: Vec<SocketAddr>, tls: Option<&Tls>) -> Place {
+    /// Of the configuration, the addresses that were bound, and the certificate.
+    pub fn of(config: &Config, listen_addrs: Vec<SocketAddr>, tls: Option<Arc<Tls>>) -> Place {
         let public_authority =
             public_address::choose(config.public_address.as_ref(), &listen_addrs, &Host::of_system());
-        let pin = tls.and_then(Tls::pin);
-        let ca_path = tls.and_then(Tls::ca_file).map(PathBuf::from);
-        Place { listen_addrs, public_authority, pin, ca_path }
+        Place { listen_addrs, public_authority, tls }
     }
 }
 
@@ -84,36 +91,35 @@ impl Pulse {
     ///
     /// # Errors
     /// [`RunError::Store`], [`RunError::Key`].
-    pub(crate) async fn load(
+    pub async fn load(
         config: &Config,
         store: Store,
         metrics: Arc<Metrics>,
         place: Place,
         drain: Drain,
+        clock: Clock,
     ) -> Result<Pulse, RunError> {
-        let loaded = store.load().await?;
-        let mut inventory = Inventory::default();
-        loaded.instances.into_iter().for_each(|instance| inventory.put(Arc::new(instance)));
-        let mut registry = Registry::default();
-        loaded.proxies.into_iter().for_each(|proxy| registry.put_proxy(Arc::new(proxy)));
-        loaded.tokens.into_iter().for_each(|token| registry.put_token(token));
-        loaded.join_tokens.into_iter().for_each(|token| registry.put_join_token(Arc::new(token)));
-        let catalog = Catalog {
-            server_id: loaded.server_id,
-            epoch: loaded.epoch,
-            revision: loaded.revision,
-            inventory,
-            registry,
-        };
+        let mut loaded = store.load().await?;
+        let catalog = catalog(&mut loaded);
         let key = SigningKey::from_pkcs8(&loaded.signing_key)?;
-        let signing_key = key.public();
+        // Publisher and announcements of pins each have one.
+        let signing_key = Arc::new(SigningKey::from_pkcs8(&loaded.signing_key)?);
         let publisher = Publisher::new(key, config.refresh_interval, Arc::clone(&metrics), loaded.lists);
-        let fleet = Fleet::new(config.refresh_interval, loaded.statuses);
+        let fleet = Fleet::new(config.refresh_interval, loaded.statuses, clock.clone());
+        fleet.load_ahead(loaded.ahead);
+        fleet.tell_ahead(&catalog.registry, catalog.epoch);
         let readings = Readings::new(store.clone(), loaded.newest);
         let lists = publisher.lists();
         let max_nodes = usize::try_from(config.limits.max_nodes_per_list).unwrap_or(usize::MAX);
-        let changes =
-            Changes::new(store.clone(), catalog, publisher, fleet.clone(), Arc::clone(&metrics), max_nodes);
+        let changes = Changes::new(
+            store.clone(),
+            catalog,
+            publisher,
+            fleet.clone(),
+            Arc::clone(&metrics),
+            max_nodes,
+            clock.clone(),
+        );
         Ok(Pulse {
             changes,
             lists,
@@ -121,20 +127,39 @@ impl Pulse {
             readings,
             store,
             metrics,
-            started_at: SystemTime::now(),
+            started_at: clock.now(),
             listen_addrs: place.listen_addrs,
-            pin: place.pin,
-            ca_path: place.ca_path,
+            tls: place.tls,
             public_authority: place.public_authority,
+            refresh_interval: config.refresh_interval,
             drain,
             signing_key,
+            backups: Backups::new(&config.data_dir, clock.clone()),
+            clock,
         })
+    }
+
+    /// The pin that join strings carry; `None` with an admin's certificate, or in plain text.
+    pub fn pin(&self) -> Option<Pin> {
+        self.tls.as_ref().and_then(|tls| tls.pin())
+    }
+
+    /// The file of Pulse's own CA; `None` with an admin's certificate, or in plain text.
+    pub fn ca_path(&self) -> Option<&Path> {
+        self.tls.as_ref().and_then(|tls| tls.ca_file())
     }
 
     /// A proxy as it is shown, beside the newest list of its scope.
     pub fn view(&self, proxy: &Proxy) -> FleetView {
         let newest = proxy.scope().and_then(|scope| self.lists.newest(scope));
-        self.fleet.view(proxy, newest.as_deref())
+        self.fleet.view(proxy, newest.as_deref(), self.changes.catalog().epoch)
+    }
+
+    /// The active proxies that hold lists which this database never made, the first noticed first. Not empty: it is older
+    /// than the fleet.
+    pub fn ahead(&self) -> Vec<Ahead> {
+        let catalog = self.changes.catalog();
+        self.fleet.ahead(&catalog.registry, catalog.epoch)
     }
 
     /// How many proxies are in each last-sync state. Every state has its place, so that a graph of one does not end
@@ -148,7 +173,7 @@ impl Pulse {
     }
 
     /// The service for proxies.
-    pub(crate) fn rpc(&self, config: &Config, refusals: Refusals) -> Rpc {
+    pub fn rpc(&self, config: &Config, refusals: Refusals, chance: Chance) -> Rpc {
         Rpc {
             changes: self.changes.clone(),
             lists: self.lists.clone(),
@@ -158,11 +183,44 @@ impl Pulse {
             refusals,
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
-            signing_key: self.signing_key,
+            signing_key: Arc::clone(&self.signing_key),
+            tls: self.tls.clone(),
             refresh_interval: config.refresh_interval,
             max_readings_per_report: usize::try_from(config.limits.max_readings_per_report)
                 .unwrap_or(usize::MAX),
             goodbyes: Arc::new(AtomicU64::new(0)),
+            limits: Arc::new(CallLimits::of(config)),
+            clock: self.clock.clone(),
+            chance,
         }
     }
+}
+
+/// Takes the catalog out of what was loaded.
+fn catalog(loaded: &mut Loaded) -> Catalog {
+    let mut inventory = Inventory::default();
+    loaded.instances.drain(..).for_each(|instance| inventory.put(Arc::new(instance)));
+    let mut registry = Registry::default();
+    loaded.proxies.drain(..).for_each(|proxy| registry.put_proxy(Arc::new(proxy)));
+    loaded.tokens.drain(..).for_each(|token| registry.put_token(token));
+    loaded.join_tokens.drain(..).for_each(|token| registry.put_join_token(Arc::new(token)));
+    loaded.join_windows.drain(..).for_each(|window| registry.put_join_window(Arc::new(window)));
+    let Loaded { server_id, epoch, revision, .. } = *loaded;
+    Catalog { server_id, epoch, revision, inventory, registry }
+}
+
+/// The changes of a fleet that nobody serves: for a restore.
+///
+/// # Errors
+/// As [`Pulse::load`].
+pub(crate) async fn changes_alone(store: &Store, clock: &Clock) -> Result<Changes, RunError> {
+    let mut loaded = store.load().await?;
+    let catalog = catalog(&mut loaded);
+    let key = SigningKey::from_pkcs8(&loaded.signing_key)?;
+    let metrics = Arc::new(Metrics::new());
+    // No signature covers the interval; a server tells its own.
+    let publisher = Publisher::new(key, UNTOLD_INTERVAL, Arc::clone(&metrics), loaded.lists);
+    let fleet = Fleet::new(UNTOLD_INTERVAL, loaded.statuses, clock.clone());
+    fleet.load_ahead(loaded.ahead);
+    Ok(Changes::new(store.clone(), catalog, publisher, fleet, metrics, usize::MAX, clock.clone()))
 }

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use pulse_proto::Clock;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -33,13 +34,14 @@ pub struct Refusals {
 pub struct RefusalLog {
     queue: mpsc::Receiver<(&'static str, String)>,
     store: Store,
+    clock: Clock,
 }
 
 impl Refusals {
     /// Makes both ends.
-    pub fn new(store: Store, metrics: Arc<Metrics>) -> (Refusals, RefusalLog) {
+    pub fn new(store: Store, metrics: Arc<Metrics>, clock: Clock) -> (Refusals, RefusalLog) {
         let (tx, rx) = mpsc::channel(QUEUE);
-        (Refusals { queue: tx, metrics }, RefusalLog { queue: rx, store })
+        (Refusals { queue: tx, metrics }, RefusalLog { queue: rx, store, clock })
     }
 
     /// Tells of one refused call: why, and who was refused (an address or a proxy, never a secret).
@@ -59,12 +61,13 @@ impl RefusalLog {
         let mut counts: HashMap<(&'static str, String), u64> = HashMap::new();
         loop {
             tokio::select! {
+                biased;
+                _ = ticks.tick() => self.append(&mut counts).await,
                 Some((reason, source)) = self.queue.recv() => {
                     let is_known = counts.contains_key(&(reason, source.clone()));
                     let source = if is_known || counts.len() < MAX_SOURCES { source } else { "others".to_owned() };
                     *counts.entry((reason, source)).or_insert(0) += 1;
                 }
-                _ = ticks.tick() => self.append(&mut counts).await,
                 () = &mut stop => {
                     self.append(&mut counts).await;
                     return;
@@ -77,7 +80,7 @@ impl RefusalLog {
         if counts.is_empty() {
             return;
         }
-        let at_ms = unix_ms(SystemTime::now());
+        let at_ms = unix_ms(self.clock.now());
         let entries = counts.iter().map(|((reason, source), count)| Entry {
             at_ms,
             actor: source.clone(),

@@ -1,7 +1,7 @@
-//! Who may connect: proxies, the digests of their ctrl tokens, and join tokens.
+//! Who may connect: proxies, the digests of their ctrl tokens, join tokens, and windows in which none is needed.
 //!
 //! In: registrations and what admins set. Out: an immutable [`Registry`], cheap to clone.
-//! Always: a token is known by its SHA-256 only; the token of a revoked or removed proxy stays as a tombstone.
+//! Always: a proxy has no scope before it is approved; a token is known by its SHA-256 only; the token of a revoked or removed proxy stays as a tombstone.
 //! Never: asks the store, or decides what a proxy may read.
 
 use std::net::IpAddr;
@@ -11,6 +11,8 @@ use std::time::SystemTime;
 use pulse_proto::{Scope, TokenDigest};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use uuid::Uuid;
+
+use crate::network::Network;
 
 /// How local callers reach a proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +76,8 @@ pub struct Proxy {
     pub scope_kind: ScopeKind,
     /// Whether it may connect.
     pub standing: Standing,
+    /// Whether it came with a join token or an admin approved it; until then it gets no list and reports nothing.
+    pub is_approved: bool,
     /// Whether an admin asked that it take a new token.
     pub rotate_requested: bool,
     /// When it registered first.
@@ -83,9 +87,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The scope whose list it gets; `None` while it waits for an instance.
+    /// The scope whose list it gets; `None` while it waits for approval or for an instance.
     pub fn scope(&self) -> Option<Scope> {
         match self.scope_kind {
+            _ if !self.is_approved => None,
             ScopeKind::All => Some(Scope::All),
             ScopeKind::Instance => self.instance.map(Scope::Instance),
         }
@@ -109,6 +114,11 @@ pub enum TokenStanding {
     },
     /// It was the token of a proxy that was revoked or removed.
     Tombstone,
+    /// It only watches, as its proxy would: for a person with another program.
+    Debug {
+        /// When it ends.
+        until: SystemTime,
+    },
 }
 
 /// A ctrl token, as the registry knows it.
@@ -145,6 +155,34 @@ pub struct JoinToken {
     pub revoked_at: Option<SystemTime>,
 }
 
+/// A time in which hosts without a join token may register, to wait for approval.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JoinWindow {
+    /// Its identity, a UUIDv7: later ones are greater.
+    pub id: Uuid,
+    /// The networks from which hosts may come. Empty: from everywhere.
+    pub sources: Vec<Network>,
+    /// When it was opened.
+    pub opened_at: SystemTime,
+    /// When it closes by itself.
+    pub closes_at: SystemTime,
+    /// When it was closed before that, if it was.
+    pub closed_at: Option<SystemTime>,
+}
+
+impl JoinWindow {
+    /// Whether it is open at this time.
+    pub fn is_open(&self, now: SystemTime) -> bool {
+        self.closed_at.is_none() && now < self.closes_at
+    }
+
+    /// Whether it lets in hosts of this address.
+    pub fn admits(&self, peer: Option<IpAddr>) -> bool {
+        let is_in = |peer| self.sources.iter().any(|network| network.contains(peer));
+        self.sources.is_empty() || peer.is_some_and(is_in)
+    }
+}
+
 /// All proxies and tokens. Cloning shares them.
 #[derive(Clone, Default, Debug)]
 pub struct Registry {
@@ -153,6 +191,8 @@ pub struct Registry {
     tokens: HashTrieMapSync<[u8; 32], CtrlToken>,
     join_tokens: RedBlackTreeMapSync<String, Arc<JoinToken>>,
     join_digests: HashTrieMapSync<[u8; 32], String>,
+    /// The newest one.
+    join_window: Option<Arc<JoinWindow>>,
     /// How many active proxies have each scope.
     scopes: HashTrieMapSync<Scope, usize>,
 }
@@ -195,6 +235,18 @@ impl Registry {
         self.join_tokens.insert_mut(token.id.clone(), token);
     }
 
+    /// Adds a window, or puts it in the place of the one before it.
+    pub fn put_join_window(&mut self, window: Arc<JoinWindow>) {
+        if self.join_window.as_ref().is_none_or(|before| before.id <= window.id) {
+            self.join_window = Some(window);
+        }
+    }
+
+    /// The newest window, open or not.
+    pub fn join_window(&self) -> Option<&Arc<JoinWindow>> {
+        self.join_window.as_ref()
+    }
+
     /// The proxy of this id, removed ones too.
     pub fn proxy(&self, id: Uuid) -> Option<&Arc<Proxy>> {
         self.proxies.get(&id)
@@ -208,6 +260,11 @@ impl Registry {
     /// The ctrl token of this digest.
     pub fn token(&self, digest: &TokenDigest) -> Option<&CtrlToken> {
         self.tokens.get(digest.as_bytes()).filter(|token| token.digest == *digest)
+    }
+
+    /// Every ctrl token.
+    pub fn tokens(&self) -> impl Iterator<Item = &CtrlToken> {
+        self.tokens.values()
     }
 
     /// The ctrl tokens of one proxy.

@@ -12,6 +12,8 @@
 //! [`Store`]: crate::store::Store
 
 mod audit;
+mod backup;
+mod epoch;
 mod instances;
 mod join_tokens;
 mod lists;
@@ -20,6 +22,7 @@ mod proxies;
 mod refusal;
 mod status;
 mod temperatures;
+mod tls;
 
 use std::sync::Arc;
 
@@ -38,13 +41,22 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/instances/{name}", get(instances::show).put(instances::set).delete(instances::remove))
         .route("/join-tokens", get(join_tokens::list).post(join_tokens::create))
         .route("/join-tokens/{id}", delete(join_tokens::revoke))
+        .route("/join-window", post(join_tokens::open).delete(join_tokens::close))
         .route("/proxies", get(proxies::list))
         .route("/proxies/{id}", get(proxies::show).patch(proxies::set).delete(proxies::remove))
         .route("/proxies/{id}/rotate", post(proxies::rotate))
         .route("/proxies/{id}/revoke", post(proxies::revoke))
+        .route("/proxies/{id}/approve", post(proxies::approve))
+        .route("/proxies/{id}/debug-token", post(proxies::debug_token))
         .route("/allowlists", get(lists::list))
+        .route("/allowlists/history", get(lists::history))
+        .route("/allowlists/diff", get(lists::diff))
+        .route("/backup", post(backup::make))
+        .route("/epoch", post(epoch::begin))
         .route("/temperatures", get(temperatures::list))
         .route("/status", get(status::show))
+        .route("/tls/rotate", post(tls::rotate))
+        .route("/tls/finish", post(tls::finish))
         .route("/audit", get(audit::list))
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .with_state(pulse);

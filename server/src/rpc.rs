@@ -3,8 +3,11 @@
 //! In: calls of proxies. Out: what [`Changes`], [`Lists`], [`Fleet`] and [`Readings`] answer.
 //! Always: authentication comes first, as a layer; methods only translate. Never: keeps state of its own.
 
+mod ahead;
 mod auth;
 mod edge;
+mod limited;
+mod open_streams;
 mod register;
 mod report;
 mod status;
@@ -22,8 +25,9 @@ use axum::body::Body;
 use axum::middleware;
 use axum::response::IntoResponse;
 use pulse_proto::encoded::Encoded;
-use pulse_proto::signature::PublicKey;
+use pulse_proto::signature::{PinsStatement, SigningKey};
 use pulse_proto::v1::{self, control_plane_service_server as server};
+use pulse_proto::{Chance, Clock, Pin as KeyPin};
 use tokio_stream::Stream;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
@@ -32,12 +36,14 @@ use tower::Service;
 
 use crate::changes::Changes;
 use crate::fleet::Fleet;
+use crate::limits::CallLimits;
 use crate::metrics::Metrics;
 use crate::publish::Lists;
 use crate::readings::Readings;
 use crate::refusals::Refusals;
 use crate::shutdown::Drain;
 use crate::store::Store;
+use crate::tls::Tls;
 
 /// The path below which the service's methods are.
 const SERVICE_PATH: &str = "/pulse.control.v1.ControlPlaneService";
@@ -61,14 +67,22 @@ pub struct Rpc {
     pub metrics: Arc<Metrics>,
     /// Begins when the server goes down.
     pub drain: Drain,
-    /// The key that signs lists.
-    pub signing_key: PublicKey,
+    /// The key that signs lists, and the pins that proxies are told.
+    pub signing_key: Arc<SigningKey>,
+    /// The server's certificate; `None` in plain text.
+    pub tls: Option<Arc<Tls>>,
     /// How long a proxy may hear nothing before it is a third of the way to stale.
     pub refresh_interval: Duration,
     /// The most nodes and readings that a report may have.
     pub max_readings_per_report: usize,
     /// Numbers the slots that streams get when the server goes down.
     pub goodbyes: Arc<AtomicU64>,
+    /// How much callers may ask for.
+    pub limits: Arc<CallLimits>,
+    /// The time of day.
+    pub clock: Clock,
+    /// What spreads bookmarks.
+    pub chance: Chance,
 }
 
 impl Rpc {
@@ -83,29 +97,46 @@ impl Rpc {
         let service = server::ControlPlaneServiceServer::new(self.clone())
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
-        let authenticate = middleware::from_fn_with_state(self, auth::authenticate);
+        let authenticate = middleware::from_fn_with_state(self.clone(), auth::authenticate);
+        let bound = middleware::from_fn_with_state(self, open_streams::bound);
         let open = route(
             route(Router::new(), health),
             reflection().build_v1().expect("the build made the descriptors"),
         );
         // Python's client knows only v1alpha.
         let open = route(open, reflection().build_v1alpha().expect("the build made the descriptors"));
-        route(Router::new(), service).layer(authenticate).merge(open)
+        route(Router::new(), service).layer(authenticate).merge(open.layer(bound))
     }
 
     /// What this server is, as proxies need to know it.
     fn server_info(&self) -> v1::ServerInfo {
+        let server_id = self.changes.catalog().server_id.to_string();
+        let key = self.signing_key.public();
+        let ca_pins: Vec<String> = self.pins().iter().map(ToString::to_string).collect();
+        let statement = PinsStatement { server_id: &server_id, pins: &ca_pins };
+        let (ca_pins_signature, ca_pins_key_id) = match ca_pins.is_empty() {
+            true => (Vec::new(), String::new()),
+            false => (self.signing_key.sign_pins(&statement), key.key_id()),
+        };
         v1::ServerInfo {
-            server_id: self.changes.catalog().server_id.to_string(),
+            server_id,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             refresh_interval: self.refresh_interval.try_into().ok(),
             signing_keys: vec![v1::SigningKey {
-                key_id: self.signing_key.key_id(),
-                public_key: self.signing_key.as_bytes().to_vec(),
+                key_id: key.key_id(),
+                public_key: key.as_bytes().to_vec(),
                 announcement_signature: Vec::new(),
                 announced_by: String::new(),
             }],
+            ca_pins,
+            ca_pins_signature,
+            ca_pins_key_id,
         }
+    }
+
+    /// The pins to which the server's certificate leads; none with an admin's own, or in plain text.
+    fn pins(&self) -> Arc<Vec<KeyPin>> {
+        self.tls.as_ref().map(|tls| tls.pins()).unwrap_or_default()
     }
 }
 
@@ -139,7 +170,9 @@ impl server::ControlPlaneService for Rpc {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        register::register(self, request).await.map(Response::new)
+        let peer = limited::peer_of(request.extensions());
+        let registered = register::register(self, request).await;
+        registered.map(Response::new).map_err(|status| limited::failed(self, peer, status))
     }
 
     async fn watch_authorized_nodes(

@@ -6,20 +6,21 @@
 //!
 //! The engine is SQLite (`sqlite`). Nothing outside this module knows it.
 
+pub mod check;
 mod sqlite;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pulse_proto::{ListHash, Node, Position, Scope, SignedAllowlist, TokenDigest};
+use pulse_proto::{Chance, Clock, ListHash, Node, Position, Scope, SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use crate::audit;
 use crate::inventory::Instance;
-use crate::registry::{CtrlToken, JoinToken, Proxy};
+use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
 
 /// Why the store did not do what it was asked.
@@ -61,6 +62,10 @@ pub enum Change {
     DropToken(TokenDigest),
     /// This join token, new or changed.
     JoinToken(Arc<JoinToken>),
+    /// A new epoch of the fleet begins.
+    Epoch(u64),
+    /// This join window, new or changed.
+    JoinWindow(Arc<JoinWindow>),
 }
 
 /// One change of the fleet: one transaction.
@@ -96,10 +101,14 @@ pub struct Loaded {
     pub tokens: Vec<CtrlToken>,
     /// Every join token.
     pub join_tokens: Vec<JoinToken>,
+    /// Every join window, the newest last.
+    pub join_windows: Vec<JoinWindow>,
     /// The newest list of each scope.
     pub lists: Vec<SignedAllowlist>,
     /// What each proxy last said.
     pub statuses: Vec<ProxyStatus>,
+    /// Proxies that hold a list which this database never made.
+    pub ahead: Vec<Ahead>,
     /// The newest report of each node.
     pub newest: Vec<NodeReport>,
 }
@@ -133,6 +142,17 @@ pub struct Mark {
     pub at: SystemTime,
 }
 
+/// What was wrong with the list on a proxy's disk when the proxy started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptList {
+    /// In one word: `missing`, `damaged`, `older`, `foreign`, `unreadable`.
+    pub problem: String,
+    /// For people: which file, what is wrong, what to do.
+    pub detail: String,
+    /// When it was said first, by the server's clock.
+    pub at: SystemTime,
+}
+
 /// What a proxy did and said last. Written in groups, at most 5 s late.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ProxyStatus {
@@ -158,8 +178,114 @@ pub struct ProxyStatus {
     pub version: String,
     /// Whether it does not check the server's certificate, as it last said.
     pub insecure_skip_verify: bool,
+    /// What was wrong with the list on its disk when it last started, if something was.
+    pub kept_list: Option<KeptList>,
     /// The address from which it last opened a watch.
     pub peer: Option<IpAddr>,
+}
+
+/// What a proxy holds that this database never made: the database is older than the fleet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ahead {
+    /// Whose it is.
+    pub proxy: Uuid,
+    /// The list that it said it holds.
+    pub position: Position,
+    /// The fleet's epoch when it was noticed; a new epoch ends it.
+    pub noticed_epoch: u64,
+    /// When it was noticed.
+    pub noticed_at: SystemTime,
+}
+
+/// A copy of the database in a file of its own, which goes when this is dropped.
+#[derive(Debug)]
+pub struct DatabaseCopy {
+    path: PathBuf,
+}
+
+impl DatabaseCopy {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DatabaseCopy {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the copy of the database cannot be removed");
+        }
+    }
+}
+
+/// What was copied.
+#[derive(Debug)]
+pub struct Copied {
+    /// The file.
+    pub copy: DatabaseCopy,
+    /// The identity of the database.
+    pub server_id: Uuid,
+    /// The fleet's epoch.
+    pub epoch: u64,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// The version of the schema.
+    pub schema: u64,
+}
+
+/// How a list came about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListChange {
+    /// Of which scope it is.
+    pub scope: Scope,
+    /// Its place in time.
+    pub position: Position,
+    /// Its hash.
+    pub hash: ListHash,
+    /// When it was made.
+    pub at: SystemTime,
+    /// Who made the change, as the audit log has it; `None` if the log has no such row.
+    pub actor: Option<String>,
+    /// What was done, as the audit log has it.
+    pub action: Option<String>,
+    /// How many nodes it has.
+    pub nodes: usize,
+    /// How many of them the list before it did not have.
+    pub added: usize,
+    /// How many nodes of the list before it does not have.
+    pub removed: usize,
+}
+
+/// The list of one scope at one revision.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ListFound {
+    /// It was made then.
+    List(Box<SignedAllowlist>),
+    /// None was made then; these are the revisions before and after at which one was.
+    Between {
+        /// The one before.
+        before: Option<u64>,
+        /// The one after.
+        after: Option<u64>,
+    },
+}
+
+/// The lock that says who works on a data folder: one server, or one restore. It ends when this is dropped.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: std::fs::File,
+}
+
+impl DataLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if a server has the folder, or the lock file cannot be made.
+    pub fn take(data_dir: &Path) -> Result<DataLock, StoreError> {
+        sqlite::lock(data_dir).map(|_file| DataLock { _file })
+    }
 }
 
 /// What became of a report.
@@ -194,10 +320,26 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`] if it cannot be opened or written, or another server has it;
     /// [`StoreError::Unreadable`] if it is of a newer version.
-    pub async fn open(data_dir: &Path, retention: Retention) -> Result<Store, StoreError> {
+    pub async fn open(data_dir: &Path, retention: Retention, clock: Clock) -> Result<Store, StoreError> {
         let data_dir = data_dir.to_owned();
-        let opened = tokio::task::spawn_blocking(move || sqlite::Sqlite::open(&data_dir, retention)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || sqlite::Sqlite::open(&data_dir, retention, clock)).await;
         let engine = opened.map_err(|_| StoreError::Closed)??;
+        Ok(Store { engine: Arc::new(engine) })
+    }
+
+    /// As [`Store::open`], for simulations: the work is done by tasks of the runtime around it, in the order in which it is
+    /// asked for, `chance` says how long it takes, and nothing is flushed to the disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in_tasks(
+        data_dir: &Path,
+        retention: Retention,
+        clock: Clock,
+        chance: Chance,
+    ) -> Result<Store, StoreError> {
+        let engine = sqlite::Sqlite::open_in_tasks(data_dir, retention, clock, chance)?;
         Ok(Store { engine: Arc::new(engine) })
     }
 
@@ -231,6 +373,14 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn save_statuses(&self, statuses: Vec<ProxyStatus>) -> Result<(), StoreError> {
         self.engine.save_statuses(statuses).await
+    }
+
+    /// Writes which proxies hold a list that this database never made.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_ahead(&self, ahead: Vec<Ahead>) -> Result<(), StoreError> {
+        self.engine.save_ahead(ahead).await
     }
 
     /// Appends audit rows that belong to no change: refusals.
@@ -277,6 +427,36 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Unreadable`].
     pub async fn list_at(&self, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>, StoreError> {
         self.engine.list_at(scope, revision).await
+    }
+
+    /// The list of a scope that was made at exactly this revision, or the revisions of the lists around it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn list_of(&self, scope: Scope, revision: u64) -> Result<ListFound, StoreError> {
+        self.engine.list_of(scope, revision).await
+    }
+
+    /// How the lists of a scope, or of all, came about: the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn list_history(
+        &self,
+        scope: Option<Scope>,
+        limit: u32,
+    ) -> Result<Vec<ListChange>, StoreError> {
+        self.engine.list_history(scope, limit).await
+    }
+
+    /// Copies the database, as it is at one moment, to a file that is not there yet, and checks the copy. Neither reads nor
+    /// writes wait for it. Dropping the future ends the work and removes the file.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if there is no room or a file cannot be written, [`StoreError::Unreadable`] if the
+    /// database is damaged.
+    pub async fn copy(&self, to: &Path) -> Result<Copied, StoreError> {
+        self.engine.copy(to).await
     }
 
     /// Whether the last write succeeded.

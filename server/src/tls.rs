@@ -1,16 +1,21 @@
 //! The server's end of TLS: its certificate, where that comes from, and how it is exchanged while the server runs.
 //!
-//! In: the data folder or the operator's own files; requests to reload. Out: a [`rustls::ServerConfig`] for the
-//! listener and the [`Pin`] for join strings.
-//! Always: a new certificate is for new handshakes, so no stream is dropped; one that fails a check changes nothing.
-//! Never: makes a new authority where there was one, for every proxy holds its pin; shows a key.
+//! In: the data folder or the operator's own files; requests to reload, or to exchange the authority's key. Out: a
+//! [`rustls::ServerConfig`] for the listener, the [`Pin`] for join strings, and the pins that proxies are told.
+//! Always: a new certificate is for new handshakes, so no stream is dropped, and no session from before it is resumed; one
+//! that fails a check changes nothing.
+//! Never: makes a new authority where there was one, unless an admin asks for it, for every proxy holds its pin; shows a key.
 
 mod authority;
+mod bridge;
+mod error;
 mod files;
+mod handshake;
 mod identity;
 mod names;
 
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -18,120 +23,51 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use pulse_proto::Pin;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 
 use crate::config::{Config, TlsFiles};
 use crate::public_address::{self, Host};
 use crate::shutdown::{Drain, Reloads};
-use authority::Paths;
+use authority::{Authority, Paths};
+use bridge::Bridge;
+use handshake::Live;
 use identity::{Fingerprint, Identity, Validity};
 use names::Names;
+
+pub use error::TlsError;
 
 /// An operator's own certificate that ends sooner than this is warned of.
 const ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Why there is no certificate, or no new one.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("read {}: does it exist, and may the server's user read it?", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file cannot be written.
-    #[error("write {}", path.display())]
-    Write {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file holds no certificate.
-    #[error("{} holds no certificate that can be read; it must be PEM, the server's own certificate first", .0.display())]
-    NoCertificate(PathBuf),
-    /// A file holds no key.
-    #[error("{} holds no private key that can be read; it must be PEM and without a passphrase", .0.display())]
-    NoKey(PathBuf),
-    /// The key is of a kind that TLS here does not know.
-    #[error("the key in {} cannot be used; use ECDSA P-256 or RSA of at least 2048 bits", path.display())]
-    UnfitKey {
-        /// The key's file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// Key and certificate are of different pairs.
-    #[error(
-        "the key in {} does not belong to the first certificate in {}; the server's own certificate stands first, \
-         those that signed it after it", key.display(), certificate.display()
-    )]
-    Mismatch {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
-    /// The certificate is past its time.
-    #[error("the certificate in {} ended at {at}; put a newer one in its place, or correct the clock", path.display())]
-    Expired {
-        /// The certificate's file.
-        path: PathBuf,
-        /// When, in UTC.
-        at: String,
-    },
-    /// The certificate's time has not come.
-    #[error("the certificate in {} is good from {at} only; correct the clock, or use another", path.display())]
-    NotYetValid {
-        /// The certificate's file.
-        path: PathBuf,
-        /// When, in UTC.
-        at: String,
-    },
-    /// `ca.key` is missing beside `ca.pem`.
-    #[error(
-        "ca.pem is in {} but ca.key is not; restore ca.key from a backup. Or remove ca.pem, server.pem and \
-         server.key to begin with a new authority: every proxy must then be registered again, because it trusts the \
-         old one", .0.display()
-    )]
-    AuthorityKeyLost(PathBuf),
-    /// The authority is missing beside a certificate that it signed.
-    #[error(
-        "server.pem or server.key is in {} but ca.pem and ca.key are not; restore both from a backup. Or remove \
-         server.pem and server.key to begin with a new authority: every proxy must then be registered again, because \
-         it trusts the old one", .0.display()
-    )]
-    AuthorityLost(PathBuf),
-    /// `ca.key` and `ca.pem` are of different pairs.
-    #[error(
-        "ca.key and ca.pem in {} do not belong together; restore both from the same backup. If ca.key is the right \
-         one, remove ca.pem, and it is made again from the key", .0.display()
-    )]
-    AuthorityMismatch(PathBuf),
-    /// `ca.key` became another while the server ran.
-    #[error("ca.key in {} is another than at start; restart the server to use it", .0.display())]
-    AuthorityChanged(PathBuf),
-    /// A certificate cannot be made.
-    #[error("make a certificate")]
-    Make(#[source] rcgen::Error),
-    /// The system gives no random bytes.
-    #[error("get random bytes from the system")]
-    Random,
-    /// The TLS library refuses its set-up.
-    #[error("set up TLS")]
-    Library(#[source] rustls::Error),
-}
-
 /// The server's certificate, exchanged while it is in use.
 pub struct Tls {
     source: Source,
-    live: Arc<LiveCertificate>,
+    live: Live,
     server: Arc<ServerConfig>,
-    pin: Option<Pin>,
+    /// Of the authority's key, and while it is exchanged, of the one before. Empty: there is no authority of Pulse's own.
+    pins: ArcSwap<Vec<Pin>>,
     seen: Mutex<Seen>,
+}
+
+/// How things stand with the certificate, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    /// When the certificate ends.
+    pub ends_at: SystemTime,
+    /// When the authority's certificate ends; `None` with an operator's own certificate.
+    pub authority_ends_at: Option<SystemTime>,
+    /// The exchange of the authority's key, while it lasts.
+    pub exchange: Option<Exchange>,
+    /// Why the files on disk are not the ones in use.
+    pub trouble: Option<String>,
+}
+
+/// An exchange of the authority's key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exchange {
+    /// The pin of the key before, which is still good.
+    pub previous: Pin,
+    /// When it began.
+    pub began_at: SystemTime,
 }
 
 /// Where the certificate comes from.
@@ -139,15 +75,18 @@ pub struct Tls {
 enum Source {
     /// Pulse's own authority in the data folder.
     Own { folder: PathBuf, paths: Paths, names: Names },
-    /// The operator.
-    Operator(TlsFiles),
+    /// The operator; and the host that join strings name.
+    Operator { files: TlsFiles, public_host: String },
 }
 
 /// A certificate that passed every check, and when the next is due.
 struct Loaded {
     identity: Identity,
-    pin: Option<Pin>,
+    /// Empty with an operator's own.
+    pins: Vec<Pin>,
     authority: Option<Validity>,
+    exchange: Option<Exchange>,
+    remarks: Vec<String>,
 }
 
 /// What is known of the files.
@@ -156,10 +95,13 @@ struct Seen {
     loaded: Fingerprint,
     /// A newer state that was seen once: perhaps half-written.
     once: Option<Fingerprint>,
-    /// The state that failed and was logged.
-    failed: Option<Fingerprint>,
+    /// The state that failed and was logged, and why.
+    failed: Option<(Fingerprint, String)>,
     validity: Validity,
     authority: Option<Validity>,
+    exchange: Option<Exchange>,
+    /// What was said of the certificate in use.
+    remarks: Vec<String>,
 }
 
 impl Tls {
@@ -170,7 +112,12 @@ impl Tls {
     /// [`TlsError`]; each says what to do.
     pub fn open(config: &Config) -> Result<Tls, TlsError> {
         let source = match &config.tls {
-            Some(files) => Source::Operator(files.clone()),
+            Some(files) => {
+                let host = Host::of_system();
+                let (public_host, _) =
+                    public_address::choose(config.public_address.as_ref(), &config.listen, &host);
+                Source::Operator { files: files.clone(), public_host }
+            }
             None => {
                 let host = Host::of_system();
                 // What join strings name is among them, so that `-cacert ca.pem` works with the same host.
@@ -187,16 +134,19 @@ impl Tls {
 
     fn from_source(source: Source, now: SystemTime) -> Result<Tls, TlsError> {
         let loaded = source.load(now)?;
+        loaded.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
         let seen = Seen {
             loaded: source.fingerprint(),
             once: None,
             failed: None,
             validity: loaded.identity.validity,
             authority: loaded.authority,
+            exchange: loaded.exchange,
+            remarks: loaded.remarks,
         };
-        let live = Arc::new(LiveCertificate(ArcSwap::new(loaded.identity.certified)));
-        let server = Arc::new(server_config(live.clone())?);
-        Ok(Tls { source, live, server, pin: loaded.pin, seen: Mutex::new(seen) })
+        let (live, server) = Live::new(loaded.identity.certified)?;
+        let pins = ArcSwap::from_pointee(loaded.pins);
+        Ok(Tls { source, live, server: Arc::new(server), pins, seen: Mutex::new(seen) })
     }
 
     /// The set-up of every handshake, for the listener.
@@ -206,20 +156,76 @@ impl Tls {
 
     /// The pin of Pulse's own authority. None: the certificate is the operator's, and is checked by its name.
     pub fn pin(&self) -> Option<Pin> {
-        self.pin
+        self.pins.load().first().copied()
+    }
+
+    /// The pins to which the certificate leads: [`Tls::pin`], and while the authority's key is exchanged, that of the key
+    /// before.
+    pub fn pins(&self) -> Arc<Vec<Pin>> {
+        self.pins.load_full()
     }
 
     /// The certificate of Pulse's own authority, for those who check with a file. None: see [`Tls::pin`].
     pub fn ca_file(&self) -> Option<&Path> {
         match &self.source {
             Source::Own { paths, .. } => Some(&paths.ca_certificate),
-            Source::Operator(_) => None,
+            Source::Operator { .. } => None,
         }
     }
 
     /// When the certificate in use ends.
     pub fn ends_at(&self) -> SystemTime {
         self.seen().validity.until
+    }
+
+    /// How things stand.
+    pub fn condition(&self) -> Condition {
+        let seen = self.seen();
+        Condition {
+            ends_at: seen.validity.until,
+            authority_ends_at: seen.authority.map(|authority| authority.until),
+            exchange: seen.exchange,
+            trouble: seen.failed.as_ref().map(|(_, why)| why.clone()),
+        }
+    }
+
+    /// Begins to exchange the authority's key: new handshakes show a certificate of the new one, join strings have its pin,
+    /// and proxies with the pin of the key before go on, because that key vouches for the new one. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`]; then everything is as before.
+    pub fn rotate(&self, now: SystemTime) -> Result<Exchange, TlsError> {
+        let mut seen = self.seen();
+        let Source::Own { paths, .. } = &self.source else { return Err(TlsError::NoAuthority) };
+        if let Some(exchange) = seen.exchange {
+            return Err(TlsError::ExchangeUnderWay(show(exchange.began_at)));
+        }
+        let before = Authority::ensure(paths, now)?;
+        let in_use = self.pin();
+        let is_built = before.bridge.as_ref().is_some_and(|bridge| Some(bridge.previous) == in_use);
+        // A bridge from the key in use is what an exchange left whose certificate could not be written.
+        if !is_built {
+            if Some(before.pin) != in_use {
+                return Err(TlsError::AuthorityChanged(paths.folder()));
+            }
+            bridge::build(paths, &before, now)?;
+        }
+        self.take(&mut seen, self.source.load(now)?)?;
+        seen.exchange.ok_or_else(|| TlsError::AuthorityMismatch(paths.folder()))
+    }
+
+    /// Ends an exchange of the authority's key: the pin of the key before is good no more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TlsError`]; then everything is as before.
+    pub fn finish_rotation(&self, now: SystemTime) -> Result<Exchange, TlsError> {
+        let mut seen = self.seen();
+        let Source::Own { paths, .. } = &self.source else { return Err(TlsError::NoAuthority) };
+        let exchange = seen.exchange.ok_or(TlsError::NoExchange)?;
+        bridge::take_down(paths)?;
+        self.take(&mut seen, self.source.load(now)?)?;
+        tracing::info!(previous = %exchange.previous, "the exchange of the authority's key is finished; the previous pin is good no more");
+        Ok(exchange)
     }
 
     /// Reads the certificate anew, and makes a new one where that is due. Blocks on the disk. Returns whether the
@@ -237,16 +243,36 @@ impl Tls {
         let before = self.source.fingerprint();
         let loaded = self.source.load(now)?;
         if let Source::Own { folder, .. } = &self.source
-            && loaded.pin != self.pin
+            && loaded.pins.first() != self.pins.load().first()
         {
             return Err(TlsError::AuthorityChanged(folder.clone()));
         }
-        let is_new = self.live.0.load().cert != loaded.identity.certified.cert;
-        let is_made = matches!(self.source, Source::Own { .. }) && is_new;
-        seen.loaded = if is_made { self.source.fingerprint() } else { before };
-        (seen.once, seen.failed) = (None, None);
-        (seen.validity, seen.authority) = (loaded.identity.validity, loaded.authority);
-        self.live.0.store(loaded.identity.certified);
+        let is_new = self.take(&mut seen, loaded)?;
+        // What the load itself wrote is no change.
+        if !(self.source.is_own() && is_new) {
+            seen.loaded = before;
+        }
+        Ok(is_new)
+    }
+
+    /// Puts a certificate in use. Returns whether it is another than before.
+    fn take(&self, seen: &mut Seen, loaded: Loaded) -> Result<bool, TlsError> {
+        let is_new = self.live.certificate().cert != loaded.identity.certified.cert;
+        if is_new {
+            self.live.exchange(loaded.identity.certified)?;
+        }
+        let news = loaded.remarks.iter().filter(|remark| !seen.remarks.contains(remark));
+        news.for_each(|remark| tracing::warn!("{remark}"));
+        self.pins.store(Arc::new(loaded.pins));
+        *seen = Seen {
+            loaded: self.source.fingerprint(),
+            once: None,
+            failed: None,
+            validity: loaded.identity.validity,
+            authority: loaded.authority,
+            exchange: loaded.exchange,
+            remarks: loaded.remarks,
+        };
         Ok(is_new)
     }
 
@@ -271,17 +297,22 @@ impl Tls {
                     return;
                 }
             }
-            seen.failed
+            seen.failed.as_ref().map(|(state, _)| *state)
         };
         match self.reload_at(now) {
             Ok(true) => tracing::info!(ends_at = show(self.ends_at()), "certificate reloaded"),
             Ok(false) if asked => tracing::info!("certificate is unchanged"),
             Ok(false) => {}
             Err(error) => {
+                let why = chain(&error);
                 if asked || failed_before != Some(found) {
-                    tracing::error!(error = chain(&error), "certificate not reloaded; the one in use stays");
+                    tracing::error!(
+                        error = why,
+                        ends_at = show(self.ends_at()),
+                        "certificate not reloaded; the one in use stays"
+                    );
                 }
-                self.seen().failed = Some(found);
+                self.seen().failed = Some((found, why));
             }
         }
     }
@@ -324,7 +355,7 @@ impl Tls {
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("source", &self.source).field("pin", &self.pin).finish_non_exhaustive()
+        f.debug_struct("Tls").field("source", &self.source).field("pins", &self.pins).finish_non_exhaustive()
     }
 }
 
@@ -333,11 +364,20 @@ impl Source {
         match self {
             Source::Own { paths, names, .. } => {
                 let own = authority::ensure(paths, names, now)?;
-                Ok(Loaded { identity: own.identity, pin: Some(own.pin), authority: Some(own.authority) })
+                let exchange =
+                    own.bridge.map(|Bridge { previous, began_at, .. }| Exchange { previous, began_at });
+                Ok(Loaded {
+                    identity: own.identity,
+                    pins: [own.pin].into_iter().chain(exchange.map(|exchange| exchange.previous)).collect(),
+                    authority: Some(own.authority),
+                    exchange,
+                    remarks: Vec::new(),
+                })
             }
-            Source::Operator(files) => {
+            Source::Operator { files, public_host } => {
                 let identity = Identity::read(&files.certificate_file, &files.key_file, now)?;
-                Ok(Loaded { identity, pin: None, authority: None })
+                let remarks = remarks(&identity, files, public_host);
+                Ok(Loaded { identity, pins: Vec::new(), authority: None, exchange: None, remarks })
             }
         }
     }
@@ -345,7 +385,7 @@ impl Source {
     fn fingerprint(&self) -> Fingerprint {
         match self {
             Source::Own { paths, .. } => Fingerprint::of_files(&paths.certificate, &paths.key),
-            Source::Operator(files) => Fingerprint::of_files(&files.certificate_file, &files.key_file),
+            Source::Operator { files, .. } => Fingerprint::of_files(&files.certificate_file, &files.key_file),
         }
     }
 
@@ -354,27 +394,22 @@ impl Source {
     }
 }
 
-/// Hands each handshake the certificate of the moment.
-#[derive(Debug)]
-struct LiveCertificate(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for LiveCertificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+/// What is to be said of an operator's own certificate that can be used all the same.
+fn remarks(identity: &Identity, files: &TlsFiles, public_host: &str) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let key = files.key_file.display();
+    if std::fs::metadata(&files.key_file).is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
+        remarks.push(format!("every user of this machine can read the private key {key}: chmod o-rwx it"));
     }
-}
-
-fn server_config(certificate: Arc<LiveCertificate>) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(identity::provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(TlsError::Library)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Sessions are resumed by tickets: the server holds nothing for a proxy that is away.
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Library)?;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(config)
+    if !identity.is_for(public_host) {
+        let file = files.certificate_file.display();
+        let names = &identity.names;
+        remarks.push(format!(
+            "join strings name {public_host}, for which the certificate in {file} is not good, so proxies would refuse it: \
+             set public_address to one of its names ({names}), or use a certificate that has this one"
+        ));
+    }
+    remarks
 }
 
 /// A time as people write it, in UTC.
@@ -386,7 +421,7 @@ fn show(time: SystemTime) -> String {
 }
 
 /// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

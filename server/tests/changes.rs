@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use pulse::audit::Actor;
 use pulse::catalog::Catalog;
@@ -15,7 +16,7 @@ use pulse::publish::{Lists, Publisher};
 use pulse::registry::{ProxyKind, Registry, ScopeKind, Standing, TokenStanding};
 use pulse::store::{Retention, Store};
 use pulse_proto::signature::SigningKey;
-use pulse_proto::{Node, Scope, TokenDigest, reason};
+use pulse_proto::{Clock, Node, Scope, TokenDigest, reason};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -27,23 +28,29 @@ struct World {
 }
 
 async fn open(folder: &Path) -> World {
+    open_at(folder, Clock::system()).await
+}
+
+async fn open_at(folder: &Path, clock: Clock) -> World {
     let retention = Retention { max_bytes: 1 << 30, max_age: Duration::from_secs(3600) };
-    let store = Store::open(folder, retention).await.expect("the store opens");
+    let store = Store::open(folder, retention, clock.clone()).await.expect("the store opens");
     let loaded = store.load().await.expect("the store loads");
     let (mut inventory, mut registry) = (Inventory::default(), Registry::default());
     loaded.instances.into_iter().for_each(|instance| inventory.put(Arc::new(instance)));
     loaded.proxies.into_iter().for_each(|proxy| registry.put_proxy(Arc::new(proxy)));
     loaded.tokens.into_iter().for_each(|token| registry.put_token(token));
     loaded.join_tokens.into_iter().for_each(|token| registry.put_join_token(Arc::new(token)));
+    loaded.join_windows.into_iter().for_each(|window| registry.put_join_window(Arc::new(window)));
     let (server_id, epoch, revision) = (loaded.server_id, loaded.epoch, loaded.revision);
     let catalog = Catalog { server_id, epoch, revision, inventory, registry };
     let metrics = Arc::new(Metrics::new());
     let key = SigningKey::from_pkcs8(&loaded.signing_key).expect("the store keeps the key");
     let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);
     let lists = publisher.lists();
-    let fleet = Fleet::new(INTERVAL, loaded.statuses);
+    let fleet = Fleet::new(INTERVAL, loaded.statuses, clock.clone());
+    let max_nodes = pulse_proto::MAX_NODES;
     let changes =
-        Changes::new(store.clone(), catalog, publisher, fleet, Arc::clone(&metrics), pulse_proto::MAX_NODES);
+        Changes::new(store.clone(), catalog, publisher, fleet, Arc::clone(&metrics), max_nodes, clock);
     World { changes, lists, store, metrics }
 }
 
@@ -358,4 +365,283 @@ async fn every_change_has_its_row_in_an_unbroken_audit_chain() {
         assert_eq!(row.computed_hash(), row.hash);
         previous.clone_from(&row.hash);
     }
+}
+
+/// A clock that a test sets forward.
+#[derive(Clone, Default)]
+struct Hands(Arc<AtomicU64>);
+
+impl Hands {
+    fn clock(&self) -> Clock {
+        let hands = Arc::clone(&self.0);
+        let start = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365 * 50);
+        Clock::driven(move || start + Duration::from_secs(hands.load(Ordering::SeqCst)))
+    }
+
+    fn pass(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+/// What the database has of a token, over a restart.
+async fn stored(world: &World, digest: TokenDigest) -> Option<TokenStanding> {
+    let loaded = world.store.load().await.expect("the store loads");
+    loaded.tokens.into_iter().find(|token| token.digest == digest).map(|token| token.standing)
+}
+
+#[tokio::test]
+async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let world = open_at(folder.path(), hands.clock()).await;
+    let join = world.join(1, None).await;
+    let registered = world.register(host("a", Some(join))).await;
+    let (id, old) = (registered.proxy.id, registered.token.unwrap().digest());
+    world.changes.request_rotation(&admin(), id).await.unwrap();
+    let unused = world.changes.rotate_token(id).await.unwrap().0.digest();
+    // The answer may never have reached the proxy: until the new token is used, the request stands.
+    let is_asked = || world.changes.catalog().registry.proxy(id).unwrap().rotate_requested;
+    assert!(is_asked());
+
+    hands.pass(599);
+    world.changes.expire().await.unwrap();
+    assert!(matches!(stored(&world, unused).await, Some(TokenStanding::Next { .. })));
+    hands.pass(1);
+    // Before it is taken off it is refused already.
+    let refused = world.changes.promote_token(unused).await.unwrap_err();
+    assert_eq!(join_reason(refused), reason::UNKNOWN_TOKEN);
+    world.changes.expire().await.unwrap();
+    assert_eq!(world.changes.catalog().registry.token(&unused), None);
+    assert_eq!(stored(&world, unused).await, None, "it is gone from the database too");
+    assert_eq!(stored(&world, old).await, Some(TokenStanding::Current));
+    let rows = world.store.audit_tail(1).await.unwrap();
+    assert_eq!((rows[0].action.as_str(), rows[0].target.as_str()), ("proxy.expire", &*format!("proxy:{id}")));
+    let revision = world.changes.catalog().revision;
+    world.changes.expire().await.unwrap();
+    assert_eq!(world.changes.catalog().revision, revision, "with nothing to take off, nothing is changed");
+
+    // Used in its last second, it is the proxy's token, and the old one is gone.
+    let used = world.changes.rotate_token(id).await.unwrap().0.digest();
+    hands.pass(599);
+    world.changes.promote_token(used).await.unwrap();
+    hands.pass(3600);
+    world.changes.expire().await.unwrap();
+    assert_eq!((stored(&world, used).await, stored(&world, old).await), (Some(TokenStanding::Current), None));
+    assert!(!is_asked());
+}
+
+#[tokio::test]
+async fn only_an_open_window_lets_hosts_without_a_join_token_in_and_only_from_its_networks() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let world = open_at(folder.path(), hands.clock()).await;
+    let from = |address: &str| Registration {
+        peer: Some(address.parse().unwrap()),
+        machine_id: String::new(),
+        ..host("a", None)
+    };
+    let refused = async |registration: Registration| {
+        let error = world.changes.register(registration).await.unwrap_err();
+        let text = error.to_string();
+        assert_eq!(join_reason(error), reason::MISSING_TOKEN);
+        text
+    };
+    let text = refused(from("10.0.0.1")).await;
+    assert!(text.contains("pulse join create") && text.contains("pulse join open"), "{text}");
+
+    let networks = ["10.0.0.0/24", "2001:db8::/64"].map(|text| text.parse().unwrap());
+    let minutes = |minutes| Duration::from_mins(minutes);
+    world.changes.open_joining(&admin(), minutes(15), networks.to_vec()).await.unwrap();
+    for inside in ["10.0.0.1", "::ffff:10.0.0.2", "2001:db8::9"] {
+        let registered = world.register(from(inside)).await;
+        assert!(!registered.proxy.is_approved && registered.token.is_some());
+        assert_eq!((registered.proxy.scope(), registered.proxy.instance), (None, None));
+    }
+    for outside in ["10.0.1.1", "2001:db8:1::9", "::1"] {
+        let text = refused(from(outside)).await;
+        assert!(text.contains("--from"), "{text}");
+    }
+    refused(Registration { peer: None, ..from("10.0.0.1") }).await;
+
+    // After its time it is closed, over a restart too; and before that by hand.
+    hands.pass(15 * 60 - 1);
+    world.register(from("10.0.0.1")).await;
+    hands.pass(1);
+    refused(from("10.0.0.1")).await;
+    let again = world.changes.close_joining(&admin()).await.unwrap_err();
+    assert!(matches!(again, ChangeError::NoWindow));
+    world.changes.open_joining(&admin(), minutes(1), vec![]).await.unwrap();
+    world.changes.open_joining(&admin(), minutes(24 * 60), vec![]).await.unwrap();
+    world.register(from("192.0.2.1")).await;
+    world.changes.close_joining(&admin()).await.unwrap();
+    refused(from("192.0.2.1")).await;
+    let windows = world.store.load().await.unwrap().join_windows;
+    assert_eq!(
+        windows.iter().map(|window| window.closed_at.is_some()).collect::<Vec<_>>(),
+        [false, true, true]
+    );
+    for bad in [Duration::from_secs(59), minutes(24 * 60 + 1)] {
+        let error = world.changes.open_joining(&admin(), bad, vec![]).await.unwrap_err();
+        assert!(matches!(error, ChangeError::Invalid { field: "ttl", .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_for_which_nobody_vouches_never_touches_an_approved_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(folder.path()).await;
+    world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    let join = world.join(10, None).await;
+    let approved = world.register(host("delly", Some(join))).await;
+    world.changes.open_joining(&admin(), Duration::from_mins(1), vec![]).await.unwrap();
+
+    // The same machine id and hostname, and yet another one, until somebody vouches for it.
+    let stranger = world.register(host("delly", None)).await;
+    assert_ne!(stranger.proxy.id, approved.proxy.id);
+    let token = approved.token.as_ref().unwrap().digest();
+    let catalog = world.changes.catalog();
+    assert_eq!(catalog.registry.proxy(approved.proxy.id), Some(&approved.proxy));
+    assert_eq!(catalog.registry.token(&token).unwrap().standing, TokenStanding::Current);
+    // Again it is the same, with a new token instead of the one before.
+    let again = world.register(host("DELLY", None)).await;
+    assert_eq!(again.proxy.id, stranger.proxy.id);
+    let catalog = world.changes.catalog();
+    assert_eq!(catalog.registry.token(&stranger.token.unwrap().digest()), None);
+    assert!(catalog.registry.token(&again.token.as_ref().unwrap().digest()).is_some());
+
+    // No instance takes it in by itself, by name or by being moved.
+    world.changes.set_endpoints(&admin(), "home", nodes(&[("delly", ""), ("x", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), "lab", nodes(&[("nas", "")])).await.unwrap();
+    let refused =
+        world.changes.set_proxy(&admin(), stranger.proxy.id, Some("lab".into()), Some(ScopeKind::All)).await;
+    assert!(matches!(refused, Err(ChangeError::NotApproved(_))));
+    // Nor its own token, with which it registers again, by then without a window.
+    world.changes.close_joining(&admin()).await.unwrap();
+    let proven = Registration { proven: Some(stranger.proxy.id), ..host("delly", None) };
+    let proven = world.register(proven).await.proxy;
+    assert_eq!((proven.id, proven.is_approved, proven.scope()), (stranger.proxy.id, false, None));
+
+    // A good join token goes to the approved one, which it was before; without it, to the one that waits.
+    let rejoined = world.register(host("delly", Some(join))).await.proxy;
+    assert_eq!(rejoined.id, approved.proxy.id);
+    world.changes.remove_proxy(&admin(), approved.proxy.id).await.unwrap();
+    let vouched_for = world.register(host("delly", Some(join))).await.proxy;
+    assert_eq!((vouched_for.id, vouched_for.is_approved), (stranger.proxy.id, true));
+    assert!(vouched_for.scope().is_some());
+}
+
+#[tokio::test]
+async fn hosts_that_wait_for_approval_are_bounded_and_go_after_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let world = open_at(folder.path(), hands.clock()).await;
+    let day = Duration::from_hours(24);
+    world.changes.open_joining(&admin(), day, vec![]).await.unwrap();
+    let first = world.register(host("h0", None)).await;
+    hands.pass(60);
+    for n in 1..256 {
+        world.register(host(&format!("h{n}"), None)).await;
+    }
+    let full = world.changes.register(host("one-more", None)).await.unwrap_err();
+    assert_eq!(full.reason(), reason::TOO_MANY_UNAPPROVED);
+    assert!(full.to_string().contains("approve or remove"), "{full}");
+    // One of them again is no more; a join token needs no place; an approval makes one.
+    world.register(host("h7", None)).await;
+    let join = world.join(1, None).await;
+    world.register(host("with-token", Some(join))).await;
+    let other = world.changes.catalog().registry.proxy_of_host(&"ab".repeat(32), "h9").next().unwrap().id;
+    world.changes.approve_proxy(&admin(), other, None, None).await.unwrap();
+    world.register(host("one-more", None)).await;
+
+    hands.pass(24 * 3600 - 61);
+    world.changes.expire().await.unwrap();
+    let token = first.token.unwrap().digest();
+    assert!(world.changes.catalog().registry.token(&token).is_some());
+    hands.pass(1);
+    world.changes.expire().await.unwrap();
+    let catalog = world.changes.catalog();
+    assert!(matches!(catalog.registry.proxy(first.proxy.id).unwrap().standing, Standing::Removed { .. }));
+    // Unknown, not revoked: whoever was never let in keeps what it has of its own.
+    assert_eq!((catalog.registry.token(&token), stored(&world, token).await), (None, None));
+    assert_eq!(catalog.registry.proxies().count(), 257, "the others came a minute later");
+    hands.pass(60);
+    world.changes.expire().await.unwrap();
+    let left: Vec<bool> = world.changes.catalog().registry.proxies().map(|proxy| proxy.is_approved).collect();
+    assert_eq!(left, [true, true], "the approved one and the one with the join token");
+}
+
+#[tokio::test]
+async fn an_approval_assigns_as_a_join_token_would_and_happens_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(folder.path()).await;
+    let home = world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    let lab = world.changes.add_instance(&admin(), "lab", nodes(&[("nas", "")])).await.unwrap();
+    world.changes.open_joining(&admin(), Duration::from_mins(1), vec![]).await.unwrap();
+    let approve = async |hostname: &str, instance: Option<&str>, scope| {
+        let id = world.register(host(hostname, None)).await.proxy.id;
+        let instance = instance.map(str::to_owned);
+        world.changes.approve_proxy(&admin(), id, instance, scope).await.unwrap().scope()
+    };
+    assert_eq!(approve("delly", None, None).await, Some(Scope::Instance(home.id)));
+    assert_eq!(approve("minipc", Some("lab"), None).await, Some(Scope::Instance(lab.id)));
+    assert_eq!(approve("watcher", None, Some(ScopeKind::All)).await, Some(Scope::All));
+    assert_eq!(world.list(Scope::All), ["delly|", "nas|"]);
+    assert_eq!(approve("attic", None, None).await, None, "no instance has it: it waits for one");
+    world.changes.add_instance(&admin(), "up", nodes(&[("attic", "")])).await.unwrap();
+    let registry = &world.changes.catalog().registry;
+    let attic = registry.proxies().find(|proxy| proxy.hostname == "attic").unwrap().clone();
+    assert!(attic.scope().is_some());
+
+    let revision = world.changes.catalog().revision;
+    world.changes.approve_proxy(&admin(), attic.id, None, None).await.unwrap();
+    assert_eq!(world.changes.catalog().revision, revision);
+    let moved = world.changes.approve_proxy(&admin(), attic.id, Some("lab".into()), None).await.unwrap_err();
+    assert!(moved.to_string().contains("pulse proxy set"), "{moved}");
+}
+
+#[tokio::test]
+async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let world = open_at(folder.path(), hands.clock()).await;
+    let join = world.join(1, None).await;
+    let id = world.register(host("a", Some(join))).await.proxy.id;
+    let debug = async |seconds| {
+        let made = world.changes.debug_token(&admin(), id, Duration::from_secs(seconds)).await?;
+        Ok::<TokenDigest, ChangeError>(made.0.digest())
+    };
+    let first = debug(60).await.unwrap();
+    for _ in 1..8 {
+        debug(3600).await.unwrap();
+    }
+    let full = debug(3600).await.unwrap_err();
+    assert_eq!(full.reason(), "TOO_MANY_DEBUG_TOKENS");
+    hands.pass(60);
+    let second = debug(3600).await.unwrap();
+    world.changes.expire().await.unwrap();
+    assert_eq!(stored(&world, first).await, None);
+    for bad in [0, 24 * 3600 + 1] {
+        assert!(matches!(debug(bad).await, Err(ChangeError::Invalid { field: "ttl", .. })));
+    }
+    // A rotation and another registration of the host leave them; its end does not.
+    let new = world.changes.rotate_token(id).await.unwrap().0.digest();
+    world.changes.promote_token(new).await.unwrap();
+    let join = world.join(1, None).await;
+    world.register(host("a", Some(join))).await;
+    assert!(matches!(stored(&world, second).await, Some(TokenStanding::Debug { .. })));
+    world.changes.revoke_proxy(&admin(), id).await.unwrap();
+    assert_eq!(stored(&world, second).await, Some(TokenStanding::Tombstone));
+}
+
+#[tokio::test]
+async fn the_join_token_of_a_removed_instance_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(folder.path()).await;
+    world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    let join = world.join(2, Some("home")).await;
+    world.changes.remove_instance(&admin(), "home", true).await.unwrap();
+    world.changes.add_instance(&admin(), "other", nodes(&[("delly", "")])).await.unwrap();
+    let error = world.changes.register(host("delly", Some(join))).await.unwrap_err();
+    assert!(error.to_string().contains("instance of the join token was removed"), "{error}");
+    assert_eq!(join_reason(error), reason::JOIN_TOKEN_REVOKED);
 }

@@ -359,7 +359,6 @@ fn a_damaged_join_string_is_a_persons_to_mend() {
     for (damaged, says) in [
         ("", "begins with pulse://"),
         (&good.replace("pulse://", "https://"), "begins with pulse://"),
-        (&format!("{begin}other=1"), "no join token"),
         (&good[..good.len() - 1], "damaged"),
         (&format!("{begin}join={ctrl}"), "pjoin_"),
         (&good.replace("sha256:", "sha256:0"), "64"),

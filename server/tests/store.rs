@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pulse::audit::{Entry, FIRST};
 use pulse::inventory::Instance;
-use pulse::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
+use pulse::registry::{
+    CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
+};
 use pulse::report::Reading;
 use pulse::report::{NodeReport, Report};
-use pulse::store::{Change, Commit, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
+use pulse::store::{Change, Commit, KeptList, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
 use pulse_proto::signature::SigningKey;
-use pulse_proto::{Allowlist, Node, Position, Scope, SensorKind, SignedAllowlist, TokenDigest};
+use pulse_proto::{Allowlist, Clock, Node, Position, Scope, SensorKind, SignedAllowlist, TokenDigest};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -29,7 +31,7 @@ async fn open(folder: &TempDir) -> Store {
 }
 
 async fn open_with(folder: &TempDir, retention: Retention) -> Store {
-    Store::open(folder.path(), retention).await.expect("the store opens")
+    Store::open(folder.path(), retention, Clock::system()).await.expect("the store opens")
 }
 
 /// Another program at the same database.
@@ -69,6 +71,7 @@ fn proxy(n: u128, instance: Option<Uuid>) -> Proxy {
         instance,
         scope_kind: ScopeKind::Instance,
         standing: Standing::Active,
+        is_approved: true,
         rotate_requested: false,
         created_at: at(1),
         registered_at: at(2),
@@ -87,6 +90,11 @@ fn join_token(n: u8) -> JoinToken {
         expires_at: at(100),
         revoked_at: None,
     }
+}
+
+fn join_window(n: u128) -> JoinWindow {
+    let sources = ["10.0.0.0/24", "2001:db8::7"].map(|text| text.parse().expect("a network"));
+    JoinWindow { id: id(n), sources: sources.into(), opened_at: at(1), closes_at: at(100), closed_at: None }
 }
 
 fn list(key: &SigningKey, epoch: u64, revision: u64, scope: Scope, nodes: Vec<Node>) -> SignedAllowlist {
@@ -152,7 +160,7 @@ fn chain(error: &StoreError) -> String {
 }
 
 async fn refusal(folder: &TempDir) -> String {
-    chain(&Store::open(folder.path(), KEEP_ALL).await.expect_err("the folder is refused"))
+    chain(&Store::open(folder.path(), KEEP_ALL, Clock::system()).await.expect_err("the folder is refused"))
 }
 
 #[tokio::test]
@@ -206,6 +214,7 @@ async fn every_field_of_the_catalog_is_read_back() {
         peer: Some("2001:db8::7".parse().unwrap()),
         scope_kind: ScopeKind::All,
         rotate_requested: true,
+        is_approved: false,
         ..proxy(11, Some(id(2)))
     };
     let revoked = Proxy {
@@ -219,6 +228,7 @@ async fn every_field_of_the_catalog_is_read_back() {
         CtrlToken { digest: digest(1), proxy: id(11), standing: TokenStanding::Current },
         CtrlToken { digest: digest(2), proxy: id(11), standing: TokenStanding::Next { use_before: at(77) } },
         CtrlToken { digest: digest(3), proxy: id(12), standing: TokenStanding::Tombstone },
+        CtrlToken { digest: digest(4), proxy: id(11), standing: TokenStanding::Debug { until: at(78) } },
     ];
     let join_tokens = [
         join_token(1),
@@ -231,11 +241,13 @@ async fn every_field_of_the_catalog_is_read_back() {
             ..join_token(2)
         },
     ];
+    let windows = [join_window(1), JoinWindow { sources: vec![], closed_at: Some(at(5)), ..join_window(2) }];
     // Proxies before their instances: the order within a change is free.
     let mut changes: Vec<Change> =
         [&plain, &full, &revoked, &removed].map(|proxy| Change::Proxy(Arc::new(proxy.clone()))).into();
     changes.extend(tokens.map(Change::Token));
     changes.extend(join_tokens.clone().map(|token| Change::JoinToken(Arc::new(token))));
+    changes.extend(windows.clone().map(|window| Change::JoinWindow(Arc::new(window))));
     changes.extend([&empty, &home, &gone].map(|instance| Change::Instance(Arc::new(instance.clone()))));
     store.commit(commit(0, changes)).await.unwrap();
 
@@ -245,6 +257,7 @@ async fn every_field_of_the_catalog_is_read_back() {
         assert_eq!(loaded.proxies, [plain.clone(), full.clone(), revoked.clone(), removed.clone()]);
         assert_eq!(loaded.tokens, tokens);
         assert_eq!(loaded.join_tokens, join_tokens);
+        assert_eq!(loaded.join_windows, windows);
     };
     check(store.load().await.unwrap());
     drop(store);
@@ -463,6 +476,7 @@ async fn what_proxies_last_said_is_read_back() {
         last_error: String::new(),
         list_source: String::new(),
         insecure_skip_verify: false,
+        kept_list: None,
         version: String::new(),
         peer: None,
     };
@@ -477,6 +491,7 @@ async fn what_proxies_last_said_is_read_back() {
         last_error: "wrong hash".into(),
         list_source: "pushed".into(),
         insecure_skip_verify: true,
+        kept_list: Some(KeptList { problem: "damaged".into(), detail: "cut".into(), at: at(6) }),
         version: "0.1.0".into(),
         peer: Some("::1".parse().unwrap()),
     };
@@ -858,7 +873,7 @@ async fn a_file_that_is_no_database_of_pulse_is_refused_and_left_alone() {
     let garbage = folder();
     let path = garbage.path().join("pulse.db");
     std::fs::write(&path, "this is no database".repeat(1_000)).unwrap();
-    let error = Store::open(garbage.path(), KEEP_ALL).await.unwrap_err();
+    let error = Store::open(garbage.path(), KEEP_ALL, Clock::system()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
     assert!(error.to_string().contains("pulse.db"), "{error}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "this is no database".repeat(1_000));
@@ -880,7 +895,7 @@ async fn a_damaged_database_is_refused_by_name() {
     let start = (root as usize - 1) * 4096;
     bytes[start..start + 4096].fill(0xa5);
     std::fs::write(&path, bytes).unwrap();
-    let error = Store::open(folder.path(), KEEP_ALL).await.unwrap_err();
+    let error = Store::open(folder.path(), KEEP_ALL, Clock::system()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
     assert!(chain(&error).contains("pulse.db"), "{}", chain(&error));
 }
@@ -902,7 +917,7 @@ async fn a_folder_belongs_to_one_server_at_a_time() {
 async fn a_folder_that_is_not_there_is_named() {
     let folder = folder();
     let missing = folder.path().join("missing");
-    let error = Store::open(&missing, KEEP_ALL).await.unwrap_err();
+    let error = Store::open(&missing, KEEP_ALL, Clock::system()).await.unwrap_err();
     assert!(chain(&error).contains("missing/pulse.lock: No such file"), "{}", chain(&error));
 }
 
@@ -971,6 +986,7 @@ struct Model {
     proxies: BTreeMap<Uuid, Proxy>,
     tokens: BTreeMap<[u8; 32], CtrlToken>,
     join_tokens: BTreeMap<String, JoinToken>,
+    join_windows: BTreeMap<Uuid, JoinWindow>,
     lists: BTreeMap<Scope, SignedAllowlist>,
     audit: Vec<u64>,
 }
@@ -985,6 +1001,8 @@ impl Model {
                 Change::Token(row) => drop(self.tokens.insert(*row.digest.as_bytes(), *row)),
                 Change::DropToken(digest) => drop(self.tokens.remove(digest.as_bytes())),
                 Change::JoinToken(row) => drop(self.join_tokens.insert(row.id.clone(), (**row).clone())),
+                Change::JoinWindow(row) => drop(self.join_windows.insert(row.id, (**row).clone())),
+                Change::Epoch(epoch) => panic!("this model has one epoch, not {epoch}"),
             }
         }
         for list in &commit.lists {
@@ -1001,6 +1019,7 @@ impl Model {
         assert!(loaded.proxies.iter().eq(self.proxies.values()), "{at}");
         assert!(loaded.tokens.iter().eq(self.tokens.values()), "{at}");
         assert!(loaded.join_tokens.iter().eq(self.join_tokens.values()), "{at}");
+        assert!(loaded.join_windows.iter().eq(self.join_windows.values()), "{at}");
         let lists: BTreeMap<Scope, SignedAllowlist> =
             loaded.lists.into_iter().map(|list| (list.scope, list)).collect();
         assert_eq!(lists, self.lists, "{at}");
@@ -1013,7 +1032,7 @@ fn random_change(dice: &mut Dice) -> Change {
     let nodes = |dice: &mut Dice| -> Vec<Node> {
         (0..dice.below(4)).map(|_| node(&format!("n{}", dice.below(9)), "10.0.0.1")).collect()
     };
-    match dice.below(6) {
+    match dice.below(7) {
         0 => {
             let n = u128::from(dice.below(5));
             let removed_at = (dice.below(3) == 0).then(|| at(dice.below(99)));
@@ -1030,17 +1049,24 @@ fn random_change(dice: &mut Dice) -> Change {
                 1 => Standing::Revoked { at: at(dice.below(99)), reason: format!("r{}", dice.below(9)) },
                 _ => Standing::Removed { at: at(dice.below(99)), reason: String::new() },
             };
-            Change::Proxy(Arc::new(Proxy { standing, ..proxy(u128::from(dice.below(5)), instance) }))
+            let is_approved = dice.below(2) == 0;
+            let proxy = proxy(u128::from(dice.below(5)), instance);
+            Change::Proxy(Arc::new(Proxy { standing, is_approved, ..proxy }))
         }
         2 | 3 => {
-            let standing = match dice.below(3) {
+            let standing = match dice.below(4) {
                 0 => TokenStanding::Current,
                 1 => TokenStanding::Next { use_before: at(dice.below(99)) },
+                2 => TokenStanding::Debug { until: at(dice.below(99)) },
                 _ => TokenStanding::Tombstone,
             };
             Change::Token(CtrlToken { digest: digest(dice.below(6) as u8), proxy: id(0), standing })
         }
         4 => Change::DropToken(digest(dice.below(6) as u8)),
+        5 => Change::JoinWindow(Arc::new(JoinWindow {
+            closed_at: (dice.below(2) == 0).then(|| at(dice.below(99))),
+            ..join_window(u128::from(dice.below(3)))
+        })),
         _ => {
             let used = dice.below(9) as u32;
             Change::JoinToken(Arc::new(JoinToken { used, ..join_token(dice.below(5) as u8) }))

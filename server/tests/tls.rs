@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::routing::get;
 use client::{H2, client_config, config, shown_certificate, soon, tls, tls_with, until};
 use pulse::listen::{Bounds, Listener};
-use pulse::metrics::Metrics;
+use pulse::metrics::{HandshakeFailure, Metrics};
 use pulse::shutdown::{Hand, Signals};
 use pulse::tls::Tls;
 use pulse_proto::Pin;
@@ -28,6 +28,7 @@ struct Server {
     address: SocketAddr,
     hand: Hand,
     tls: Arc<Tls>,
+    metrics: Arc<Metrics>,
 }
 
 fn serve(data_dir: &Path, yaml: &str, look_every: Duration) -> Server {
@@ -38,12 +39,14 @@ fn serve(data_dir: &Path, yaml: &str, look_every: Duration) -> Server {
     let (signals, hand) = Signals::by_hand();
     let (drain, reloads) = (signals.drain(), signals.reloads());
     let router = Router::new().route("/", get(async || "hello"));
+    let metrics = Arc::new(Metrics::new());
+    let counted = Arc::clone(&metrics);
     let current = tls.clone().keep_current(look_every, reloads, drain.clone());
     tokio::spawn(async move {
-        let serve = listener.serve(router, Bounds::of(&config), Arc::new(Metrics::new()), drain);
+        let serve = listener.serve(router, Bounds::of(&config), Arc::clone(&counted), drain);
         signals.attend(async { tokio::join!(serve, current) }).await
     });
-    Server { address, hand, tls }
+    Server { address, hand, tls, metrics }
 }
 
 /// An operator's own CA in `folder/own-ca.pem`, and files with a certificate for `pulse.example`.
@@ -248,4 +251,45 @@ async fn a_client_that_comes_back_resumes_its_session() {
         kinds.extend(stream.get_ref().1.handshake_kind());
     }
     assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
+    // A session from before a new certificate is not resumed: whoever comes back sees the new one.
+    server.tls.rotate(SystemTime::now()).unwrap();
+    let stream = soon(tls_with(config, server.address, "localhost")).await;
+    assert!(stream.is_ok_and(|stream| stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Full)));
+}
+
+#[tokio::test]
+async fn tls_1_2_is_taken_and_anything_older_is_refused_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(folder.path(), "", Duration::from_secs(60));
+    let ca = fs::read(server.tls.ca_file().unwrap()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = soon(tls_with(Arc::new(config), server.address, "localhost")).await.unwrap();
+    assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+    let mut h2 = H2::over(stream).await;
+    assert_eq!(soon(h2.get("/")).await.unwrap().body(), "hello");
+
+    // ClientHellos of TLS 1.1 (RFC 4346, 7.4.1.2) with one cipher and no compression: as of that time, and as of a newer
+    // program that is told to speak nothing newer (with signature_algorithms). Both get a fatal alert.
+    let with_extension = [0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+    for (count, extensions, alert) in [(1, &[][..], 40), (2, &with_extension, 70)] {
+        let length = 41 + u8::try_from(extensions.len()).unwrap();
+        let mut hello = vec![0x16, 3, 1, 0, length + 4, 1, 0, 0, length, 3, 2];
+        hello.extend([7; 32]);
+        hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+        hello.extend(extensions);
+        let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        let mut answer = Vec::new();
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.len() == 7 && answer[0] == 0x15 && answer[5..] == [2, alert], "{answer:?}");
+        until(async || server.metrics.handshakes_failed(HandshakeFailure::Version) == count).await;
+    }
 }

@@ -64,7 +64,14 @@ fn an_empty_list_is_a_list() {
 fn a_missing_file_is_not_a_damaged_one() {
     let kept = Kept::new(3);
     fs::remove_file(&kept.path).unwrap();
-    assert_eq!(kept.reason(), "missing");
+    let expected =
+        Expected { proxy_id: Some(kept.proxy_id), keys: &[kept.key.public()], reached: Position::default() };
+    assert_eq!(load(&kept.path, expected).unwrap_err().reason(), "none_yet");
+    let after = kept.load_with(Some(kept.proxy_id), &[kept.key.public()], 3).unwrap_err();
+    assert_eq!(after.reason(), "missing");
+    assert!(
+        after.to_string().contains("allowlist.cache is gone") && after.to_string().contains("revision 3")
+    );
     fs::write(&kept.path, "").unwrap();
     assert_eq!(kept.reason(), "damaged");
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::gate::{Closed, GateWriter, InForce, gate};
+use crate::seams::Seams;
 use crate::testing::package_reading;
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Scope, SignedAllowlist};
@@ -50,7 +51,8 @@ where
     let shutdown = async move {
         let _ = shutdown_rx.await;
     };
-    let task = tokio::spawn(Collector::new(gate, host, INTERVAL, read).run(deliver, shutdown));
+    let task =
+        tokio::spawn(Collector::new(gate, host, INTERVAL, read, &Seams::system()).run(deliver, shutdown));
     Running { writer, rounds_rx, shutdown_tx: Some(shutdown_tx), task }
 }
 
@@ -217,11 +219,4 @@ async fn shutdown_ends_it_even_while_a_reading_hangs() {
     running.shutdown_tx.take().unwrap().send(()).unwrap();
     timeout(Duration::from_secs(5), &mut running.task).await.unwrap().unwrap();
     drop(go_tx);
-}
-
-#[test]
-fn random_fractions_are_spread_over_their_range() {
-    let drawn: Vec<f64> = (0..1000).map(|_| fraction()).collect();
-    assert!(drawn.iter().all(|x| (0.0..1.0).contains(x)));
-    assert!(drawn.iter().any(|x| *x < 0.1) && drawn.iter().any(|x| *x > 0.9));
 }

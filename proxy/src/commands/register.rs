@@ -18,6 +18,7 @@ use crate::config::{Config, ControlPlane, ControlPlaneBlock, ServerUrl, add_cont
 use crate::disk;
 use crate::identity::{Home, Hostname, IdentityError, Pending};
 use crate::register::{self, RegisterError, Registered, host};
+use crate::seams::Seams;
 
 /// A join string has some 200 bytes.
 const MAX_JOIN_BYTES: u64 = 4096;
@@ -37,7 +38,8 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
         is_writable(folder_of(&config.path)).map_err(|(_, source)| not_written(&config.path, &source))?;
     }
 
-    match Box::pin(register::register(&pending, &home, config.control_plane.as_ref())).await {
+    let control = config.control_plane.as_ref();
+    match Box::pin(register::register(&pending, &home, control, &Seams::system())).await {
         Ok(done) => {
             if let Some(text) = &block {
                 write_config(&config.path, text)?;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::json;
 
 use super::{Answer, CommandError};
-use crate::commands::sync::nodes_json;
+use crate::commands::sync::{nodes_json, refuse_trouble};
 use crate::config::Config;
 use crate::gate::{InForce, fall_back};
 use crate::identity::Home;
@@ -13,7 +13,6 @@ use crate::register::host;
 use crate::static_nodes;
 use crate::sync::first_in_force;
 use crate::sync::standing::Standing;
-use crate::telemetry::chain;
 
 pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
     let fixed = static_nodes(&config.static_list);
@@ -33,8 +32,12 @@ pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
         return Ok(Answer { text, json });
     };
     let pending = home.pending()?.is_some();
-    let standing = Standing::load(home, control)?;
-    let in_force = first_in_force(&standing, &fixed);
+    let mut standing = Standing::load(home, control);
+    let in_force = first_in_force(&mut standing, &fixed);
+    refuse_trouble(&standing).map_err(|error| {
+        let list = list_text(&in_force, fixed.networks);
+        CommandError { text: format!("{}; until then `run` works with:\n{list}", error.text), ..error }
+    })?;
     let identity = standing.identity();
     let id = identity.and_then(|identity| identity.proxy_id).map(|id| id.to_string());
     let registered = match (standing.token(), pending, standing.revoked()) {
@@ -44,7 +47,6 @@ pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
         (None, _, _) => "no: run `pulse-sensor-proxy register --join STRING`".to_owned(),
     };
     let is_running = standing.home().is_in_use();
-    let cache_error = standing.cached().filter(|_| standing.revoked().is_none()).and_then(Result::err);
     let registered_as =
         identity.and_then(|identity| identity.hostname.as_ref()).map(|hostname| hostname.name.clone());
     let mut text = format!(
@@ -55,8 +57,12 @@ pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
         list_text(&in_force, fixed.networks),
         registered_as.as_deref().unwrap_or(&hostname),
     );
-    if let Some(error) = &cache_error {
-        text.push_str(&format!("\ncache       {}", chain(error)));
+    let pins: Vec<String> = standing.pins().iter().map(ToString::to_string).collect();
+    if let [_, _, ..] = &pins[..] {
+        text.push_str(&format!("\npinned      {} (the server exchanges its key)", pins.join(", ")));
+    }
+    if let Some(kept) = standing.kept_problem() {
+        text.push_str(&format!("\nkept list   {}: {}", kept.reason, kept.text));
     }
     let json = json!({
         "server": standing.control().url.to_string(),
@@ -66,10 +72,12 @@ pub(super) fn status(config: Config) -> Result<Answer, CommandError> {
         "registration_pending": pending,
         "revoked": standing.revoked(),
         "running": is_running,
-        "pinned": standing.pin().map(|pin| pin.to_string()),
+        "pinned": pins.first(),
+        "pins": pins,
         "insecure_skip_verify": standing.control().insecure_skip_verify,
         "list": list_json(&in_force, fixed.networks),
-        "cache": cache_error.as_ref().map(|error| error.reason()),
+        "cache": standing.kept_problem().map(|kept| kept.reason),
+        "cache_detail": standing.kept_problem().map(|kept| &kept.text),
         "state": standing.folder().map(|folder| folder.path().display().to_string()),
         "hostname": registered_as.unwrap_or(hostname),
     });

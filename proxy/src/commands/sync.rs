@@ -9,6 +9,7 @@ use super::{Answer, CommandError};
 use crate::config::Config;
 use crate::identity::Home;
 use crate::link::Failure;
+use crate::seams::Seams;
 use crate::sync::once::{FetchError, Fetched, fetch};
 use crate::sync::standing::Standing;
 
@@ -21,8 +22,9 @@ pub(super) async fn sync(config: Config) -> Result<Answer, CommandError> {
         );
         return Err(CommandError::usage("no_control_plane", text));
     };
-    let mut standing = Standing::load(home, control)?;
-    match Box::pin(fetch(&mut standing)).await {
+    let mut standing = Standing::load(home, control);
+    refuse_trouble(&standing)?;
+    match Box::pin(fetch(&mut standing, &Seams::system())).await {
         Ok(Fetched::Waiting(reason)) => {
             let text = format!("the server has no list for this proxy yet: {reason}");
             Err(CommandError { text, reason: "waiting".to_owned(), is_usage: false })
@@ -70,6 +72,18 @@ pub(super) async fn sync(config: Config) -> Result<Answer, CommandError> {
             let is_usage = matches!(error, FetchError::NoToken(_) | FetchError::Trust(_));
             Err(CommandError { is_usage, ..CommandError::failed(reason, &error) })
         }
+    }
+}
+
+/// A person is at hand, who shall hear what is wrong with the state folder before anything else is done with it.
+pub(super) fn refuse_trouble(standing: &Standing) -> Result<(), CommandError> {
+    match standing.trouble() {
+        None => Ok(()),
+        Some(trouble) => Err(CommandError {
+            text: trouble.text.clone(),
+            reason: "bad_state".to_owned(),
+            is_usage: trouble.needs_a_person,
+        }),
     }
 }
 

@@ -7,16 +7,23 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pulse_proto::{Token, TokenKind};
 
-use super::{Identity, IdentityError, Mark, open_lock, stored};
-use crate::disk::{self, read_given, read_private, write_private};
+use super::stored::Unusable;
+use super::{Identity, IdentityError, Mark, stored};
+use crate::disk::{self, read_given, read_private};
 
 /// An identity has some hundred bytes, and a key more for each key that the server ever had.
 const MAX_IDENTITY_BYTES: u64 = 64 << 10;
 /// A token has 48 bytes; a file of a person may hold spaces and line ends around it.
 const MAX_TOKEN_BYTES: u64 = 4 << 10;
+
+const IDENTITY: &str = "identity.json";
+
+/// How long another program on this host may hold the lock: it writes two small files.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One server's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,9 +59,12 @@ impl Folder {
     /// # Errors
     /// It cannot be read, or is damaged.
     pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        let path = self.0.join("identity.json");
+        let path = self.0.join(IDENTITY);
         let Some(bytes) = read_private(&path, MAX_IDENTITY_BYTES)? else { return Ok(None) };
-        stored::decode(&bytes).map(Some).map_err(|what| IdentityError::Damaged { path, what })
+        stored::decode(&bytes).map(Some).map_err(|error| match error {
+            Unusable::Newer(format) => IdentityError::Newer { path, format },
+            Unusable::Damaged(what) => IdentityError::Damaged { path, what },
+        })
     }
 
     /// Writes the first identity of a folder, or replaces it as a whole, which only a registration does.
@@ -62,16 +72,102 @@ impl Folder {
     /// # Errors
     /// It cannot be written.
     pub fn create(&self, identity: &Identity) -> Result<(), IdentityError> {
-        disk::make_private_folder(&self.0).map_err(|source| self.failed("identity.json", source))?;
+        self.create_with(identity, |_| Ok(()))
+    }
+
+    /// As [`Folder::create`]; `write_list` writes the list that the identity's mark speaks of, before the mark. It is not
+    /// called if a newer one is there.
+    ///
+    /// # Errors
+    /// One of them cannot be written.
+    pub fn create_with(
+        &self,
+        identity: &Identity,
+        write_list: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), IdentityError> {
+        self.make()?;
         let _lock = self.lock()?;
         let mut identity = identity.clone();
         // A running proxy may have moved its mark on since the caller read it. A damaged file is replaced.
-        if let Ok(Some(before)) = self.identity()
-            && before.proxy_id == identity.proxy_id
-        {
-            identity.mark = newest(before.mark, identity.mark);
+        let before = self.identity().ok().flatten().filter(|before| before.proxy_id == identity.proxy_id);
+        let reached = before.and_then(|before| before.mark);
+        if newest(reached, identity.mark) == identity.mark {
+            self.write_list(write_list)?;
         }
+        identity.mark = newest(reached, identity.mark);
         self.write(&identity)
+    }
+
+    /// Writes an identity that is in memory: changes the one on the disk as [`Folder::update`] does; if there is none, or
+    /// one that is lost, the whole is written in its place. Returns what is there then.
+    ///
+    /// # Errors
+    /// It cannot be written; or what is there cannot be read now, but perhaps later.
+    pub fn save(
+        &self,
+        identity: &Identity,
+        change: impl FnOnce(&mut Identity),
+    ) -> Result<Identity, IdentityError> {
+        self.make()?;
+        let _lock = self.lock()?;
+        let before = match self.identity() {
+            Err(error) if error.is_lost() => {
+                tracing::warn!(%error, "the identity is written anew");
+                None
+            }
+            read => read?,
+        };
+        let mut after = match &before {
+            // Somebody registered this host anew: that goes before what is in memory.
+            Some(before) if (before.turn, before.proxy_id) != (identity.turn, identity.proxy_id) => {
+                return Ok(before.clone());
+            }
+            Some(before) => before.clone(),
+            None => identity.clone(),
+        };
+        change(&mut after);
+        after.mark = newest(before.as_ref().and_then(|before| before.mark), after.mark);
+        if before.as_ref() != Some(&after) {
+            self.write(&after)?;
+        }
+        Ok(after)
+    }
+
+    /// Keeps a list: `write_list` writes its file, then the mark moves on, both under one lock. If a newer list was kept
+    /// meanwhile, by another program on this host, that one stays. Returns what is there then; `None` if there is no
+    /// identity.
+    ///
+    /// # Errors
+    /// One of them cannot be written; the mark is never ahead of the file.
+    pub fn keep(
+        &self,
+        mark: Mark,
+        write_list: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<Option<Identity>, IdentityError> {
+        let _lock = self.lock()?;
+        let Some(before) = self.identity()? else { return Ok(None) };
+        if newest(before.mark, Some(mark)) != Some(mark) {
+            return Ok(Some(before));
+        }
+        self.write_list(write_list)?;
+        let after = Identity { mark: Some(mark), ..before.clone() };
+        if after != before {
+            self.write(&after)?;
+        }
+        Ok(Some(after))
+    }
+
+    fn write_list(&self, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), IdentityError> {
+        let path = self.cache_path();
+        write(&path).map_err(|source| IdentityError::Write { path, source })
+    }
+
+    /// Makes the folder, if it is not there.
+    fn make(&self) -> Result<(), IdentityError> {
+        if self.0.is_dir() {
+            return Ok(());
+        }
+        disk::make_private_folder(&self.0).map_err(|source| self.failed(IDENTITY, source))
     }
 
     /// Changes the identity: reads it again under the lock, so that nobody else's change is undone. Returns what is
@@ -143,19 +239,20 @@ impl Folder {
     }
 
     fn write_token(&self, name: &str, token: &Token) -> Result<(), IdentityError> {
+        self.make()?;
+        let _lock = self.lock()?;
         let text = format!("{}\n", token.reveal());
-        write_private(&self.0.join(name), text.as_bytes()).map_err(|source| self.failed(name, source))
+        disk::replace_private(&self.0.join(name), text.as_bytes()).map_err(|source| self.failed(name, source))
     }
 
     fn write(&self, identity: &Identity) -> Result<(), IdentityError> {
-        write_private(&self.0.join("identity.json"), &stored::encode(identity))
-            .map_err(|source| self.failed("identity.json", source))
+        disk::replace_private(&self.0.join(IDENTITY), &stored::encode(identity))
+            .map_err(|source| self.failed(IDENTITY, source))
     }
 
     fn lock(&self) -> Result<File, IdentityError> {
-        let name = "identity.lock";
-        let locked = open_lock(&self.0.join(name)).and_then(|file| file.lock().map(|()| file));
-        locked.map_err(|source| self.failed(name, source))
+        disk::lock_folder(&self.0, PATIENCE)
+            .map_err(|source| IdentityError::Write { path: self.0.clone(), source })
     }
 
     fn failed(&self, name: &str, source: io::Error) -> IdentityError {

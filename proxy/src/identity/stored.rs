@@ -13,6 +13,11 @@ use crate::config::ServerUrl;
 /// Grows when an older version could no longer read what a newer one writes.
 const FORMAT: u32 = 1;
 
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
@@ -22,6 +27,8 @@ struct Stored {
     url: String,
     #[serde(default)]
     pin: Option<String>,
+    #[serde(default)]
+    ca_pins: Vec<String>,
     #[serde(default)]
     proxy_id: Option<Uuid>,
     #[serde(default)]
@@ -45,19 +52,39 @@ struct StoredMark {
     hash: String,
 }
 
+/// Why a text is no identity.
+pub(super) enum Unusable {
+    /// A newer version wrote it.
+    Newer(u32),
+    /// What is wrong with it.
+    Damaged(String),
+}
+
+impl From<String> for Unusable {
+    fn from(what: String) -> Unusable {
+        Unusable::Damaged(what)
+    }
+}
+
 /// Reads an identity; the error says what is wrong.
-pub(super) fn decode(bytes: &[u8]) -> Result<Identity, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Identity, Unusable> {
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if head.format > FORMAT {
+        return Err(Unusable::Newer(head.format));
+    }
     let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if stored.format != FORMAT {
-        return Err(format!("it has format {}, this version knows {FORMAT}", stored.format));
+        return Err(Unusable::Damaged(format!("it has format {}, this version knows {FORMAT}", stored.format)));
     }
     let pin =
         stored.pin.map(|pin| pin.parse::<Pin>()).transpose().map_err(|error| format!("pin: {error}"))?;
+    let ca_pins = stored.ca_pins.iter().map(|pin| pin.parse::<Pin>()).collect::<Result<_, _>>();
     let key = |text: &String| hex::decode::<32>(text).and_then(|bytes| PublicKey::from_bytes(&bytes).ok());
     let keys: Option<Vec<_>> = stored.signing_keys.iter().map(key).collect();
     let seed = match stored.token_file_sha256 {
         Some(text) => {
-            let bytes = hex::decode(&text).ok_or("token_file_sha256: not 64 lower-case hex digits")?;
+            let bytes = hex::decode(&text)
+                .ok_or_else(|| "token_file_sha256: not 64 lower-case hex digits".to_owned())?;
             Some(TokenDigest::from_bytes(bytes))
         }
         None => None,
@@ -68,9 +95,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Identity, String> {
         turn: stored.turn,
         url: stored.url.parse::<ServerUrl>().map_err(|error| format!("url: {error}"))?,
         pin,
+        ca_pins: ca_pins.map_err(|error| format!("ca_pins: {error}"))?,
         proxy_id: stored.proxy_id,
         hostname: stored.hostname.map(|name| Hostname { name, is_given }),
-        keys: keys.ok_or("signing_keys: a key has 64 lower-case hex digits")?,
+        keys: keys.ok_or_else(|| "signing_keys: a key has 64 lower-case hex digits".to_owned())?,
         mark: stored.mark.map(mark).transpose()?,
         revoked: stored.revoked,
         seed,
@@ -93,6 +121,7 @@ pub(super) fn encode(identity: &Identity) -> Vec<u8> {
         turn: identity.turn,
         url: identity.url.to_string(),
         pin: identity.pin.map(|pin| pin.to_string()),
+        ca_pins: identity.ca_pins.iter().map(ToString::to_string).collect(),
         proxy_id: identity.proxy_id,
         hostname: identity.hostname.as_ref().map(|hostname| hostname.name.clone()),
         hostname_given: identity.hostname.as_ref().is_some_and(|hostname| hostname.is_given),

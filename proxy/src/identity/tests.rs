@@ -19,6 +19,7 @@ fn identity(server_url: &str) -> Identity {
         turn: 1,
         url: url(server_url),
         pin: Some(Pin::of_spki(b"key")),
+        ca_pins: vec![Pin::of_spki(b"next"), Pin::of_spki(b"key")],
         proxy_id: Some(Uuid::now_v7()),
         hostname: Some(Hostname { name: "delly".into(), is_given: true }),
         keys: vec![key.public()],
@@ -74,7 +75,7 @@ fn a_damaged_identity_is_an_error_and_not_no_identity() {
     for bad in [
         "".to_owned(),
         good[..good.len() / 2].to_owned(),
-        good.replace("\"format\": 1", "\"format\": 2"),
+        good.replace("\"format\": 1", "\"format\": 0"),
         good.replace("sha256:", "sha256:zz"),
         good.replace("https://a", "ftp://a"),
     ] {
@@ -83,6 +84,61 @@ fn a_damaged_identity_is_an_error_and_not_no_identity() {
         assert!(matches!(error, IdentityError::Damaged { .. }) && error.needs_a_person(), "{bad}: {error}");
         assert!(error.to_string().contains("identity.json"), "{error}");
     }
+}
+
+#[test]
+fn a_newer_versions_identity_is_not_called_damaged() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let path = folder.path().join("identity.json");
+    fs::write(&path, r#"{"format": 2, "server": {}}"#).unwrap();
+    let error = home.find(&url("https://a")).unwrap_err();
+    assert!(matches!(error, IdentityError::Newer { format: 2, .. }) && error.needs_a_person(), "{error}");
+    // It may be read again one day, so nothing takes its place unasked.
+    assert!(matches!(folder.save(&identity, |_| {}), Err(IdentityError::Newer { .. })));
+}
+
+#[test]
+fn a_list_and_its_mark_are_kept_under_one_lock_and_only_if_no_newer_one_is() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let held = identity.mark.unwrap();
+    let mark = |revision| Mark { position: Position { revision, ..held.position }, ..held };
+    let kept = folder.keep(mark(5), |path| {
+        assert!(disk::lock_folder(path.parent().unwrap(), Duration::ZERO).is_err(), "it is locked meanwhile");
+        Ok(())
+    });
+    assert_eq!(kept.unwrap().unwrap().mark, Some(mark(5)));
+    let older = folder.keep(mark(4), |_| panic!("an older list is not written"));
+    assert_eq!(older.unwrap().unwrap().mark, Some(mark(5)));
+    // If the list cannot be written, the mark stays.
+    folder.keep(mark(6), |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+    assert_eq!(folder.identity().unwrap().unwrap().mark, Some(mark(5)));
+    folder.create_with(&identity, |_| panic!("nor by a registration")).unwrap();
+    assert_eq!(folder.identity().unwrap().unwrap().mark, Some(mark(5)));
+}
+
+#[test]
+fn the_state_folder_holds_no_lock_files() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let lock = home.lock().unwrap();
+    assert!(home.is_in_use());
+    assert!(matches!(home.lock(), Err(IdentityError::InUse(_))));
+    drop(lock);
+    assert!(!home.is_in_use());
+    let names = |path: &Path| {
+        let entries = fs::read_dir(path).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(home.path()), [identity.server_id.to_string()]);
+    assert_eq!(names(folder.path()), ["identity.json"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::config::ServerUrl;
+use crate::seams::{Connection, Network};
 use crate::tls;
 
 /// How long one attempt may take, from the name to the end of the handshake.
@@ -22,6 +23,9 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long one of several addresses may keep the others waiting.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the handshake may take of that: as long as the server gives it, and a second for the way.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// TCP's own probes, for networks that forget a silent connection: after 60 s, then every 20 s, 3 times.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -73,27 +77,50 @@ pub enum DialError {
     },
 }
 
-pub(super) async fn dial(url: &ServerUrl, tls: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, DialError> {
-    let attempt = async {
-        let stream = connect(url).await?;
-        let failed = |what| DialError::Tls { authority: url.authority(), what };
-        let name = ServerName::try_from(url.host().to_owned())
-            .map_err(|_| failed("the host is neither a DNS name nor an address".to_owned()))?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await;
-        let stream = stream.map_err(|error| match tls::is_mistrusted(&error) {
-            true => DialError::Mistrusted { authority: url.authority(), what: tls::explain(&error) },
-            false => failed(tls::explain(&error)),
-        })?;
-        // What ignores the question would not understand the first bytes of HTTP/2 either.
-        match stream.get_ref().1.alpn_protocol() {
-            Some(b"h2") => Ok(stream),
-            _ => Err(failed(tls::NO_HTTP2.to_owned())),
-        }
-    };
+/// One attempt under way.
+type Dialling<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Connection>, DialError>> + Send + 'a>>;
+
+/// Dials once, within [`DIAL_TIMEOUT`].
+pub(super) async fn dial(
+    url: &ServerUrl,
+    tls: Arc<ClientConfig>,
+    network: &Network,
+) -> Result<Box<dyn Connection>, DialError> {
     // Boxed, so that the connector's future stays small between dials.
-    match timeout(DIAL_TIMEOUT, Box::pin(attempt)).await {
+    let attempt: Dialling<'_> = match network {
+        Network::System => Box::pin(secured(url, tls)),
+        Network::Driven(dial) => Box::pin(async {
+            let failed = |error| DialError::Connect { authority: url.authority(), what: explain(&error) };
+            dial(url).await.map_err(failed)
+        }),
+    };
+    match timeout(DIAL_TIMEOUT, attempt).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Timeout { authority: url.authority() }),
+    }
+}
+
+/// Name, TCP and TLS.
+async fn secured(url: &ServerUrl, tls: Arc<ClientConfig>) -> Result<Box<dyn Connection>, DialError> {
+    let stream = connect(url).await?;
+    let failed = |what| DialError::Tls { authority: url.authority(), what };
+    let name = ServerName::try_from(url.host().to_owned())
+        .map_err(|_| failed("the host is neither a DNS name nor an address".to_owned()))?;
+    let handshake = timeout(HANDSHAKE_TIMEOUT, TlsConnector::from(tls).connect(name, stream));
+    let stream = handshake.await.map_err(|_| {
+        let seconds = HANDSHAKE_TIMEOUT.as_secs();
+        failed(format!(
+            "something listens there and says nothing for {seconds} s (is it Pulse, and does it have the time?)"
+        ))
+    })?;
+    let stream = stream.map_err(|error| match tls::is_mistrusted(&error) {
+        true => DialError::Mistrusted { authority: url.authority(), what: tls::explain(&error) },
+        false => failed(tls::explain(&error)),
+    })?;
+    // What ignores the question would not understand the first bytes of HTTP/2 either.
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Ok(Box::new(stream)),
+        _ => Err(failed(tls::NO_HTTP2.to_owned())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use pulse_proto::reason;
+use pulse_proto::text::one_line;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -104,7 +105,8 @@ pub fn describe(status: &Status) -> String {
     match (told.is_empty(), status.message()) {
         (false, _) => told.join(": "),
         (true, "") => format!("{:?}", status.code()),
-        (true, message) => message.to_owned(),
+        // It is shown on terminals, and kept on the disk when it says that this proxy is revoked.
+        (true, message) => one_line(message),
     }
 }
 

@@ -27,12 +27,11 @@ const RESEND_AFTER: Duration = Duration::from_secs(30);
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Sends for as long as it is polled.
-pub(super) async fn deliver<C, F>(shared: &Shared, mut call: C)
+pub(super) async fn deliver<C, F>(shared: &Shared, mut backoff: Backoff, mut call: C)
 where
     C: FnMut(ReportTemperaturesRequest) -> F,
     F: Future<Output = Result<ReportTemperaturesResponse, Status>>,
 {
-    let mut backoff = Backoff::default();
     let mut told = Told::default();
     let mut resend_at = None;
     loop {
@@ -97,6 +96,7 @@ async fn wait_for_work(shared: &Shared, resend_at: Option<Instant>) {
         }
     };
     tokio::select! {
+        biased;
         () = shared.pushed.notified() => {}
         () = resend => {}
         () = shared.back.notified() => shared.lock().send_again(),
@@ -108,12 +108,13 @@ async fn pause(shared: &Shared, backoff: &mut Backoff, status: &Status) {
     let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let wait = match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => {
-            Wait { jitter: REFUSED_PAUSE, ..Wait::firm(asked.unwrap_or_default()) }
+            Wait { jitter: REFUSED_PAUSE, ..Wait::asked(asked.unwrap_or_default()) }
         }
-        _ => backoff.next(asked),
+        _ => backoff.next_asked(asked),
     };
-    sleep(wait.floor).await;
+    sleep(wait.least()).await;
     tokio::select! {
+        biased;
         () = sleep(wait.jitter) => {}
         () = shared.back.notified() => {}
     }

@@ -94,11 +94,7 @@ pub(super) fn write(path: &Path, reports: &[Bytes]) -> io::Result<()> {
 /// # Errors
 /// What the system said.
 pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".damaged");
-    let aside = PathBuf::from(name);
-    std::fs::rename(path, &aside)?;
-    Ok(aside)
+    disk::set_aside(path)
 }
 
 #[cfg(test)]

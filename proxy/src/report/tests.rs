@@ -1,5 +1,6 @@
 use super::*;
 
+use crate::seams::Seams;
 use crate::testing::package_reading;
 use hyper_util::rt::TokioIo;
 use pulse_proto::encoded::Encoded;
@@ -134,7 +135,7 @@ struct Running {
 impl Running {
     /// Starts with the folder's file, and delivers to `server`.
     fn start(folder: &TempDir, server: &Fake) -> Running {
-        let (reports, reporter) = reports(folder.path());
+        let (reports, reporter) = reports(folder.path(), &Seams::system());
         let (dialled_tx, dialled_rx) = mpsc::unbounded_channel::<Result<DuplexStream, std::io::Error>>();
         let service = ControlPlaneServiceServer::new(server.clone());
         tokio::spawn(
@@ -485,7 +486,7 @@ async fn a_disk_that_cannot_be_written_stops_no_delivery() {
 #[tokio::test(start_paused = true)]
 async fn a_call_that_hangs_is_given_up_and_tried_again() {
     let folder = folder();
-    let (reports, reporter) = super::reports(folder.path());
+    let (reports, reporter) = super::reports(folder.path(), &Seams::system());
     let calls = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&calls);
     let call = move |request: ReportTemperaturesRequest| {

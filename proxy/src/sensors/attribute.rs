@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use pulse_proto::text::is_unsafe;
 use rustix::fs::OFlags;
 
 /// The longest file that is read: the kernel's attributes are at most one page.
@@ -69,11 +70,4 @@ pub(super) fn shown(text: &str) -> String {
 pub(super) fn id_part(text: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || ".-_:+".contains(c);
     text.chars().take(MAX_CHARS).map(|c| if safe(c) { c } else { '_' }).collect()
-}
-
-/// Control characters, and the invisible ones that turn the direction of text or hide it.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

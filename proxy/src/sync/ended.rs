@@ -64,7 +64,7 @@ impl Sync {
                     return self.backoff.next(None).made_firm();
                 }
                 self.backoff.reset();
-                Wait::firm(wait)
+                Wait::asked(wait)
             }
             Ended::Closed => {
                 self.begin(Trouble::Unreachable, "the server closed the stream");
@@ -117,7 +117,7 @@ impl Sync {
             Failure::Unavailable { text, retry_after } => {
                 self.begin(Trouble::Unreachable, text);
                 // It answers, so an answer to a report is no news.
-                self.backoff.next(*retry_after).made_firm()
+                self.backoff.next_asked(*retry_after).made_firm()
             }
         }
     }
@@ -133,8 +133,8 @@ impl Sync {
         self.begin(Trouble::Revoked, reason);
     }
 
-    /// Waits, and looks meanwhile whether a new token or a registration makes waiting pointless. An answer to a report
-    /// says that the server is back: then only the floor is waited for.
+    /// Waits, and looks meanwhile whether a new token or a registration makes waiting pointless; but what the server asks
+    /// for is waited in full. An answer to a report says that the server is back: then only the least is waited for.
     pub(super) async fn pause(&mut self, wait: Wait) {
         let begun = Instant::now();
         let mut until = begun + wait.total();
@@ -142,19 +142,23 @@ impl Sync {
         let mut is_answered = false;
         while Instant::now() < until {
             tokio::select! {
+                biased;
                 () = sleep_until(until.min(Instant::now() + LOOK_INTERVAL)) => {}
                 () = &mut answered, if !is_answered => {
                     is_answered = true;
-                    until = begun + wait.floor;
+                    until = begun + wait.least();
                     continue;
                 }
             }
+            if Instant::now() < begun + wait.asked {
+                continue;
+            }
             let has_pending = || self.standing.home().pending().is_ok_and(|pending| pending.is_some());
             // Only those who wait for a person wait this long.
-            if wait.floor >= REFUSED_PAUSE && has_pending() {
+            if wait.floor >= REFUSED_PAUSE && !self.is_registered() && has_pending() {
                 return;
             }
-            if self.standing.refresh().is_ok_and(|is_new| is_new) {
+            if self.standing.refresh() {
                 self.backoff.reset();
                 return;
             }

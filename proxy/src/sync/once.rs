@@ -1,10 +1,11 @@
 //! One list, fetched once: what an installer calls to prime the cache, and what `sync` prints.
 //!
-//! Always: verified and kept as the loop does it, but only after the high-water mark was read anew, since a running
-//! proxy may keep a newer one at the same time. Never: puts anything in force; a running proxy is told by the server.
+//! Always: verified and kept as the loop does it, under the lock that a running proxy takes too. Never: puts anything in
+//! force; a running proxy is told by the server.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use pulse_proto::text::one_line;
 use pulse_proto::{Refusal, SignedAllowlist, v1};
 use tokio::time::timeout;
 use tonic::Status;
@@ -13,7 +14,7 @@ use v1::watch_authorized_nodes_response::Kind;
 use super::standing::Standing;
 use crate::identity::IdentityError;
 use crate::link::{Failure, Link};
-use crate::telemetry::chain;
+use crate::seams::Seams;
 use crate::tls::{self, TrustError};
 
 /// From dialling to the first message.
@@ -73,14 +74,20 @@ pub enum FetchError {
 ///
 /// # Errors
 /// [`FetchError`]; what was kept before stays, except when the server says that this proxy is revoked.
-pub async fn fetch(standing: &mut Standing) -> Result<Fetched, FetchError> {
+pub async fn fetch(standing: &mut Standing, seams: &Seams) -> Result<Fetched, FetchError> {
     let server = standing.control().url.to_string();
     let token = standing.token().ok_or_else(|| FetchError::NoToken(server.clone()))?;
-    let link = Link::new(standing.control().url.clone(), tls::client_config(&standing.trust())?);
+    let tls = tls::client_config(&standing.trust())?;
+    let link = Link::new(standing.control().url.clone(), tls, seams.network.clone());
     link.use_token(Some(token));
     let mut client = link.client();
+    // Only to say what is wrong with it.
+    let _ = standing.cached();
+    let kept = standing.kept_problem();
     let request = v1::WatchAuthorizedNodesRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        kept_list_problem: kept.map_or(v1::KeptListProblem::Unspecified, |kept| kept.problem).into(),
+        kept_list_detail: kept.map(|kept| kept.text.clone()).unwrap_or_default(),
         ..v1::WatchAuthorizedNodesRequest::default()
     };
     // What it holds is not said, so that the whole list comes. The stream ends when it is dropped.
@@ -108,18 +115,14 @@ pub async fn fetch(standing: &mut Standing) -> Result<Fetched, FetchError> {
         Some(Kind::Snapshot(snapshot)) => {
             let list = SignedAllowlist::verify(&snapshot, standing.keys(), standing.reached())
                 .map_err(|source| FetchError::Refused { server, source })?;
-            let kept = standing.refresh().map_err(|error| chain(&error)).and_then(|_| {
-                if list.position < standing.reached() {
-                    return Ok(());
-                }
-                standing.keep(&list, SystemTime::now())
-            });
+            // A newer one that a running proxy kept meanwhile stays.
+            let kept = standing.keep(&list, seams.clock.now());
             Ok(Fetched::List(Box::new(list), kept))
         }
         Some(Kind::Waiting(waiting)) => Ok(Fetched::Waiting(waiting.reason)),
         Some(Kind::Revoked(revoked)) => {
             standing.revoke(&revoked.reason)?;
-            Err(FetchError::Call { server, failure: Failure::Revoked(revoked.reason) })
+            Err(FetchError::Call { server, failure: Failure::Revoked(one_line(&revoked.reason)) })
         }
         Some(Kind::Goodbye(goodbye)) => Err(ended(&goodbye.reason)),
         _ => Err(ended("it sent no list; it may be of another version")),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pulse_proto::text::one_line;
 use pulse_proto::{Token, TokenKind, v1};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
@@ -58,6 +59,7 @@ impl Sync {
             {
                 return ended;
             }
+            self.keep_unkept();
             self.report_unreported().await;
             if self.is_renewed() {
                 return Ended::Renewed;
@@ -73,7 +75,7 @@ impl Sync {
     /// each sign of life: some small files each half interval.
     fn is_renewed(&mut self) -> bool {
         let token = self.standing.token().cloned();
-        let is_new = self.standing.refresh().is_ok_and(|is_new| is_new);
+        let is_new = self.standing.refresh();
         is_new && (self.standing.token() != token.as_ref() || Followed::of(&self.standing) != self.followed)
     }
 
@@ -92,6 +94,10 @@ impl Sync {
             insecure_skip_verify: self.standing.control().insecure_skip_verify,
             ..v1::WatchAuthorizedNodesRequest::default()
         };
+        if let Some(kept) = self.standing.kept_problem() {
+            request.kept_list_problem = kept.problem.into();
+            request.kept_list_detail.clone_from(&kept.text);
+        }
         if let Some(list) = in_force.list() {
             request.epoch = list.position.epoch;
             request.scope = list.scope.to_string();
@@ -140,7 +146,7 @@ impl Sync {
                         let in_force = self.gate.in_force();
                         tracing::error!(%refusal, in_force_revision = in_force.position().revision,
                             "a list is refused; the one in force stays");
-                        self.unreported = Some(refused(&snapshot, &refusal));
+                        self.unreported = Some(refused(&snapshot, &refusal, self.seams.clock.now()));
                         *last_refused = Some(name);
                     }
                 }
@@ -160,7 +166,7 @@ impl Sync {
                 }
             }
             Kind::RotateToken(_) => return self.rotate().await,
-            Kind::Revoked(revoked) => return Some(Ended::Failed(Failure::Revoked(revoked.reason))),
+            Kind::Revoked(revoked) => return Some(Ended::Failed(Failure::Revoked(one_line(&revoked.reason)))),
             Kind::Goodbye(goodbye) => {
                 let wait = goodbye.reconnect_after.and_then(|wait| wait.try_into().ok());
                 return Some(Ended::Goodbye(wait.unwrap_or_default(), goodbye.reason));

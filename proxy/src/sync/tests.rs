@@ -14,6 +14,8 @@ use super::*;
 use crate::gate::{Gate, Source, gate};
 use crate::identity::{Home, Hostname, Identity, Pending, ProxyKind};
 use crate::link::Failure;
+use crate::register;
+use crate::seams::Seams;
 use crate::shutdown::{DrainTrigger, drain};
 use crate::testing::{FakePulse, in_time};
 
@@ -36,10 +38,10 @@ impl Proxy {
     }
 
     fn start_in(folder: tempfile::TempDir, token: Token, pulse: &FakePulse) -> Proxy {
-        let standing = standing(folder.path(), pulse);
+        let mut standing = standing(folder.path(), pulse);
         let fixed = StaticNodes { nodes: vec![Node::new("fixed", "").unwrap()], networks: 0 };
-        let (writer, gate) = gate(first_in_force(&standing, &fixed));
-        let (sync, _, contact_rx) = Sync::new(standing, fixed, writer).unwrap();
+        let (writer, gate) = gate(first_in_force(&mut standing, &fixed));
+        let (sync, _, contact_rx) = Sync::new(standing, fixed, writer, Seams::system()).unwrap();
         let (trigger, drained) = drain();
         let task = tokio::task::spawn(sync.run(drained));
         Proxy { folder, token, gate, contact_rx, trigger, task }
@@ -67,7 +69,7 @@ impl Proxy {
 }
 
 fn standing(folder: &Path, pulse: &FakePulse) -> Standing {
-    Standing::load(Home::new(folder), pulse.control(&folder.join("token"))).unwrap()
+    Standing::load(Home::new(folder), pulse.control(&folder.join("token")))
 }
 
 fn only_folder(state: &Path) -> PathBuf {
@@ -125,12 +127,21 @@ async fn what_fails_a_check_is_refused_reported_once_and_changes_nothing() {
     cidr.nodes[0].ip = "0.0.0.0/0".into();
     let other_key = pulse_proto::signature::SigningKey::generate().unwrap().0;
     let foreign = crate::testing::signed(&other_key, 6, &["d"]).to_wire();
+    let of_an_epoch_that_is_over = pulse_proto::SignedAllowlist::sign(
+        &pulse.key,
+        Position { epoch: 6, revision: 99 },
+        pulse_proto::Scope::All,
+        pulse_proto::Allowlist::new([Node::new("f", "").unwrap()]),
+        std::time::SystemTime::UNIX_EPOCH,
+        Duration::from_secs(60),
+    );
     for (list, reason) in [
         (wrong_hash, v1::RefusalReason::WrongHash),
         (bad_signature, v1::RefusalReason::BadSignature),
         (cidr, v1::RefusalReason::InvalidNode),
         (foreign, v1::RefusalReason::UnknownKey),
         (pulse.list(4, &["e"]), v1::RefusalReason::OlderRevision),
+        (of_an_epoch_that_is_over.to_wire(), v1::RefusalReason::OlderEpoch),
     ] {
         watch.send(Kind::Snapshot(list.clone()));
         let report = pulse.report().await;
@@ -313,9 +324,9 @@ async fn a_disk_that_cannot_be_written_does_not_keep_a_list_from_being_in_force(
     let mut watch = pulse.watch().await;
     watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
     pulse.report().await;
-    let cache = only_folder(proxy.folder.path()).join("allowlist.cache");
-    std::fs::remove_file(&cache).unwrap();
-    std::fs::create_dir(&cache).unwrap();
+    // What stands in the way here is no file, so that it cannot be taken away.
+    let in_the_way = only_folder(proxy.folder.path()).join(".allowlist.cache.new");
+    std::fs::create_dir(&in_the_way).unwrap();
     watch.send(Kind::Snapshot(pulse.list(2, &["minipc"])));
     let report = pulse.report().await;
     assert_eq!((report.outcome(), report.on_disk), (v1::SyncOutcome::Applied, false));
@@ -324,8 +335,150 @@ async fn a_disk_that_cannot_be_written_does_not_keep_a_list_from_being_in_force(
     // The mark did not go ahead of the disk, but this process does not go back.
     watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
     assert_eq!(pulse.report().await.refusal_reason(), v1::RefusalReason::OlderRevision);
+    assert_eq!(standing(proxy.folder.path(), &pulse).reached().revision, 1);
+
+    // Once the disk can be written the list is on it, with the next sign of life and without another push.
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.on_disk, report.revision), (v1::SyncOutcome::Applied, true, 2));
     let (folder, _) = proxy.stop().await;
-    assert_eq!(standing(folder.path(), &pulse).reached().revision, 1);
+    let mut kept = standing(folder.path(), &pulse);
+    assert_eq!((kept.reached().revision, kept.cached().unwrap().unwrap().list.position.revision), (2, 2));
+}
+
+#[tokio::test]
+async fn what_a_full_disk_kept_out_is_written_when_there_is_room() {
+    let mut pulse = FakePulse::start().await;
+    // The very folder of the server cannot be made.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("control"), "").unwrap();
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    std::fs::write(folder.path().join("token"), token.reveal()).unwrap();
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.on_disk), (v1::SyncOutcome::Applied, false));
+    assert_eq!(proxy.names(), ["delly"]);
+    std::fs::remove_file(proxy.folder.path().join("control")).unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.on_disk, report.revision), (v1::SyncOutcome::Applied, true, 1));
+    let (folder, token) = proxy.stop().await;
+    let mut kept = standing(folder.path(), &pulse);
+    assert_eq!((kept.token(), kept.keys()), (Some(&token), [pulse.key.public()].as_slice()));
+    assert_eq!(kept.cached().unwrap().unwrap().list.position.revision, 1);
+}
+
+/// A proxy that has applied revision 3 and has a token of its own from a rotation, stopped.
+async fn stopped_after_a_rotation(pulse: &mut FakePulse) -> (tempfile::TempDir, Token) {
+    let proxy = Proxy::start(pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    pulse.report().await;
+    watch.send(Kind::RotateToken(v1::RotateToken {}));
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+    let previous = only_folder(proxy.folder.path()).join("token.previous");
+    in_time(async {
+        while previous.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    proxy.stop().await
+}
+
+#[tokio::test]
+async fn a_lost_identity_is_learnt_anew_from_the_server_that_the_configuration_pins() {
+    let mut pulse = FakePulse::start().await;
+    let (folder, token) = stopped_after_a_rotation(&mut pulse).await;
+    let identity = only_folder(folder.path()).join("identity.json");
+    let before = std::fs::read_to_string(&identity).unwrap();
+    std::fs::write(&identity, &before[..before.len() / 2]).unwrap();
+    let damaged = standing(folder.path(), &pulse);
+    let trouble = damaged.trouble().unwrap();
+    assert!(trouble.text.contains("identity.json is damaged") && trouble.text.contains("register again"));
+
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    assert_eq!(proxy.names(), ["fixed"]);
+    let mut watch = pulse.watch().await;
+    // The token of the last rotation, and not the older one in the token file.
+    assert_eq!((watch.token.as_str(), watch.request.revision), (pulse.new_token.reveal(), 0));
+    // The mark is known again from the kept list, so an older list is refused.
+    watch.send(Kind::Snapshot(pulse.list(2, &["old"])));
+    assert_eq!(pulse.report().await.refusal_reason(), v1::RefusalReason::OlderRevision);
+    assert_eq!((proxy.names(), proxy.gate.in_force().source()), (vec!["delly".into()], Source::Cache));
+    watch.send(Kind::Snapshot(pulse.list(4, &["new"])));
+    assert!(pulse.report().await.on_disk);
+    let (folder, _) = proxy.stop().await;
+    let mut mended = standing(folder.path(), &pulse);
+    assert_eq!((mended.trouble(), mended.reached().revision), (None, 4));
+    assert_eq!(mended.token(), Some(&pulse.new_token));
+    assert!(mended.cached().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn with_a_lost_identity_and_no_pin_of_the_configuration_no_token_is_sent() {
+    let mut pulse = FakePulse::start().await;
+    let (folder, _) = stopped_after_a_rotation(&mut pulse).await;
+    std::fs::write(only_folder(folder.path()).join("identity.json"), "{").unwrap();
+    let mut control = pulse.control(&folder.path().join("token"));
+    (control.pin, control.insecure_skip_verify) = (None, true);
+    let mut lost = Standing::load(Home::new(folder.path()), control);
+    assert!(!matches!(lost.trust(), Trust::Unchecked), "a pin may have been known");
+    let error = in_time(once::fetch(&mut lost, &Seams::system())).await.unwrap_err();
+    assert!(!matches!(error, once::FetchError::NoToken(_)), "{error}");
+    assert!(tokio::time::timeout(Duration::from_millis(50), pulse.watch()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_damaged_token_is_written_anew_once_the_token_files_one_has_worked() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    pulse.report().await;
+    let (folder, token) = proxy.stop().await;
+    let kept = only_folder(folder.path()).join("token");
+    std::fs::write(&kept, &token.reveal()[..20]).unwrap();
+    let damaged = standing(folder.path(), &pulse);
+    assert!(damaged.trouble().unwrap().text.contains("token is damaged"));
+    assert!(!damaged.trouble().unwrap().text.contains(&token.reveal()[5..20]));
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    assert_eq!((proxy.names(), proxy.gate.in_force().source()), (vec!["delly".into()], Source::Cache));
+    let mut watch = pulse.watch().await;
+    assert_eq!(watch.token, proxy.token.reveal());
+    watch.send(Kind::Snapshot(pulse.list(4, &["new"])));
+    pulse.report().await;
+    assert_eq!(std::fs::read_to_string(&kept).unwrap().trim(), proxy.token.reveal());
+    let (folder, _) = proxy.stop().await;
+    assert_eq!(standing(folder.path(), &pulse).trouble(), None);
+}
+
+#[tokio::test]
+async fn what_was_wrong_with_the_kept_list_is_told_to_the_server_for_the_whole_start() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    assert_eq!(watch.request.kept_list_problem(), v1::KeptListProblem::Unspecified);
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    pulse.report().await;
+    let (folder, token) = proxy.stop().await;
+    std::fs::write(only_folder(folder.path()).join("allowlist.cache"), "x").unwrap();
+    let proxy = Proxy::start_in(folder, token, &pulse);
+    let mut watch = pulse.watch().await;
+    assert_eq!(watch.request.kept_list_problem(), v1::KeptListProblem::Damaged);
+    assert!(watch.request.kept_list_detail.contains("allowlist.cache is damaged"));
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    assert!(pulse.report().await.on_disk);
+    watch.send(Kind::Goodbye(v1::Goodbye { reconnect_after: None, reason: "draining".into() }));
+    assert_eq!(pulse.watch().await.request.kept_list_problem(), v1::KeptListProblem::Damaged);
+    let (folder, token) = proxy.stop().await;
+    let _proxy = Proxy::start_in(folder, token, &pulse);
+    assert_eq!(pulse.watch().await.request.kept_list_problem(), v1::KeptListProblem::Unspecified);
 }
 
 #[tokio::test]
@@ -336,8 +489,8 @@ async fn another_server_at_the_address_is_never_sent_a_token() {
     let mut control = pulse.control(&folder.path().join("token"));
     control.pin = Some(crate::testing::Authority::new().pin);
     control.insecure_skip_verify = true;
-    let mut standing = Standing::load(Home::new(folder.path()), control).unwrap();
-    let error = in_time(once::fetch(&mut standing)).await.unwrap_err().to_string();
+    let mut standing = Standing::load(Home::new(folder.path()), control);
+    let error = in_time(once::fetch(&mut standing, &Seams::system())).await.unwrap_err().to_string();
     assert!(error.contains("does not lead to the pinned key"), "{error}");
     assert!(tokio::time::timeout(Duration::from_millis(50), pulse.watch()).await.is_err());
 }
@@ -347,15 +500,16 @@ async fn sync_once_keeps_the_list_and_says_why_it_cannot() {
     let mut pulse = FakePulse::start().await;
     let folder = tempfile::tempdir().unwrap();
     let mut bare = standing(folder.path(), &pulse);
-    assert!(matches!(once::fetch(&mut bare).await, Err(once::FetchError::NoToken(_))));
+    assert!(matches!(once::fetch(&mut bare, &Seams::system()).await, Err(once::FetchError::NoToken(_))));
     std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
     let mut ready = standing(folder.path(), &pulse);
     let list = pulse.list(3, &["delly"]);
-    let (fetched, ()) = tokio::join!(in_time(once::fetch(&mut ready)), async {
+    let seams = Seams::system();
+    let (fetched, ()) = tokio::join!(in_time(once::fetch(&mut ready, &seams)), async {
         pulse.watch().await.send(Kind::Snapshot(list));
     });
     assert!(matches!(fetched.unwrap(), once::Fetched::List(list, Ok(())) if list.allowlist.len() == 1));
-    let again = standing(folder.path(), &pulse);
+    let mut again = standing(folder.path(), &pulse);
     assert_eq!(again.cached().unwrap().unwrap().list.position.revision, 3);
     assert!(pulse.no_report());
 }
@@ -422,7 +576,7 @@ async fn a_registration_that_waits_outlasts_a_stranger_at_the_servers_address() 
     let home = Home::new(folder.path());
     let mut pending = pending(&pulse);
     pending.join.pin = Some(crate::testing::Authority::new().pin);
-    let refused = register::register(&pending, &home, None).await.unwrap_err();
+    let refused = register::register(&pending, &home, None, &Seams::system()).await.unwrap_err();
     assert!(matches!(&refused, RegisterError::WrongServer(text) if text.contains("pinned key")), "{refused}");
     home.keep_pending(&pending).unwrap();
     let (mut sync, _) = idle(folder.path(), &pulse);
@@ -470,6 +624,36 @@ async fn a_registration_that_is_refused_is_given_up_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_registration_that_waits_for_a_busy_server_does_not_hold_back_the_stream() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let home = Home::new(proxy.folder.path());
+    let (asked_tx, mut asked_rx) = watch::channel(0);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |_| {
+        asked_tx.send_modify(|asked| *asked += 1);
+        Err(Status::resource_exhausted("more than the server takes at one time"))
+    }));
+    home.keep_pending(&pending(&pulse)).unwrap();
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    assert_eq!(pulse.report().await.outcome(), v1::SyncOutcome::Applied);
+    in_time(asked_rx.wait_for(|asked| *asked > 0)).await.unwrap();
+    // Kept, and the stream goes on.
+    watch.send(Kind::Snapshot(pulse.list(2, &["delly", "minipc"])));
+    assert_eq!(pulse.report().await.outcome(), v1::SyncOutcome::Applied);
+    assert!(home.pending().unwrap().is_some());
+
+    // Once it is made the next stream goes by it, though this one lives.
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    let answer = answers(&pulse, Uuid::now_v7(), &token);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(answer.clone())));
+    let renewed = pulse.watch().await;
+    assert_eq!(renewed.token, token.reveal());
+    assert!(home.pending().unwrap().is_none());
+    drop(watch);
+}
+
+#[tokio::test]
 async fn registering_again_proves_the_identity_and_keeps_the_token() {
     let pulse = FakePulse::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -479,7 +663,7 @@ async fn registering_again_proves_the_identity_and_keeps_the_token() {
     let mut answer = answers(&pulse, proxy_id, &token);
     let first = answer.clone();
     *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(first.clone())));
-    register::register(&pending(&pulse), &home, None).await.unwrap();
+    register::register(&pending(&pulse), &home, None, &Seams::system()).await.unwrap();
     answer.ctrl_token = String::new();
     let (expected, proof) = (proxy_id.to_string(), token.reveal().to_owned());
     *pulse.register.lock().unwrap() = Some(Box::new(move |request| {
@@ -487,7 +671,7 @@ async fn registering_again_proves_the_identity_and_keeps_the_token() {
         assert_eq!(request.metadata().get("x-proxy-token").unwrap().to_str().unwrap(), proof);
         Ok(answer.clone())
     }));
-    let again = register::register(&pending(&pulse), &home, None).await.unwrap();
+    let again = register::register(&pending(&pulse), &home, None, &Seams::system()).await.unwrap();
     assert_eq!((again.identity.proxy_id, again.token), (Some(proxy_id), token));
 
     // A server with other keys at the same address is another one: nothing is proved to it.
@@ -500,7 +684,7 @@ async fn registering_again_proves_the_identity_and_keeps_the_token() {
         assert!(request.metadata().get("x-proxy-token").is_none());
         Ok(fresh.clone())
     }));
-    register::register(&pending(&other), &home, None).await.unwrap();
+    register::register(&pending(&other), &home, None, &Seams::system()).await.unwrap();
 }
 
 #[tokio::test]
@@ -528,10 +712,10 @@ async fn a_server_that_is_away_is_tried_again_and_the_list_stays() {
         ca_file: None,
         pin: Some(crate::testing::Authority::new().pin),
     };
-    let standing = Standing::load(Home::new(folder.path()), control).unwrap();
+    let mut standing = Standing::load(Home::new(folder.path()), control);
     let fixed = StaticNodes { nodes: vec![Node::new("fixed", "").unwrap()], networks: 0 };
-    let (writer, gate) = gate(first_in_force(&standing, &fixed));
-    let (sync, _, _contact_rx) = Sync::new(standing, fixed, writer).unwrap();
+    let (writer, gate) = gate(first_in_force(&mut standing, &fixed));
+    let (sync, _, _contact_rx) = Sync::new(standing, fixed, writer, Seams::system()).unwrap();
     let (trigger, drained) = drain();
     let task = tokio::task::spawn(sync.run(drained));
     tokio::time::sleep(Duration::from_secs(300)).await;
@@ -551,9 +735,9 @@ fn the_gates_list_is_shared_and_not_copied() {
 
 /// A loop that never ran, for what it does between streams.
 fn idle(folder: &Path, pulse: &FakePulse) -> (Sync, crate::link::Link) {
-    let standing = standing(folder, pulse);
-    let (writer, _) = gate(first_in_force(&standing, &StaticNodes::default()));
-    let (sync, link, _) = Sync::new(standing, StaticNodes::default(), writer).unwrap();
+    let mut standing = standing(folder, pulse);
+    let (writer, _) = gate(first_in_force(&mut standing, &StaticNodes::default()));
+    let (sync, link, _) = Sync::new(standing, StaticNodes::default(), writer, Seams::system()).unwrap();
     (sync, link)
 }
 
@@ -563,11 +747,12 @@ async fn an_answer_to_a_report_ends_the_wait_for_a_lost_server_but_not_one_that_
     let folder = tempfile::tempdir().unwrap();
     let (mut sync, link) = idle(folder.path(), &pulse);
     tokio::time::pause();
-    let (floor, jitter) = (Duration::from_secs(5), Duration::from_secs(55));
+    let (least, jitter) = (Duration::from_secs(5), Duration::from_secs(55));
     for (wait, lasts) in [
-        (Wait { floor: Duration::ZERO, jitter }, Duration::ZERO),
-        (Wait { floor, jitter }, floor),
-        (Wait { floor, jitter }.made_firm(), floor + jitter),
+        (Wait { jitter, ..Wait::default() }, Duration::ZERO),
+        (Wait { jitter, ..Wait::firm(least) }, least),
+        (Wait { jitter, ..Wait::asked(least) }, least),
+        (Wait { jitter, ..Wait::asked(least) }.made_firm(), least + jitter),
     ] {
         let begun = Instant::now();
         // The wait is polled first: an answer from before it would say nothing.
@@ -578,17 +763,39 @@ async fn an_answer_to_a_report_ends_the_wait_for_a_lost_server_but_not_one_that_
 }
 
 #[tokio::test]
+async fn neither_a_registration_that_waits_nor_a_new_token_shortens_what_the_server_asks_for() {
+    let pulse = FakePulse::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut sync, _) = idle(folder.path(), &pulse);
+    sync.standing.home().keep_pending(&pending(&pulse)).unwrap();
+    let asked = Duration::from_secs(45);
+    let busy = Failure::Unavailable { text: "busy".into(), retry_after: Some(asked) };
+    let refused = Failure::Refused("no".into());
+    tokio::time::pause();
+    // Of its own it would have waited for 30 s at least, and the registration ends that at the first look.
+    for (failure, least, most) in [(busy, asked, asked + Duration::from_secs(3)), (refused, Duration::ZERO, Duration::from_secs(3))] {
+        let token = Token::generate(TokenKind::Ctrl).unwrap();
+        std::fs::write(folder.path().join("token"), token.reveal()).unwrap();
+        let wait = sync.after(Ended::Failed(failure), Duration::ZERO);
+        let begun = Instant::now();
+        sync.pause(wait).await;
+        let waited = begun.elapsed();
+        assert!(waited >= least && waited <= most, "{wait:?}: {waited:?}");
+    }
+}
+
+#[tokio::test]
 async fn only_a_server_that_does_not_answer_is_waited_for_with_an_open_ear() {
     let pulse = FakePulse::start().await;
     let folder = tempfile::tempdir().unwrap();
     let (mut sync, _) = idle(folder.path(), &pulse);
     let asked = Duration::from_secs(7);
     let lost = sync.after(Ended::Failed(Failure::Unreachable("gone".into())), Duration::ZERO);
-    assert_eq!(lost.floor, Duration::ZERO);
+    assert_eq!(lost.least(), Duration::ZERO);
     let busy = Failure::Unavailable { text: "busy".into(), retry_after: Some(asked) };
     let busy = sync.after(Ended::Failed(busy), Duration::ZERO);
-    assert!(busy.floor >= asked && busy.jitter.is_zero(), "{busy:?}");
-    assert_eq!(sync.after(Ended::Goodbye(asked, "draining".into()), Duration::ZERO), Wait::firm(asked));
+    assert!(busy.asked == asked && busy.jitter.is_zero(), "{busy:?}");
+    assert_eq!(sync.after(Ended::Goodbye(asked, "draining".into()), Duration::ZERO), Wait::asked(asked));
     // A goodbye without a time must not make a loop that never rests.
     let many: Duration = (0..8)
         .map(|_| sync.after(Ended::Goodbye(Duration::ZERO, "full".into()), Duration::ZERO).total())
@@ -617,7 +824,7 @@ async fn a_stranger_at_the_servers_address_brings_no_keys_of_its_own() {
 
     // A new token is a person's word for it.
     std::fs::write(folder.path().join("token"), Token::generate(TokenKind::Ctrl).unwrap().reveal()).unwrap();
-    known.refresh().unwrap();
+    known.refresh();
     known.learn(&stranger).unwrap();
     assert_eq!((known.keys(), known.reached().revision), ([other.public()].as_slice(), 0));
     // And it is still so after a restart, though the folder of the first server names the same address.
@@ -656,7 +863,7 @@ async fn registering_at_a_server_set_up_anew_moves_a_running_proxy_there() {
     answer.server.as_mut().unwrap().server_id.clone_from(&server_id);
     *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(answer.clone())));
     let home = Home::new(proxy.folder.path());
-    register::register(&pending(&pulse), &home, None).await.unwrap();
+    register::register(&pending(&pulse), &home, None, &Seams::system()).await.unwrap();
     std::fs::write(proxy.folder.path().join("token"), token.reveal()).unwrap();
     watch.send(Kind::Bookmark(v1::Bookmark::default()));
 

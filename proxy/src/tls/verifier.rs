@@ -1,9 +1,10 @@
-//! The checks of a server's certificate that rustls does not have: against a pinned key, and none at all.
+//! The checks of a server's certificate that rustls does not have: against pinned keys, and none at all.
 //!
 //! Always: signatures inside the handshake are checked, so that the peer holds the certificate's key.
 //! Source of the checks by pin: RFC 7469, section 2.4 (the SubjectPublicKeyInfo), RFC 5280, section 6 (the path).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pulse_proto::Pin;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,22 +18,39 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCer
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// No certificate of the chain has the pinned key.
+/// Why a chain does not lead to a pinned key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error(
-    "the server's certificate does not lead to the pinned key {pinned} (the certificate's own is {leaf}): it is another \
-     server, or its keys were made anew; if that is intended, register again with a fresh join string"
-)]
-pub(super) struct PinMismatch {
-    pinned: Pin,
-    leaf: Pin,
+pub(super) enum Mistrust {
+    /// No certificate of the chain has it.
+    #[error(
+        "the server's certificate does not lead to the pinned key {pinned} (the certificate's own is {leaf}): it is another \
+         server, or its keys were made anew; if that is intended, register again with a fresh join string"
+    )]
+    OtherKey {
+        /// The newest pin.
+        pinned: Pin,
+        /// The key of the certificate that was shown.
+        leaf: Pin,
+    },
+    /// The pinned authority's certificate is in the chain, but it did not sign the server's.
+    #[error(
+        "the server shows the certificate of the pinned authority {0}, which did not sign the server's own: somebody on the way \
+         poses as the server, or its certificate files were mixed up; look at what answers there before anything else"
+    )]
+    NotSigned(Pin),
+    /// The pinned key is one that may not sign, and is not the server's own.
+    #[error(
+        "the pinned key {0} belongs to a certificate that may not sign others, and the server's own has another key: it is \
+         another server; if that is intended, register again with a fresh join string"
+    )]
+    NoAuthority(Pin),
 }
 
 /// What a verifier of ours asks of a chain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Demand {
-    /// That it leads to one key, whatever name was dialled.
-    LeadsTo(Pin),
+    /// That it leads to one of these keys, whatever name was dialled.
+    LeadsTo(Vec<Pin>),
     /// Nothing, because the configuration says so.
     Nothing,
 }
@@ -55,38 +73,66 @@ impl Verifier {
 
     fn check_pinned(
         &self,
-        pin: Pin,
+        pins: &[Pin],
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
         let leaf = parse(end_entity)?;
         let leaf_pin = pin_of(&leaf);
-        if leaf_pin == pin {
+        if pins.contains(&leaf_pin) {
             // The key itself is the one that is trusted, so there is no path to walk.
             check_dates(&leaf, now)?;
             check_purpose(&leaf)?;
             return Ok(());
         }
-        let anchor = intermediates
-            .iter()
-            .find(|candidate| parse(candidate).is_ok_and(|certificate| pin_of(&certificate) == pin))
-            .ok_or_else(|| other(PinMismatch { pinned: pin, leaf: leaf_pin }))?;
-        let authority = parse(anchor)?;
+        let pinned = pins.first().copied().unwrap_or(leaf_pin);
+        let mut found = other(Mistrust::OtherKey { pinned, leaf: leaf_pin });
+        for candidate in intermediates {
+            // What cannot be read is no way to a pinned key.
+            let Ok(authority) = parse(candidate) else { continue };
+            let pin = pin_of(&authority);
+            if !pins.contains(&pin) {
+                continue;
+            }
+            match self.check_signed_by((candidate, &authority), pin, end_entity, intermediates, now) {
+                Ok(()) => return Ok(()),
+                // One pinned key in the chain is enough, whatever is wrong with another.
+                Err(error) => found = error,
+            }
+        }
+        Err(found)
+    }
+
+    fn check_signed_by(
+        &self,
+        (der, authority): (&CertificateDer<'_>, &X509Certificate<'_>),
+        pin: Pin,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
         // An anchor's own dates and its right to sign are not looked at by the path check.
-        check_dates(&authority, now)?;
+        check_dates(authority, now)?;
         if !authority.is_ca() {
-            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
+            return Err(other(Mistrust::NoAuthority(pin)));
         }
         let mut roots = RootCertStore::empty();
-        roots.add(anchor.clone())?;
-        verify_server_cert_signed_by_trust_anchor(
+        roots.add(CertificateDer::from(der.to_vec()))?;
+        let checked = verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(end_entity)?,
             &roots,
             intermediates,
             now,
             self.algorithms().all,
-        )
+        );
+        checked.map_err(|error| match error {
+            // A bad signature is what an authority of the same name and another key looks like.
+            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                other(Mistrust::NotSigned(pin))
+            }
+            error => error,
+        })
     }
 }
 
@@ -99,8 +145,8 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if let Demand::LeadsTo(pin) = self.demand {
-            self.check_pinned(pin, end_entity, intermediates, now)?;
+        if let Demand::LeadsTo(pins) = &self.demand {
+            self.check_pinned(pins, end_entity, intermediates, now)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -140,13 +186,19 @@ fn pin_of(certificate: &X509Certificate<'_>) -> Pin {
 }
 
 fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), Error> {
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let validity = certificate.validity();
-    if now < validity.not_before.timestamp() {
-        return Err(Error::InvalidCertificate(CertificateError::NotValidYet));
+    let time = |time: x509_parser::time::ASN1Time| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default()))
+    };
+    let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
+    if now < not_before {
+        return Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            time: now,
+            not_before,
+        }));
     }
-    if now > validity.not_after.timestamp() {
-        return Err(Error::InvalidCertificate(CertificateError::Expired));
+    if now > not_after {
+        return Err(Error::InvalidCertificate(CertificateError::ExpiredContext { time: now, not_after }));
     }
     Ok(())
 }

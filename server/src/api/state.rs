@@ -31,6 +31,28 @@ pub struct Revoked {
     pub reason: String,
 }
 
+/// What was wrong with the list on a proxy's disk when the proxy started.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptList {
+    /// `missing`, `damaged`, `older`, `foreign` or `unreadable`.
+    pub problem: String,
+    /// Which file, what is wrong with it, and what to do.
+    pub detail: String,
+    /// When it was said first.
+    pub at: Timestamp,
+}
+
+/// A list that a proxy holds and that this database never made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ahead {
+    /// The epoch of the list.
+    pub epoch: u64,
+    /// The revision of the list.
+    pub revision: u64,
+    /// When it was noticed.
+    pub noticed_at: Timestamp,
+}
+
 /// A proxy: what it is, what it holds, what it last said.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Proxy {
@@ -52,6 +74,8 @@ pub struct Proxy {
     pub scope: ScopeKind,
     /// Last-sync state: `NEVER`, `IN_SYNC`, `PENDING`, `STALE`, `OFFLINE`, `REFUSED` or `REVOKED`.
     pub state: String,
+    /// Whether it came with a join token or an admin approved it; until then it gets no list.
+    pub is_approved: bool,
     /// Why it has no list yet, if it waits.
     pub waiting: Option<String>,
     /// Whether it has a stream open.
@@ -70,6 +94,11 @@ pub struct Proxy {
     pub list_source: String,
     /// Whether it does not check the server's certificate. A known pin and the lists' signatures it checks all the same.
     pub insecure_skip_verify: bool,
+    /// What was wrong with the list on its disk when it last started; `is_on_disk` says whether another one took its
+    /// place. `null`: nothing was.
+    pub kept_list: Option<KeptList>,
+    /// What it holds that this database never made; it is sent no list until a new epoch begins. `null`: nothing.
+    pub ahead: Option<Ahead>,
     /// How long the newest list has waited for it; `null` if it has applied that one.
     pub lag_seconds: Option<f64>,
     /// When it was last heard.
@@ -195,6 +224,9 @@ pub struct Status {
     pub pin: Option<String>,
     /// The file of the CA certificate, for clients such as grpcurl.
     pub ca_path: Option<String>,
+    /// How things stand with the server's certificate; `null` in plain text.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// How many instances there are.
     pub instances: usize,
     /// How many proxies there are.
@@ -205,10 +237,46 @@ pub struct Status {
     pub streams: usize,
     /// `ok`, or `degraded`: the last write failed, and lists stay as they are.
     pub database: String,
+    /// Set if proxies hold lists that this database never made: an old copy of it was put back.
+    pub database_older_than_fleet: Option<OlderDatabase>,
     /// How many nodes have a reading.
     pub nodes_with_readings: usize,
     /// When the newest reading arrived.
     pub newest_reading_at: Option<Timestamp>,
+}
+
+/// How things stand with the server's certificate.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Certificate {
+    /// When it ends.
+    pub ends_at: Timestamp,
+    /// When the CA certificate ends, which is renewed with the same key long before; `null` with a certificate of the
+    /// admin's own.
+    pub ca_ends_at: Option<Timestamp>,
+    /// The exchange of the CA's key, while it lasts.
+    pub exchange: Option<KeyExchange>,
+    /// Why the files on disk are not the ones in use; `null`: they are.
+    pub trouble: Option<String>,
+}
+
+/// `POST tls/rotate` and `POST tls/finish`: the exchange of the CA's key.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct KeyExchange {
+    /// The pin of the key before, which is good until the exchange is finished.
+    pub previous_pin: String,
+    /// When it began.
+    pub began_at: Timestamp,
+}
+
+/// The database is older than the fleet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OlderDatabase {
+    /// How many proxies said so.
+    pub proxies: usize,
+    /// Since when it is known.
+    pub since: Timestamp,
+    /// What it means, and the way out.
+    pub detail: String,
 }
 
 /// One row of the audit log.

@@ -12,7 +12,7 @@ use crate::allowlist;
 use crate::catalog::Catalog;
 use crate::inventory::Instance;
 use crate::publish::{Lists, Publisher};
-use crate::registry::{CtrlToken, JoinToken, Proxy};
+use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::store::Change;
 
 /// The next catalog, and the rows that lead to it.
@@ -44,6 +44,13 @@ impl<'a> Draft<'a> {
         self.changes.is_empty()
     }
 
+    /// Begins a new epoch: every list is signed anew, and every stream looks again.
+    pub(super) fn begin_epoch(&mut self, epoch: u64) {
+        self.after.epoch = epoch;
+        self.concerned.extend(self.after.registry.proxies().map(|proxy| proxy.id));
+        self.changes.push(Change::Epoch(epoch));
+    }
+
     /// Adds or changes an instance; hosts that wait for it are assigned to it.
     pub(super) fn put_instance(&mut self, instance: Instance) {
         let instance = Arc::new(instance);
@@ -59,7 +66,7 @@ impl<'a> Draft<'a> {
         let inventory = &self.after.inventory;
         let waits = |proxy: &Proxy| {
             let assigned = proxy.instance.and_then(|id| inventory.instance(id));
-            proxy.is_active() && !assigned.is_some_and(|instance| instance.is_present())
+            proxy.is_active() && proxy.is_approved && !assigned.is_some_and(|instance| instance.is_present())
         };
         let matches = |proxy: &Proxy| {
             // Cheap first: most hosts are not of this instance.
@@ -113,6 +120,14 @@ impl<'a> Draft<'a> {
         token
     }
 
+    /// Adds or changes a join window.
+    pub(super) fn put_join_window(&mut self, window: JoinWindow) -> Arc<JoinWindow> {
+        let window = Arc::new(window);
+        self.after.registry.put_join_window(Arc::clone(&window));
+        self.changes.push(Change::JoinWindow(Arc::clone(&window)));
+        window
+    }
+
     /// Compiles the scopes that are touched, and signs the lists that are new.
     pub(super) fn lists(
         &self,
@@ -125,17 +140,22 @@ impl<'a> Draft<'a> {
         if self.after.registry.has_scope(Scope::All) && scopes.iter().any(|scope| *scope != Scope::All) {
             scopes.insert(Scope::All);
         }
+        if self.after.epoch != self.before.epoch {
+            scopes.extend(lists.scopes());
+        }
         let mut new = Vec::new();
         for scope in scopes {
             let list = allowlist::compile(&self.after.inventory, scope);
-            if list.len() > max_nodes {
+            let newest = lists.newest(scope);
+            let newest = newest.as_ref().map(|newest| &newest.signed);
+            let is_same = newest.is_some_and(|newest| newest.allowlist.hash() == list.hash());
+            if list.len() > max_nodes && !is_same {
                 let rule =
                     format!("the list would have {} nodes: the most are {max_nodes}; split it", list.len());
                 return Err(ChangeError::Invalid { field: "endpoints", rule });
             }
-            let is_same =
-                lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.hash() == list.hash());
-            if is_same && !self.stamped.contains(&scope) {
+            let is_of_epoch = newest.is_some_and(|newest| newest.position.epoch == self.after.epoch);
+            if is_same && is_of_epoch && !self.stamped.contains(&scope) {
                 continue;
             }
             let position = Position { epoch: self.after.epoch, revision: self.after.revision };

@@ -19,7 +19,8 @@ impl Changes {
     /// Moves a proxy to another instance or scope; its stream gets the list of the new scope.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`] for either, [`ChangeError::NotActive`], [`ChangeError::Store`].
+    /// [`ChangeError::NotFound`] for either, [`ChangeError::NotActive`], [`ChangeError::NotApproved`],
+    /// [`ChangeError::Store`].
     pub async fn set_proxy(
         &self,
         actor: &Actor,
@@ -29,14 +30,14 @@ impl Changes {
     ) -> Result<Arc<Proxy>, ChangeError> {
         self.apply(actor, |draft| {
             let before = active(draft, id)?;
+            if !before.is_approved {
+                return Err(ChangeError::NotApproved(id));
+            }
             let mut after = (*before).clone();
             if let Some(name) = &instance {
                 after.instance = Some(present(draft, name)?.id);
             }
             after.scope_kind = scope_kind.unwrap_or(before.scope_kind);
-            let assignment = |proxy: &Proxy| {
-                json!({ "instance": proxy.instance, "scope": proxy.scope().map(|scope| scope.to_string()) })
-            };
             let mut detail = assignment(&after);
             detail["before"] = assignment(&before);
             let after = if after == *before { before } else { draft.put_proxy(after) };
@@ -69,7 +70,7 @@ impl Changes {
         let digest = token.digest();
         let use_before = self
             .apply(&Actor::Proxy(id), |draft| {
-                let before = active(draft, id)?;
+                active(draft, id)?;
                 let is_unused = |token: &&CtrlToken| matches!(token.standing, TokenStanding::Next { .. });
                 let unused: Vec<CtrlToken> =
                     draft.before.registry.tokens_of(id).filter(is_unused).copied().collect();
@@ -82,9 +83,6 @@ impl Changes {
                     proxy: id,
                     standing: TokenStanding::Next { use_before },
                 });
-                if before.rotate_requested {
-                    draft.put_proxy(Proxy { rotate_requested: false, ..(*before).clone() });
-                }
                 Ok((use_before, note("token.rotate", id, json!({}))))
             })
             .await?;
@@ -100,14 +98,18 @@ impl Changes {
         let ended = || ChangeError::Join { reason: reason::UNKNOWN_TOKEN, text };
         let token = self.catalog().registry.token(&digest).copied().ok_or_else(ended)?;
         self.apply(&Actor::Proxy(token.proxy), |draft| {
-            active(draft, token.proxy)?;
+            let proxy = active(draft, token.proxy)?;
             match draft.before.registry.token(&digest).map(|token| token.standing) {
-                Some(TokenStanding::Next { .. }) => {
+                Some(TokenStanding::Next { use_before }) if use_before > draft.at => {
+                    // Only now: the answer that carried the token may have been lost on its way.
+                    if proxy.rotate_requested {
+                        draft.put_proxy(Proxy { rotate_requested: false, ..(*proxy).clone() });
+                    }
                     replace_tokens(draft, CtrlToken { standing: TokenStanding::Current, ..token });
                 }
                 // Another call with the same token was first.
                 Some(TokenStanding::Current) => {}
-                Some(TokenStanding::Tombstone) | None => return Err(ended()),
+                Some(_) | None => return Err(ended()),
             }
             Ok(((), note("token.first_use", token.proxy, json!({}))))
         })
@@ -161,10 +163,12 @@ impl Changes {
     }
 }
 
-/// Makes `current` the one token of its proxy. Tombstones stay.
+/// Makes `current` the one token of its proxy. Tombstones stay, and those who only watch.
 pub(super) fn replace_tokens(draft: &mut Draft<'_>, current: CtrlToken) {
-    let is_other =
-        |token: &&CtrlToken| token.digest != current.digest && token.standing != TokenStanding::Tombstone;
+    let is_other = |token: &&CtrlToken| {
+        let is_its_own = matches!(token.standing, TokenStanding::Current | TokenStanding::Next { .. });
+        is_its_own && token.digest != current.digest
+    };
     let others: Vec<CtrlToken> =
         draft.before.registry.tokens_of(current.proxy).filter(is_other).copied().collect();
     for token in others {
@@ -180,11 +184,16 @@ fn known(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
     draft.before.registry.proxy(id).filter(is_there).cloned().ok_or_else(not_found)
 }
 
-fn active(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
+pub(super) fn active(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
     let proxy = known(draft, id)?;
     if proxy.is_active() { Ok(proxy) } else { Err(ChangeError::NotActive(id, "revoked")) }
 }
 
-fn note(action: &'static str, id: Uuid, detail: serde_json::Value) -> Note {
+/// What an audit row says of where a proxy belongs.
+pub(super) fn assignment(proxy: &Proxy) -> serde_json::Value {
+    json!({ "instance": proxy.instance, "scope": proxy.scope().map(|scope| scope.to_string()) })
+}
+
+pub(super) fn note(action: &'static str, id: Uuid, detail: serde_json::Value) -> Note {
     Note { action, target: format!("proxy:{id}"), detail }
 }

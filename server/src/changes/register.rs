@@ -13,6 +13,9 @@ use crate::audit::Actor;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
 
+/// The most hosts that wait for approval at a time.
+const MAX_UNAPPROVED: usize = 256;
+
 /// A host that asks for an identity. Its fields were checked at the edge.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -49,7 +52,8 @@ impl Changes {
     /// Registers a host, or registers it again.
     ///
     /// # Errors
-    /// [`ChangeError::Join`] if neither a good join token nor its own token came with it; [`ChangeError::Store`].
+    /// [`ChangeError::Join`] if neither a good join token nor its own token came with it, and no window is open to it;
+    /// [`ChangeError::TooMany`] if too many wait for approval; [`ChangeError::Store`].
     pub async fn register(&self, registration: Registration) -> Result<Registered, ChangeError> {
         let fresh = Token::generate(TokenKind::Ctrl)?;
         let digest = fresh.digest();
@@ -65,7 +69,7 @@ impl Changes {
         match (join, registration.proven) {
             (Some(join), _) => Actor::Join(join.id.clone()),
             (None, Some(id)) => Actor::Proxy(id),
-            (None, None) => Actor::Server,
+            (None, None) => Actor::Host(registration.peer),
         }
     }
 }
@@ -79,14 +83,23 @@ fn decide(
 ) -> Result<(Decided, Note), ChangeError> {
     let join = new.join.map(|digest| good_join_token(draft, &digest)).transpose()?;
     let proven = new.proven.and_then(|id| draft.before.registry.proxy(id)).filter(|proxy| proxy.is_active());
-    if join.is_none() && proven.is_none() {
-        let text = "registration needs a join token; make one with `pulse join create`";
-        return Err(ChangeError::Join { reason: reason::MISSING_TOKEN, text });
+    let is_vouched_for = join.is_some() || proven.is_some();
+    if !is_vouched_for {
+        admit(draft, new)?;
     }
     let is_proven = proven.is_some();
-    let known = proven.cloned().or_else(|| proxy_of_host(draft, new, join.as_deref()));
+    let known = match proven.cloned() {
+        None if is_vouched_for => proxy_of_host(draft, new, join.as_deref()),
+        None => unapproved_of_host(draft, new),
+        proven => proven,
+    };
     let is_again = known.is_some();
-    let instance = instance_of(draft, new, join.as_deref(), known.as_deref());
+    let is_approved = join.is_some() || known.as_ref().is_some_and(|known| known.is_approved);
+    if !is_approved && !is_again {
+        check_room(draft)?;
+    }
+    let instance =
+        if is_approved { instance_of(draft, new, join.as_deref(), known.as_deref()) } else { None };
     let scope_kind =
         join.as_ref().map(|join| join.scope_kind).or(known.as_ref().map(|known| known.scope_kind));
     let proxy = draft.put_proxy(Proxy {
@@ -100,9 +113,14 @@ fn decide(
         instance: instance.as_ref().map(|instance| instance.id),
         scope_kind: scope_kind.unwrap_or(ScopeKind::Instance),
         standing: Standing::Active,
-        rotate_requested: false,
+        is_approved,
+        rotate_requested: known.as_ref().is_some_and(|known| is_proven && known.rotate_requested),
         created_at: known.as_ref().map_or(draft.at, |known| known.created_at),
-        registered_at: draft.at,
+        registered_at: match &known {
+            // A host does not lengthen its own wait for approval; only a window that an admin opened does.
+            Some(known) if is_proven && !is_approved => known.registered_at,
+            _ => draft.at,
+        },
     });
     if !is_proven {
         replace_tokens(draft, CtrlToken { digest: token, proxy: proxy.id, standing: TokenStanding::Current });
@@ -115,6 +133,7 @@ fn decide(
         "instance": instance.as_ref().map(|instance| &instance.name),
         "again": is_again,
         "proven": is_proven,
+        "approved": is_approved,
         "peer": new.peer,
     });
     let note = Note { action: "proxy.register", target: format!("proxy:{}", proxy.id), detail };
@@ -130,6 +149,13 @@ fn good_join_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<JoinTo
             "the join token is not known to this server; make one with `pulse join create`",
         );
     };
+    let instance = join.instance.and_then(|id| draft.before.inventory.instance(id));
+    if instance.is_some_and(|instance| !instance.is_present()) {
+        return refuse(
+            reason::JOIN_TOKEN_REVOKED,
+            "the instance of the join token was removed; make another token with `pulse join create`",
+        );
+    }
     if join.revoked_at.is_some() {
         return refuse(
             reason::JOIN_TOKEN_REVOKED,
@@ -151,14 +177,50 @@ fn good_join_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<JoinTo
     Ok(Arc::clone(join))
 }
 
+/// Whether a host for which nobody vouches may register at all: only while a window is open to it.
+fn admit(draft: &Draft<'_>, new: &Registration) -> Result<(), ChangeError> {
+    let window = draft.before.registry.join_window().filter(|window| window.is_open(draft.at));
+    let text = match window {
+        Some(window) if window.admits(new.peer) => return Ok(()),
+        Some(_) => {
+            "registration needs a join token: make one with `pulse join create`; the window that is open to hosts \
+             without one is not open to this address, which `pulse join open --from` would change"
+        }
+        None => {
+            "registration needs a join token: make one with `pulse join create`; or let hosts without one register \
+             for a while with `pulse join open`, and approve them"
+        }
+    };
+    Err(ChangeError::Join { reason: reason::MISSING_TOKEN, text })
+}
+
+/// Whether one more host may wait for approval.
+fn check_room(draft: &Draft<'_>) -> Result<(), ChangeError> {
+    let waits = |proxy: &&Arc<Proxy>| !proxy.is_approved && proxy.is_active();
+    if draft.before.registry.proxies().filter(waits).count() < MAX_UNAPPROVED {
+        return Ok(());
+    }
+    let text = format!(
+        "{MAX_UNAPPROVED} hosts wait for approval already: approve or remove some (`pulse proxy list`), or bring a join token"
+    );
+    Err(ChangeError::TooMany { reason: reason::TOO_MANY_UNAPPROVED, text })
+}
+
+/// The proxy that a host is for which nobody vouches: only one that waits for approval still, by machine id and name.
+fn unapproved_of_host(draft: &Draft<'_>, new: &Registration) -> Option<Arc<Proxy>> {
+    let waits = |proxy: &&Arc<Proxy>| !proxy.is_approved && proxy.is_active();
+    let candidates = draft.before.registry.proxy_of_host(&new.machine_id, &new.hostname).filter(waits);
+    candidates.max_by_key(|proxy| proxy.id).cloned()
+}
+
 /// The proxy that a host without its token is: the same machine id and hostname, within the instance that the join
-/// token allows. Active ones first, then the newest.
+/// token allows. Active ones first, then those that somebody vouched for, then the newest.
 fn proxy_of_host(draft: &Draft<'_>, new: &Registration, join: Option<&JoinToken>) -> Option<Arc<Proxy>> {
     let allowed = join.and_then(|join| join.instance);
     let is_allowed =
         |proxy: &&Arc<Proxy>| allowed.is_none() || proxy.instance.is_none() || proxy.instance == allowed;
     let candidates = draft.before.registry.proxy_of_host(&new.machine_id, &new.hostname).filter(is_allowed);
-    candidates.max_by_key(|proxy| (proxy.is_active(), proxy.id)).cloned()
+    candidates.max_by_key(|proxy| (proxy.is_active(), proxy.is_approved, proxy.id)).cloned()
 }
 
 /// The instance of a host: the join token's; else the one that it has, while that is present; else the one that

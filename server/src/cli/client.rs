@@ -70,6 +70,52 @@ impl Client {
         }
     }
 
+    /// Sends a request whose answer is a stream, and gives its pieces to `take`. However long the server prepares the
+    /// answer, it is waited for; between two pieces no longer than for any answer.
+    ///
+    /// # Errors
+    /// [`Failure`]: no server, its refusal, a stream that was cut short, or what `take` says.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let request = Request::builder().method(Method::POST).uri(format!("{ROOT}{path}"));
+        let request = request.header(HOST, "localhost").body(Full::new(Bytes::new()));
+        let request = request.map_err(|error| Failure::local("REQUEST", error.to_string()))?;
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|error| Failure::connecting(&self.socket, &error))?;
+        let broken = |error: &dyn std::fmt::Display| Failure::exchange(&self.socket, error);
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let exchange = async move {
+            let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+                return Err(Failure::refused(status, &body.map_err(|error| broken(&error))?.to_bytes()));
+            }
+            loop {
+                let late = |_| broken(&format!("it stopped for {} s", ANSWER_TIMEOUT.as_secs()));
+                match timeout(ANSWER_TIMEOUT, body.frame()).await.map_err(late)? {
+                    None => return Ok(()),
+                    Some(Err(error)) => return Err(broken(&format!("it was cut short ({error})"))),
+                    Some(Ok(frame)) => frame.data_ref().map_or(Ok(()), |piece| take(piece))?,
+                }
+            }
+        };
+        let connection = async {
+            // Why it broke, the exchange says itself.
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            done = exchange => done,
+            () = connection => Ok(()),
+        }
+    }
+
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|error| Failure::connecting(&self.socket, &error))?;

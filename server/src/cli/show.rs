@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::text::{Table, ago, clean, count, or_dash, seconds, span, time};
 use crate::api::{
-    Allowlist, Allowlists, AuditRow, Instance, Instances, JoinTokens, Mark, Node, NodeTemperatures, Proxies,
-    Proxy, Reading, ScopeKind, Status, Temperatures,
+    Allowlist, Allowlists, AuditRow, Instance, Instances, JoinTokens, JoinWindow, Mark, Node,
+    NodeTemperatures, Proxies, Proxy, Reading, ScopeKind, Status, Temperatures,
 };
 
 /// How many sensors besides the CPU a line of `temps` has room for.
@@ -51,8 +51,9 @@ fn nodes(nodes: &[Node]) -> String {
 }
 
 pub(super) fn join_tokens(all: &JoinTokens, now: SystemTime) -> String {
+    let window = all.window.as_ref().map(|window| join_window(window, now)).unwrap_or_default();
     if all.join_tokens.is_empty() {
-        return "no join token yet; make one with `pulse join create`\n".to_owned();
+        return format!("{window}no join token yet; make one with `pulse join create`\n");
     }
     let mut table = Table::new(["ID", "STATE", "INSTANCE", "SCOPE", "USED", "ENDS", "MADE"]);
     for token in &all.join_tokens {
@@ -66,7 +67,17 @@ pub(super) fn join_tokens(all: &JoinTokens, now: SystemTime) -> String {
             ago(token.created_at, now),
         ]);
     }
-    table.render()
+    window + &table.render()
+}
+
+fn join_window(window: &JoinWindow, now: SystemTime) -> String {
+    let from = if window.from.is_empty() { "everywhere".to_owned() } else { clean(&window.from.join(", ")) };
+    let (state, at) = match window.closed_at {
+        _ if window.is_open => ("open: closes", window.closes_at),
+        Some(closed_at) => ("closed", closed_at),
+        None => ("closed", window.closes_at),
+    };
+    format!("hosts without a join token, from {from}: {state} {}\n", ago(at, now))
 }
 
 pub(super) fn proxies(all: &Proxies, now: SystemTime) -> String {
@@ -90,7 +101,7 @@ pub(super) fn proxies(all: &Proxies, now: SystemTime) -> String {
             proxy.id.to_string(),
             proxy.hostname.clone(),
             instance_of(proxy),
-            proxy.state.clone(),
+            if proxy.ahead.is_some() { format!("{} (ahead)", proxy.state) } else { proxy.state.clone() },
             revision(&proxy.pushed),
             revision(&proxy.applied),
             or_dash(proxy.lag_seconds.map(|lag| span(seconds(lag)))),
@@ -105,6 +116,7 @@ fn instance_of(proxy: &Proxy) -> String {
     match (&proxy.instance, &proxy.waiting) {
         (Some(name), _) if proxy.is_instance_removed => format!("{name} (removed)"),
         (Some(name), _) => name.clone(),
+        (None, Some(_)) if !proxy.is_approved => "(not approved)".to_owned(),
         (None, Some(_)) => "(waiting)".to_owned(),
         (None, None) => "-".to_owned(),
     }
@@ -130,6 +142,9 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
     fact("instance", instance_of(proxy));
     fact("may read", scope.to_owned());
     fact("state", proxy.state.clone());
+    if !proxy.is_approved {
+        fact("approved", "no: it registered without a join token".to_owned());
+    }
     if let Some(waiting) = &proxy.waiting {
         fact("waits", waiting.clone());
     }
@@ -142,8 +157,16 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
     fact("pushed", list(&proxy.pushed));
     fact("applied", list(&proxy.applied));
     fact("lag", or_dash(proxy.lag_seconds.map(|lag| span(seconds(lag)))));
+    if let Some(ahead) = &proxy.ahead {
+        let since = ago(ahead.noticed_at, now);
+        let what = format!("epoch {}, revision {}, which this database never made", ahead.epoch, ahead.revision);
+        fact("ahead", format!("it holds a list of {what} ({since}); it is sent none until `pulse epoch new`"));
+    }
     if proxy.applied.is_some() {
         fact("on its disk", if proxy.is_on_disk { "yes" } else { "no" }.to_owned());
+    }
+    if let Some(kept) = &proxy.kept_list {
+        fact("kept list", format!("{} when it started ({}): {}", kept.problem, ago(kept.at, now), kept.detail));
     }
     if proxy.refused.is_some() {
         fact("refused", list(&proxy.refused));
@@ -276,6 +299,19 @@ pub(super) fn status(status: &Status) -> String {
     fact("proxies dial", status.public_address.clone());
     fact("pin", or_dash(status.pin.as_ref()));
     fact("ca file", or_dash(status.ca_path.as_ref()));
+    if let Some(certificate) = &status.certificate {
+        fact("certificate", format!("ends {}", time(certificate.ends_at)));
+        if let Some(at) = certificate.ca_ends_at {
+            fact("ca", format!("ends {}; renewed with the same key before that", time(at)));
+        }
+        if let Some(exchange) = &certificate.exchange {
+            let (previous, began) = (clean(&exchange.previous_pin), time(exchange.began_at));
+            fact("key exchange", format!("since {began}; {previous} is good until `pulse tls finish`"));
+        }
+        if let Some(trouble) = &certificate.trouble {
+            fact("trouble", format!("the files on disk are not used: {}", clean(trouble)));
+        }
+    }
     fact("instances", status.instances.to_string());
     let mut states: Vec<String> = Vec::new();
     for (state, number) in status.proxies_by_state.iter().filter(|(_, number)| **number > 0) {
@@ -289,6 +325,15 @@ pub(super) fn status(status: &Status) -> String {
         other => other,
     };
     fact("database", database.to_owned());
+    if let Some(older) = &status.database_older_than_fleet {
+        let proxies = match older.proxies {
+            1 => "1 proxy is".to_owned(),
+            many => format!("{many} proxies are"),
+        };
+        let since = time(older.since);
+        fact("", format!("older than the fleet: {proxies} ahead of it since {since}"));
+        fact("", older.detail.clone());
+    }
     let newest =
         status.newest_reading_at.map(|at| format!(", the newest of {}", time(at))).unwrap_or_default();
     fact("readings", format!("of {}{newest}", count(status.nodes_with_readings, "node")));

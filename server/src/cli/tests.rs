@@ -35,6 +35,7 @@ pub(super) fn proxy_of(id: &str, hostname: &str) -> api::Proxy {
         is_instance_removed: false,
         scope: api::ScopeKind::Instance,
         state: "IN_SYNC".to_owned(),
+        is_approved: true,
         waiting: None,
         is_connected: true,
         pushed: Some(mark(12)),
@@ -44,6 +45,8 @@ pub(super) fn proxy_of(id: &str, hostname: &str) -> api::Proxy {
         last_error: String::new(),
         list_source: "pushed".to_owned(),
         insecure_skip_verify: false,
+        kept_list: None,
+        ahead: None,
         lag_seconds: None,
         last_seen_at: Some(at(-3)),
         last_pull_at: Some(at(-300)),
@@ -184,7 +187,7 @@ fn empty_answers_say_what_to_do_next() {
     let now = noon();
     for (text, next) in [
         (show::instances(&api::Instances { instances: vec![] }, now), "pulse instance add"),
-        (show::join_tokens(&api::JoinTokens { join_tokens: vec![] }, now), "pulse join create"),
+        (show::join_tokens(&api::JoinTokens { join_tokens: vec![], window: None }, now), "pulse join create"),
         (show::proxies(&api::Proxies { proxies: vec![] }, now), "pulse join create"),
         (show::temperatures(&api::Temperatures { nodes: vec![] }), "pulse proxy list"),
         (show::allowlists(&api::Allowlists { allowlists: vec![] }), "pulse instance add"),
@@ -224,12 +227,18 @@ fn status_is_one_fact_a_line() {
         public_address: "pulse.lan:7655".to_owned(),
         pin: None,
         ca_path: None,
+        certificate: None,
         instances: 1,
         proxies: 3,
         proxies_by_state: [("IN_SYNC".to_owned(), 2), ("OFFLINE".to_owned(), 1), ("STALE".to_owned(), 0)]
             .into(),
         streams: 2,
         database: "degraded".to_owned(),
+        database_older_than_fleet: Some(api::OlderDatabase {
+            proxies: 2,
+            since: at(-60),
+            detail: "what it means".to_owned(),
+        }),
         nodes_with_readings: 1,
         newest_reading_at: None,
     };
@@ -237,6 +246,7 @@ fn status_is_one_fact_a_line() {
     assert!(text.contains("running       2 h, since 2026-01-02 01:04:05Z\n"), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");
+    assert!(text.contains("older than the fleet: 2 proxies are ahead of it since 2026-01-02 03:03:05Z\n"), "{text}");
 }
 
 /// What the small server was asked: method, path with query, body.

@@ -40,6 +40,24 @@ fn empty_file_gives_the_defaults() {
 }
 
 #[test]
+fn limits_on_calls_are_read() {
+    let config = read("");
+    let twelve = Quota { burst: TWELVE, interval: Duration::from_secs(5) };
+    assert_eq!((config.limits.watches, config.limits.registrations), (twelve, twelve));
+    assert_eq!(config.limits.failures, Quota { burst: THIRTY, interval: Duration::from_secs(2) });
+    assert_eq!((config.limits.max_connections_per_address, config.trusted_proxies.len()), (1_024, 0));
+
+    let text = "trusted_proxies: [10.0.0.0/8, '::1']\nlimits: {watch_burst: 3, watch_interval: 1m, \
+                failed_calls_per_minute: 60, max_calls: 8}\n";
+    let config = read(text);
+    assert!(config.trusted_proxies[0].contains("10.9.9.9".parse().unwrap()));
+    assert_eq!(config.limits.watches.interval.as_secs(), 60);
+    assert_eq!((config.limits.watches.burst.get(), config.limits.registrations), (3, twelve));
+    assert_eq!((config.limits.failures.interval.as_secs(), config.limits.max_calls), (1, 8));
+    assert_eq!(mistakes("trusted_proxies: [lan]\nlimits: {watch_burst: 0, watch_interval: 0s}\n").len(), 3);
+}
+
+#[test]
 fn listen_takes_one_address_or_several() {
     let listen = |text: &str| -> Vec<String> { read(text).listen.iter().map(ToString::to_string).collect() };
     assert_eq!(listen("listen: 127.0.0.1:0\n"), ["127.0.0.1:0"]);

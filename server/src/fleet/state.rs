@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::publish::Published;
 use crate::registry::{Proxy, Standing};
-use crate::store::ProxyStatus;
+use crate::store::{Ahead, ProxyStatus};
 
 /// How far a proxy is with its list. By hash; the first that fits, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
@@ -72,6 +72,8 @@ pub struct FleetView {
     pub is_connected: bool,
     /// For how long the newest list has been there without being applied; `None` if it is.
     pub lag: Option<Duration>,
+    /// What it holds that this database never made; it is sent no list then.
+    pub ahead: Option<Ahead>,
     /// What it holds and last said.
     pub status: ProxyStatus,
 }
@@ -83,6 +85,7 @@ const PATIENCE_INTERVALS: u32 = 3;
 pub(super) fn view(
     proxy: &Proxy,
     status: ProxyStatus,
+    ahead: Option<Ahead>,
     absent_for: Option<Duration>,
     newest: Option<&Published>,
     refresh_interval: Duration,
@@ -92,28 +95,39 @@ pub(super) fn view(
     let newest_hash = newest.map(|newest| newest.signed.allowlist.hash());
     let is_newest =
         |mark: Option<crate::store::Mark>| mark.is_some_and(|mark| Some(mark.hash) == newest_hash);
-    let lag = newest.filter(|_| !is_newest(status.applied)).map(|newest| newest.since.elapsed());
+    // A list that was changed on its way may be refused under another hash.
+    let is_at = |mark: crate::store::Mark| newest.is_some_and(|newest| newest.signed.position == mark.position);
+    // What is ahead holds another list, whatever it had applied when this copy of the database was made.
+    let is_applied = is_newest(status.applied) && ahead.is_none();
+    let lag = newest.filter(|_| !is_applied).map(|newest| newest.since.elapsed());
     let state = if proxy.standing != Standing::Active {
         SyncState::Revoked
     } else if status.applied.is_none() {
         SyncState::Never
     } else if absent_for.is_some_and(|absent| absent >= patience) {
         SyncState::Offline
-    } else if is_newest(status.refused) {
+    } else if status.refused.is_some_and(|refused| is_newest(Some(refused)) || is_at(refused)) {
         SyncState::Refused
-    } else if is_newest(status.applied) {
+    } else if is_applied {
         SyncState::InSync
     } else if lag.is_some_and(|lag| lag >= patience) {
         SyncState::Stale
     } else {
         SyncState::Pending
     };
-    let waiting = (proxy.is_active() && proxy.scope().is_none()).then(|| waiting_reason(&proxy.hostname));
-    FleetView { state, waiting, is_connected: absent_for.is_none(), lag, status }
+    let waiting = (proxy.is_active() && proxy.scope().is_none()).then(|| waiting_reason(proxy));
+    FleetView { state, waiting, is_connected: absent_for.is_none(), lag, ahead, status }
 }
 
-/// Why a host without an instance has no list, and what ends it.
-pub(crate) fn waiting_reason(hostname: &str) -> String {
+/// Why a proxy without approval or instance has no list, and what ends it.
+pub(crate) fn waiting_reason(proxy: &Proxy) -> String {
+    let Proxy { id, hostname, is_approved, .. } = proxy;
+    if !is_approved {
+        return format!(
+            "the host {hostname:?} registered without a join token and waits for approval: approve it with \
+             `pulse proxy approve {id}`, if it is the one that it says it is"
+        );
+    }
     format!(
         "no instance matches the host {hostname:?}: add it as an endpoint of one (`pulse instance add` or `set`), or \
          assign the proxy with `pulse proxy set ID --instance NAME`"
@@ -149,6 +163,7 @@ mod tests {
             instance: Some(Uuid::from_u128(2)),
             scope_kind: ScopeKind::Instance,
             standing,
+            is_approved: true,
             rotate_requested: false,
             created_at: SystemTime::UNIX_EPOCH,
             registered_at: SystemTime::UNIX_EPOCH,
@@ -179,7 +194,7 @@ mod tests {
 
     fn state(status: ProxyStatus, absent: Option<u64>, newest: &Published) -> SyncState {
         let absent = absent.map(Duration::from_secs);
-        view(&proxy(Standing::Active), status, absent, Some(newest), INTERVAL).state
+        view(&proxy(Standing::Active), status, None, absent, Some(newest), INTERVAL).state
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,7 +206,7 @@ mod tests {
 
         let revoked = Standing::Revoked { at: SystemTime::UNIX_EPOCH, reason: String::new() };
         assert_eq!(
-            view(&proxy(revoked), applied(new), None, Some(&newest), INTERVAL).state,
+            view(&proxy(revoked), applied(new), None, None, Some(&newest), INTERVAL).state,
             SyncState::Revoked
         );
         assert_eq!(state(none.clone(), None, &newest), SyncState::Never);
@@ -207,12 +222,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_ahead_of_the_database_is_not_in_sync() {
+        let newest = published("new");
+        let status = ProxyStatus { applied: mark(list("new").hash()), ..unheard(Uuid::from_u128(1)) };
+        let position = Position { epoch: 1, revision: 9 };
+        let noticed_at = SystemTime::UNIX_EPOCH;
+        let ahead = Some(Ahead { proxy: Uuid::from_u128(1), position, noticed_epoch: 1, noticed_at });
+        let of = || view(&proxy(Standing::Active), status.clone(), ahead, None, Some(&newest), INTERVAL);
+        assert_eq!(of().state, SyncState::Pending);
+        advance(INTERVAL * 3).await;
+        assert_eq!((of().state, of().ahead), (SyncState::Stale, ahead));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn lag_counts_from_the_newest_list_until_it_is_applied() {
         let newest = published("new");
         advance(Duration::from_secs(7)).await;
         let of = |hash| {
             let status = ProxyStatus { applied: mark(hash), ..unheard(Uuid::from_u128(1)) };
-            view(&proxy(Standing::Active), status, None, Some(&newest), INTERVAL).lag
+            view(&proxy(Standing::Active), status, None, None, Some(&newest), INTERVAL).lag
         };
         assert_eq!(of(list("old").hash()), Some(Duration::from_secs(7)));
         assert_eq!(of(list("new").hash()), None);
@@ -221,7 +249,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_without_an_instance_waits_and_says_what_would_end_it() {
         let waiting = Proxy { instance: None, ..proxy(Standing::Active) };
-        let view = view(&waiting, unheard(waiting.id), None, None, INTERVAL);
+        let view = view(&waiting, unheard(waiting.id), None, None, None, INTERVAL);
         assert!(view.waiting.unwrap().contains("pulse proxy set ID --instance"));
     }
 }

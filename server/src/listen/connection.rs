@@ -81,7 +81,7 @@ impl Serving {
     }
 
     /// Serves HTTP/1 or HTTP/2, told apart by the first bytes.
-    async fn http<S>(&self, stream: S, peer: Peer)
+    pub(super) async fn http<S>(&self, stream: S, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -98,6 +98,7 @@ impl Serving {
         let (mut is_draining, mut is_new) = (false, true);
         loop {
             tokio::select! {
+                biased;
                 result = connection.as_mut() => {
                     if let Err(error) = result {
                         tracing::debug!(peer = %peer.address, error, "connection ended by an error");
@@ -160,6 +161,12 @@ async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<Greeting, Ha
 fn failure(error: io::Error) -> HandshakeFailure {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(_)) => HandshakeFailure::RefusedByPeer,
+        Some(rustls::Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOffered
+            | rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
+            // Which TLS 1.2 has, and versions before it had not.
+            | rustls::PeerIncompatible::SignatureAlgorithmsExtensionRequired,
+        )) => HandshakeFailure::Version,
         Some(_) => HandshakeFailure::Protocol,
         None => HandshakeFailure::Closed,
     }

@@ -1,4 +1,4 @@
-//! `/join-tokens`: list, create, revoke.
+//! `/join-tokens`: list, create, revoke; `/join-window`: open, close.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,13 +16,63 @@ use crate::audit::Actor;
 use crate::catalog::Catalog;
 use crate::changes::{ChangeError, NewJoin};
 use crate::listen::admin_socket::AdminPeer;
-use crate::registry::{JoinToken, ScopeKind};
+use crate::network::Network;
+use crate::registry::{JoinToken, JoinWindow, ScopeKind};
+
+/// How long a join token or a window is listed after its end.
+const SHOWN_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::JoinTokens> {
-    let (catalog, now) = (pulse.changes.catalog(), SystemTime::now());
-    let mut tokens: Vec<&Arc<JoinToken>> = catalog.registry.join_tokens().collect();
+    let (catalog, now) = (pulse.changes.catalog(), pulse.clock.now());
+    let is_shown = |token: &&Arc<JoinToken>| !is_long_over(token.revoked_at.unwrap_or(token.expires_at), now);
+    let mut tokens: Vec<&Arc<JoinToken>> = catalog.registry.join_tokens().filter(is_shown).collect();
     tokens.sort_by_key(|token| token.created_at);
-    Json(api::JoinTokens { join_tokens: tokens.iter().map(|token| view(&catalog, token, now)).collect() })
+    let window = catalog.registry.join_window();
+    let window = window.filter(|window| !is_long_over(window.closed_at.unwrap_or(window.closes_at), now));
+    Json(api::JoinTokens {
+        join_tokens: tokens.iter().map(|token| view(&catalog, token, now)).collect(),
+        window: window.map(|window| window_view(window, now)),
+    })
+}
+
+/// Whether a join token or a window ended so long ago that it is not listed.
+fn is_long_over(ended: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(ended).is_ok_and(|ago| ago > SHOWN_AFTER_END)
+}
+
+pub(super) async fn open(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Json(open): Json<api::OpenJoin>,
+) -> Result<(StatusCode, Json<api::NewJoinWindow>), Refusal> {
+    let parse = |(at, text): (usize, &String)| {
+        text.parse::<Network>().map_err(|error| Refusal::invalid(format!("from[{at}]"), error.to_string()))
+    };
+    let sources = open.from.iter().enumerate().map(parse).collect::<Result<Vec<Network>, Refusal>>()?;
+    let ttl = Duration::from_secs(open.ttl_seconds);
+    let window = pulse.changes.open_joining(&Actor::admin(peer.uid), ttl, sources).await?;
+    let (host, port) = pulse.public_authority.clone();
+    let join = JoinString { host, port, pin: pulse.pin(), join: None }.reveal();
+    let window = window_view(&window, pulse.clock.now());
+    Ok((StatusCode::CREATED, Json(api::NewJoinWindow { join, window })))
+}
+
+pub(super) async fn close(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+) -> Result<Json<api::JoinWindow>, Refusal> {
+    let window = pulse.changes.close_joining(&Actor::admin(peer.uid)).await?;
+    Ok(Json(window_view(&window, pulse.clock.now())))
+}
+
+fn window_view(window: &JoinWindow, now: SystemTime) -> api::JoinWindow {
+    api::JoinWindow {
+        is_open: window.is_open(now),
+        from: window.sources.iter().map(ToString::to_string).collect(),
+        opened_at: time(window.opened_at),
+        closes_at: time(window.closes_at),
+        closed_at: window.closed_at.map(time),
+    }
 }
 
 pub(super) async fn create(
@@ -38,8 +88,8 @@ pub(super) async fn create(
     };
     let (token, secret) = pulse.changes.create_join(&Actor::admin(peer.uid), new).await?;
     let (host, port) = pulse.public_authority.clone();
-    let join = JoinString { host, port, pin: pulse.pin, join: secret }.reveal();
-    let token = view(&pulse.changes.catalog(), &token, SystemTime::now());
+    let join = JoinString { host, port, pin: pulse.pin(), join: Some(secret) }.reveal();
+    let token = view(&pulse.changes.catalog(), &token, pulse.clock.now());
     Ok((StatusCode::CREATED, Json(api::NewJoin { join, token })))
 }
 
@@ -52,14 +102,14 @@ pub(super) async fn revoke(
     let catalog = pulse.changes.catalog();
     let not_found = || ChangeError::NotFound { what: "join token", name: id.clone() };
     let token = catalog.registry.join_token_by_id(&id).ok_or_else(not_found)?;
-    Ok(Json(view(&catalog, token, SystemTime::now())))
+    Ok(Json(view(&catalog, token, pulse.clock.now())))
 }
 
 fn view(catalog: &Catalog, token: &JoinToken, now: SystemTime) -> api::JoinToken {
     let instance = token.instance.and_then(|id| catalog.inventory.instance(id));
     api::JoinToken {
         id: token.id.clone(),
-        state: state(token, now),
+        state: state(token, instance.is_some_and(|instance| !instance.is_present()), now),
         instance: instance.map(|instance| instance.name.clone()),
         scope: scope_word(token.scope_kind),
         uses: token.uses,
@@ -71,8 +121,10 @@ fn view(catalog: &Catalog, token: &JoinToken, now: SystemTime) -> api::JoinToken
 }
 
 /// In the order in which a registration would be refused.
-fn state(token: &JoinToken, now: SystemTime) -> JoinState {
-    if token.revoked_at.is_some() {
+fn state(token: &JoinToken, is_instance_removed: bool, now: SystemTime) -> JoinState {
+    if is_instance_removed {
+        JoinState::InstanceRemoved
+    } else if token.revoked_at.is_some() {
         JoinState::Revoked
     } else if token.expires_at <= now {
         JoinState::Expired
@@ -118,11 +170,21 @@ mod tests {
             expires_at: now + Duration::from_secs(1),
             revoked_at: None,
         };
-        assert_eq!(state(&open, now), JoinState::Open);
+        assert_eq!(state(&open, false, now), JoinState::Open);
         let used = JoinToken { used: 2, ..open };
-        assert_eq!(state(&used, now), JoinState::Used);
+        assert_eq!(state(&used, false, now), JoinState::Used);
         let expired = JoinToken { expires_at: now, ..used };
-        assert_eq!(state(&expired, now), JoinState::Expired);
-        assert_eq!(state(&JoinToken { revoked_at: Some(now), ..expired }, now), JoinState::Revoked);
+        assert_eq!(state(&expired, false, now), JoinState::Expired);
+        let revoked = JoinToken { revoked_at: Some(now), ..expired };
+        assert_eq!(state(&revoked, false, now), JoinState::Revoked);
+        assert_eq!(state(&revoked, true, now), JoinState::InstanceRemoved);
+    }
+
+    #[test]
+    fn what_ended_more_than_a_month_ago_is_not_listed() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 365);
+        assert!(!is_long_over(now - SHOWN_AFTER_END, now));
+        assert!(is_long_over(now - SHOWN_AFTER_END - Duration::from_secs(1), now));
+        assert!(!is_long_over(now + SHOWN_AFTER_END * 2, now), "it has not ended yet");
     }
 }

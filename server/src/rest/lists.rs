@@ -1,17 +1,20 @@
-//! `/allowlists`: who may read what.
+//! `/allowlists`: who may read what, now and before; how two lists differ is in `lists/difference`.
+
+mod difference;
 
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use axum::response::Json;
-use pulse_proto::Scope;
+use pulse_proto::{Scope, SignedAllowlist};
 use serde::Deserialize;
 
 use super::instances::present;
 use super::refusal::Refusal;
-use crate::api::{self, time};
+use crate::api::{self, LIST_REVISIONS, MAX_LIST_REVISIONS, time};
 use crate::catalog::Catalog;
 use crate::publish::Published;
+use crate::store::{ListChange, ListFound};
 use crate::{Pulse, allowlist};
 
 /// Which lists; neither: every one.
@@ -22,6 +25,9 @@ pub(super) struct Which {
     scope: Option<String>,
     #[serde(default)]
     instance: Option<String>,
+    /// As it was made at this revision.
+    #[serde(default)]
+    revision: Option<u64>,
 }
 
 pub(super) async fn list(
@@ -29,9 +35,159 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<Json<api::Allowlists>, Refusal> {
     let catalog = pulse.changes.catalog();
+    if let Some(revision) = which.revision {
+        let scope = one_scope(&catalog, which.scope.as_deref(), which.instance.as_deref())?;
+        let list = made_at(&pulse, &catalog, scope, revision, "revision").await?;
+        return Ok(Json(api::Allowlists { allowlists: vec![stored(&catalog, &list)] }));
+    }
     let scopes = scopes(&catalog, &which)?;
     let view = |scope: Scope| view(&catalog, scope, pulse.lists.newest(scope).as_deref());
     Ok(Json(api::Allowlists { allowlists: scopes.into_iter().map(view).collect() }))
+}
+
+/// Of which list, and how many of its revisions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Past {
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    instance: Option<String>,
+    #[serde(default)]
+    limit: Option<u32>,
+}
+
+/// How lists came about: of one scope, or of all.
+pub(super) async fn history(
+    State(pulse): State<Arc<Pulse>>,
+    Query(past): Query<Past>,
+) -> Result<Json<api::ListHistory>, Refusal> {
+    let catalog = pulse.changes.catalog();
+    let scope = match (&past.scope, &past.instance) {
+        (None, None) => None,
+        (scope, instance) => Some(one_scope(&catalog, scope.as_deref(), instance.as_deref())?),
+    };
+    let limit = past.limit.unwrap_or(LIST_REVISIONS);
+    if !(1..=MAX_LIST_REVISIONS).contains(&limit) {
+        let text = format!("limit is 1 to {MAX_LIST_REVISIONS}, not {limit}");
+        return Err(Refusal::invalid("limit", text));
+    }
+    let changes = pulse.store.list_history(scope, limit).await?;
+    let view = |change: ListChange| api::ListRevision {
+        scope: change.scope.to_string(),
+        instance: instance_name(&catalog, change.scope),
+        epoch: change.position.epoch,
+        revision: change.position.revision,
+        at: time(change.at),
+        actor: change.actor,
+        action: change.action,
+        hash: change.hash.to_string(),
+        nodes: change.nodes,
+        added: change.added,
+        removed: change.removed,
+    };
+    Ok(Json(api::ListHistory { revisions: changes.into_iter().map(view).collect() }))
+}
+
+/// Of which list, and between which revisions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Between {
+    from: u64,
+    to: u64,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    instance: Option<String>,
+}
+
+/// How two lists of one scope differ.
+pub(super) async fn diff(
+    State(pulse): State<Arc<Pulse>>,
+    Query(between): Query<Between>,
+) -> Result<Json<api::ListDiff>, Refusal> {
+    let catalog = pulse.changes.catalog();
+    let scope = one_scope(&catalog, between.scope.as_deref(), between.instance.as_deref())?;
+    let from = made_at(&pulse, &catalog, scope, between.from, "from").await?;
+    let to = made_at(&pulse, &catalog, scope, between.to, "to").await?;
+    let (added, removed, changed) = difference::of(&from.allowlist, &to.allowlist);
+    let (from, to) = (stored(&catalog, &from), stored(&catalog, &to));
+    Ok(Json(api::ListDiff { from, to, added, removed, changed }))
+}
+
+/// The scope that is meant: the only one there can be if none is said.
+fn one_scope(catalog: &Catalog, scope: Option<&str>, instance: Option<&str>) -> Result<Scope, Refusal> {
+    match (scope, instance) {
+        (Some("all"), None) => Ok(Scope::All),
+        (None, Some(name)) => {
+            // The lists of a removed instance are still there.
+            let removed = || catalog.inventory.removed_by_name(name).map(|instance| instance.id);
+            match present(catalog, name) {
+                Ok(instance) => Ok(Scope::Instance(instance.id)),
+                Err(not_found) => removed().map(Scope::Instance).ok_or_else(|| not_found.into()),
+            }
+        }
+        (None, None) => {
+            let mut present = catalog.inventory.present();
+            match (present.next(), present.next()) {
+                (Some(only), None) => Ok(Scope::Instance(only.id)),
+                _ => Err(Refusal::invalid(
+                    "instance",
+                    "say of which list: instance=NAME (--instance), or scope=all (--all)".to_owned(),
+                )),
+            }
+        }
+        _ => Err(Refusal::invalid("scope", "give scope=all, or instance=NAME".to_owned())),
+    }
+}
+
+/// The list that was made at exactly this revision.
+async fn made_at(
+    pulse: &Pulse,
+    catalog: &Catalog,
+    scope: Scope,
+    revision: u64,
+    field: &str,
+) -> Result<SignedAllowlist, Refusal> {
+    let (before, after) = match pulse.store.list_of(scope, revision).await? {
+        ListFound::List(list) => return Ok(*list),
+        ListFound::Between { before, after } => (before, after),
+    };
+    let list = match instance_name(catalog, scope) {
+        Some(name) => format!("the list of instance {name:?}"),
+        None => "the list of all nodes".to_owned(),
+    };
+    let nearest = match (before, after) {
+        (None, None) => "it was never made".to_owned(),
+        (Some(one), None) | (None, Some(one)) => format!("the nearest is revision {one}"),
+        (Some(before), Some(after)) => format!("the nearest are revisions {before} and {after}"),
+    };
+    let text = format!(
+        "{list} was not made anew at revision {revision}: {nearest}; `pulse allowlist history` shows all (a revision is \
+         the fleet's, and most change other things)"
+    );
+    Err(Refusal::no_such_revision(field, text))
+}
+
+fn instance_name(catalog: &Catalog, scope: Scope) -> Option<String> {
+    match scope {
+        Scope::All => None,
+        Scope::Instance(id) => catalog.inventory.instance(id).map(|instance| instance.name.clone()),
+    }
+}
+
+/// A list as it was made.
+fn stored(catalog: &Catalog, list: &SignedAllowlist) -> api::Allowlist {
+    api::Allowlist {
+        scope: list.scope.to_string(),
+        instance: instance_name(catalog, list.scope),
+        epoch: list.position.epoch,
+        revision: Some(list.position.revision),
+        hash: list.allowlist.hash().to_string(),
+        updated_at: Some(time(list.updated_at)),
+        key_id: Some(list.key_id.clone()),
+        nodes: list.allowlist.nodes().iter().map(api::Node::from).collect(),
+    }
 }
 
 fn scopes(catalog: &Catalog, which: &Which) -> Result<Vec<Scope>, Refusal> {
@@ -57,13 +213,9 @@ fn view(catalog: &Catalog, scope: Scope, newest: Option<&Published>) -> api::All
     let list = allowlist::compile(&catalog.inventory, scope);
     let published =
         newest.map(|newest| &newest.signed).filter(|signed| signed.allowlist.hash() == list.hash());
-    let instance = match scope {
-        Scope::All => None,
-        Scope::Instance(id) => catalog.inventory.instance(id).map(|instance| instance.name.clone()),
-    };
     api::Allowlist {
         scope: scope.to_string(),
-        instance,
+        instance: instance_name(catalog, scope),
         epoch: catalog.epoch,
         revision: published.map(|signed| signed.position.revision),
         hash: list.hash().to_string(),
@@ -99,7 +251,7 @@ mod tests {
     }
 
     fn which(scope: Option<&str>, instance: Option<&str>) -> Which {
-        Which { scope: scope.map(str::to_owned), instance: instance.map(str::to_owned) }
+        Which { scope: scope.map(str::to_owned), instance: instance.map(str::to_owned), revision: None }
     }
 
     #[test]

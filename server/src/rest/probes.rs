@@ -29,11 +29,14 @@ pub fn router(pulse: Arc<Pulse>) -> Router {
 async fn readyz(State(pulse): State<Arc<Pulse>>) -> Response {
     let (status, word, detail) = if pulse.drain.has_started() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining", None)
-    } else if pulse.store.is_writable() {
-        (StatusCode::OK, "ok", None)
-    } else {
+    } else if !pulse.store.is_writable() {
         let detail = "the database cannot be written: lists are served from memory, changes are refused";
         (StatusCode::OK, "degraded", Some(detail))
+    } else if !pulse.ahead().is_empty() {
+        let detail = "the database is older than the fleet: some proxies are sent no list; see `pulse status`";
+        (StatusCode::OK, "degraded", Some(detail))
+    } else {
+        (StatusCode::OK, "ok", None)
     };
     let mut body = serde_json::json!({ "status": word });
     if let Some(detail) = detail {
@@ -48,6 +51,12 @@ async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     pulse.metrics.set_proxies(pulse.proxies_by_state());
+    if let Some(condition) = pulse.tls.as_ref().map(|tls| tls.condition()) {
+        let ends = [("server", Some(condition.ends_at)), ("ca", condition.authority_ends_at)];
+        let ends = ends.into_iter().filter_map(|(name, at)| Some((name, at?)));
+        pulse.metrics.set_certificates(ends, condition.trouble.is_some());
+    }
+    pulse.metrics.database_older_than_fleet.set(i64::from(!pulse.ahead().is_empty()));
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], pulse.metrics.encode()).into_response()
 }
 

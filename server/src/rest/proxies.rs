@@ -1,10 +1,13 @@
 //! `/proxies`: list, show, set, rotate, revoke, remove.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Json;
+use pulse_proto::join::authority;
 use uuid::Uuid;
 
 use super::join_tokens::{scope_kind, scope_word};
@@ -44,6 +47,50 @@ pub(super) async fn set(
     let scope = set.scope.map(scope_kind);
     pulse.changes.set_proxy(&Actor::admin(peer.uid), id, set.instance, scope).await?;
     one(&pulse, id)
+}
+
+pub(super) async fn approve(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+    Json(approve): Json<api::ApproveProxy>,
+) -> Result<Json<api::Proxy>, Refusal> {
+    let id = parse(&id)?;
+    let scope = approve.scope.map(scope_kind);
+    pulse.changes.approve_proxy(&Actor::admin(peer.uid), id, approve.instance, scope).await?;
+    one(&pulse, id)
+}
+
+pub(super) async fn debug_token(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(id): Path<String>,
+    Json(create): Json<api::CreateDebugToken>,
+) -> Result<(StatusCode, Json<api::NewDebugToken>), Refusal> {
+    let proxy_id = parse(&id)?;
+    let ttl = Duration::from_secs(create.ttl_seconds);
+    let (token, until) = pulse.changes.debug_token(&Actor::admin(peer.uid), proxy_id, ttl).await?;
+    let token = token.reveal().to_owned();
+    let (expires_at, command) = (time(until), watch_command(&pulse));
+    Ok((StatusCode::CREATED, Json(api::NewDebugToken { token, proxy_id, expires_at, command })))
+}
+
+/// What watches a proxy's stream from a shell. The token comes from the environment: no process list shows it.
+fn watch_command(pulse: &Pulse) -> String {
+    let (host, port) = &pulse.public_authority;
+    let (trust, server) = match pulse.ca_path() {
+        Some(path) => (format!("-cacert {} ", path.display()), authority(host, *port)),
+        // Without TLS the port is on loopback; whatever else stands at the public address does TLS.
+        None if pulse.tls.is_none() => (
+            "-plaintext ".to_owned(),
+            pulse.listen_addrs.first().map(ToString::to_string).unwrap_or_default(),
+        ),
+        None => (String::new(), authority(host, *port)),
+    };
+    format!(
+        "grpcurl {trust}-expand-headers -H 'authorization: Bearer ${{TOKEN}}' {server} \
+         pulse.control.v1.ControlPlaneService/WatchAuthorizedNodes"
+    )
 }
 
 pub(super) async fn rotate(
@@ -114,6 +161,7 @@ fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
         instance: instance.map(|instance| instance.name.clone()),
         scope: scope_word(proxy.scope_kind),
         state: fleet.state.as_str().to_owned(),
+        is_approved: proxy.is_approved,
         waiting: fleet.waiting,
         is_connected: fleet.is_connected,
         pushed: status.pushed.as_ref().map(mark),
@@ -123,6 +171,12 @@ fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
         last_error: status.last_error,
         list_source: status.list_source,
         insecure_skip_verify: status.insecure_skip_verify,
+        kept_list: status.kept_list.map(|kept| api::KeptList {
+            problem: kept.problem,
+            detail: kept.detail,
+            at: time(kept.at),
+        }),
+        ahead: fleet.ahead.filter(|_| proxy.is_active()).as_ref().map(ahead),
         // No list is on its way to a revoked proxy.
         lag_seconds: fleet.lag.filter(|_| proxy.is_active()).map(seconds),
         last_seen_at: status.last_seen.map(time),
@@ -133,6 +187,11 @@ fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
         registered_at: time(proxy.registered_at),
         revoked,
     }
+}
+
+fn ahead(ahead: &store::Ahead) -> api::Ahead {
+    let pulse_proto::Position { epoch, revision } = ahead.position;
+    api::Ahead { epoch, revision, noticed_at: time(ahead.noticed_at) }
 }
 
 fn mark(mark: &store::Mark) -> api::Mark {

@@ -10,10 +10,12 @@ use axum::response::{IntoResponse, Json, Response};
 use pulse_proto::reason;
 
 use crate::api::{ApiError, MAX_REQUEST_BYTES, ROOT};
+use crate::backup::BackupError;
 use crate::changes::ChangeError;
 use crate::store::StoreError;
+use crate::tls::{TlsError, chain};
 
-/// The most of a framework's message that is passed on: it may quote the request.
+/// The longest text of an error, and the most of a framework's message that is passed on.
 const MAX_TEXT_BYTES: usize = 4096;
 
 /// Why a request is not done.
@@ -24,13 +26,27 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: &str, error: String) -> Refusal {
+    fn new(status: StatusCode, reason: &str, mut error: String) -> Refusal {
+        // It may quote what was asked for, which may be as long as a request.
+        error.truncate(error.floor_char_boundary(MAX_TEXT_BYTES));
         Refusal { status, error: ApiError { error, reason: reason.to_owned(), field: None } }
     }
 
     /// There is no such thing.
     pub(super) fn not_found(error: String) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", error)
+    }
+
+    /// Something that is there stands in the way.
+    pub(super) fn conflict(reason: &str, error: String) -> Refusal {
+        Refusal::new(StatusCode::CONFLICT, reason, error)
+    }
+
+    /// A revision at which no such list was made.
+    pub(super) fn no_such_revision(field: &str, error: String) -> Refusal {
+        let mut refusal = Refusal::new(StatusCode::NOT_FOUND, "NO_SUCH_REVISION", error);
+        refusal.error.field = Some(field.to_owned());
+        refusal
     }
 
     /// A field of the request breaks a rule.
@@ -45,9 +61,12 @@ impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Refusal {
         let status = match &error {
             ChangeError::NotFound { .. } => StatusCode::NOT_FOUND,
-            ChangeError::AlreadyThere(_) | ChangeError::NeedsYes { .. } | ChangeError::NotActive(..) => {
-                StatusCode::CONFLICT
-            }
+            ChangeError::AlreadyThere(_)
+            | ChangeError::NeedsYes { .. }
+            | ChangeError::NotActive(..)
+            | ChangeError::NotApproved(_)
+            | ChangeError::NoWindow
+            | ChangeError::TooMany { .. } => StatusCode::CONFLICT,
             ChangeError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             ChangeError::Join { .. } => StatusCode::FORBIDDEN,
             ChangeError::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -74,12 +93,43 @@ fn told(error: &ChangeError) -> String {
     }
 }
 
+impl From<TlsError> for Refusal {
+    fn from(error: TlsError) -> Refusal {
+        let reason = match &error {
+            TlsError::NoAuthority => "NO_AUTHORITY",
+            TlsError::ExchangeUnderWay(_) => "EXCHANGE_UNDER_WAY",
+            TlsError::NoExchange => "NO_EXCHANGE",
+            _ => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the certificate was not changed");
+                let text = format!("{}; the certificate in use stays; mend that and ask again", chain(&error));
+                return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "NOT_DONE", text);
+            }
+        };
+        Refusal::conflict(reason, error.to_string())
+    }
+}
+
 /// For what is read from the store; changes have their own text.
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Refusal {
         log(&error);
         let text = format!("the store cannot be read: {error}; see the server's log, and ask again");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason::STORE_UNAVAILABLE, text)
+    }
+}
+
+/// Who may ask for a backup is on this machine, and hears all of it.
+impl From<BackupError> for Refusal {
+    fn from(error: BackupError) -> Refusal {
+        let (status, reason) = match &error {
+            BackupError::InUse(_) => (StatusCode::CONFLICT, "BACKUP_UNDER_WAY"),
+            BackupError::Store { error: StoreError::Unreadable(_) } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "DATABASE_DAMAGED")
+            }
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "BACKUP_FAILED"),
+        };
+        tracing::warn!(%error, "no backup was made");
+        Refusal::new(status, reason, format!("no backup was made: {error}"))
     }
 }
 

@@ -1,7 +1,6 @@
 //! `/status`: how the server is.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::response::Json;
@@ -10,6 +9,8 @@ use pulse_proto::join::authority;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
 use crate::report::NodeReport;
+use crate::store::Ahead;
+use crate::tls::Tls;
 
 pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
     let catalog = pulse.changes.catalog();
@@ -22,23 +23,34 @@ pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
     let mut newest = pulse.readings.newest();
     newest.retain(|report| is_listed(report));
     let (host, port) = &pulse.public_authority;
+    let tls = pulse.tls.as_deref();
     Json(api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         server_id: catalog.server_id,
         epoch: catalog.epoch,
         revision: catalog.revision,
         started_at: time(pulse.started_at),
-        uptime_seconds: seconds(SystemTime::now().duration_since(pulse.started_at).unwrap_or_default()),
+        uptime_seconds: seconds(pulse.clock.now().duration_since(pulse.started_at).unwrap_or_default()),
         listen: pulse.listen_addrs.iter().map(ToString::to_string).collect(),
         public_address: authority(host, *port),
-        pin: pulse.pin.map(|pin| pin.to_string()),
-        ca_path: pulse.ca_path.as_ref().map(|path| path.display().to_string()),
+        pin: tls.and_then(Tls::pin).map(|pin| pin.to_string()),
+        ca_path: tls.and_then(Tls::ca_file).map(|path| path.display().to_string()),
+        certificate: tls.map(|tls| super::tls::certificate(&tls.condition())),
         instances: catalog.inventory.present().count(),
         proxies: catalog.registry.proxies().count(),
         proxies_by_state: by_state.map(|(state, count)| (state.to_owned(), count)).collect(),
         streams: pulse.fleet.connected(),
         database: if pulse.store.is_writable() { "ok" } else { "degraded" }.to_owned(),
+        database_older_than_fleet: older_database(&pulse.ahead()),
         nodes_with_readings: newest.len(),
         newest_reading_at: newest.iter().map(|report| report.received_at).max().map(time),
     })
+}
+
+fn older_database(ahead: &[Ahead]) -> Option<api::OlderDatabase> {
+    let since = time(ahead.first()?.noticed_at);
+    let detail = "proxies hold lists that this database never made, as if an old copy of it was put back; they keep those \
+                  lists and are sent no other. `pulse epoch new` makes its own lists newer than all of theirs, for good; \
+                  if a single proxy says so and no copy was put back, revoke that one";
+    Some(api::OlderDatabase { proxies: ahead.len(), since, detail: detail.to_owned() })
 }

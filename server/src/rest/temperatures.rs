@@ -31,7 +31,7 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<Json<api::Temperatures>, Refusal> {
     let catalog = pulse.changes.catalog();
-    let nodes = views(&catalog, &pulse.readings.newest(), which.node.as_deref(), SystemTime::now());
+    let nodes = views(&catalog, &pulse.readings.newest(), which.node.as_deref(), pulse.clock.now());
     match &which.node {
         Some(node) if nodes.is_empty() => Err(Refusal::not_found(nothing_of(&catalog, node))),
         _ => Ok(Json(api::Temperatures { nodes })),

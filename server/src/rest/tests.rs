@@ -5,7 +5,7 @@ use std::path::Path;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
-use pulse_proto::{JoinString, Token};
+use pulse_proto::{Clock, JoinString, Token};
 use serde_json::{Value, json};
 
 use super::*;
@@ -27,11 +27,12 @@ pub(super) async fn pulse_until(folder: &Path, drain: Drain) -> Arc<Pulse> {
     let sources = ConfigSources { data_dir: Some(folder.to_owned()), ..ConfigSources::default() };
     let (config, _) = Config::load(&sources).expect("the defaults are good");
     let retention = Retention { max_bytes: config.readings.max_bytes, max_age: config.readings.max_age };
-    let store = Store::open(folder, retention).await.expect("the folder is empty");
+    let store = Store::open(folder, retention, Clock::system()).await.expect("the folder is empty");
     let metrics = Arc::new(Metrics::new());
     let public_authority = ("pulse.lan".to_owned(), 7655);
-    let place = Place { listen_addrs: config.listen.clone(), public_authority, pin: None, ca_path: None };
-    Arc::new(Pulse::load(&config, store, metrics, place, drain).await.expect("the database is new"))
+    let place = Place { listen_addrs: config.listen.clone(), public_authority, tls: None };
+    let pulse = Pulse::load(&config, store, metrics, place, drain, Clock::system()).await;
+    Arc::new(pulse.expect("the database is new"))
 }
 
 /// Asks as the user 1000; returns status and JSON.
@@ -51,7 +52,7 @@ async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16,
 async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> String {
     let join: JoinString = join.parse().expect("a join string");
     let registration = Registration {
-        join: Some(Token::digest(&join.join)),
+        join: join.join.as_ref().map(Token::digest),
         proven: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,

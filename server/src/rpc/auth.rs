@@ -9,13 +9,14 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, Response, header};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use axum::middleware::Next;
-use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
+use axum::response::IntoResponse;
+use pulse_proto::{TOKEN_METADATA, Token, TokenDigest, TokenKind, reason};
 use tonic::{Code, Status};
 
 use super::status::{change_status, refusal};
-use super::{Rpc, SERVICE_PATH};
+use super::{Rpc, SERVICE_PATH, limited};
 use crate::listen::Peer;
 use crate::registry::{Proxy, Standing, TokenStanding};
 
@@ -24,6 +25,10 @@ use crate::registry::{Proxy, Standing, TokenStanding};
 pub(super) struct Caller {
     /// It, as it was when the call began.
     pub(super) proxy: Arc<Proxy>,
+    /// The digest of its token.
+    pub(super) token: TokenDigest,
+    /// When the token ends, if somebody only watches with it what the proxy is told: such a caller counts for nothing.
+    pub(super) observes_until: Option<SystemTime>,
     /// Why it may do nothing; only a watch gets as far as this, to say so in the stream.
     pub(super) revoked: Option<String>,
     /// The address that it calls from.
@@ -36,18 +41,44 @@ pub(super) async fn authenticate(
     mut request: Request<Body>,
     next: Next,
 ) -> Response<Body> {
-    let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
-    if method == "/Register" {
-        return next.run(request).await;
+    if request.method() != Method::POST {
+        // Without a body, which the answer to HEAD must not have.
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
+    if !is_grpc(request.headers()) {
+        let text = "this path takes gRPC: content-type application/grpc\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+    }
+    let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_canonical());
-    match caller(&rpc, request.headers(), peer, method == "/WatchAuthorizedNodes").await {
-        Ok(caller) => {
+    if method == "/Register" {
+        return match limited::registration_slot(&rpc, request.headers(), peer) {
+            Ok(_slot) => next.run(request).await,
+            Err(status) => status.into_http(),
+        };
+    }
+    let is_watch = method == "/WatchAuthorizedNodes";
+    let caller = match caller(&rpc, request.headers(), peer, is_watch).await {
+        Ok(caller) => caller,
+        Err(status) => return limited::failed(&rpc, peer, status).into_http(),
+    };
+    // A watch takes its place when it begins, and has it until it ends.
+    let slot = (!is_watch).then(|| limited::call_slot(&rpc, caller.proxy.id)).transpose();
+    match slot {
+        Ok(_slot) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(status) => status.into_http(),
     }
+}
+
+/// `application/grpc`, also with a codec or a parameter behind it. Nothing else is taken, so no page of a browser can call
+/// (gRPC over HTTP/2, "Requests").
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';' | b' ')))
 }
 
 async fn caller(
@@ -69,7 +100,12 @@ async fn caller(
             "no ctrl token came with the call: send it as `authorization: Bearer pctl_…` or `x-proxy-token`";
         return Err(refusal(Code::Unauthenticated, reason::MISSING_TOKEN, text));
     };
-    let token = Token::parse(TokenKind::Ctrl, text).map_err(|error| unknown(&error.to_string()))?;
+    let kind = match text.trim().starts_with(TokenKind::Debug.prefix()) {
+        true if !is_watch => return Err(debug_token_status(rpc, source())),
+        true => TokenKind::Debug,
+        false => TokenKind::Ctrl,
+    };
+    let token = Token::parse(kind, text).map_err(|error| unknown(&error.to_string()))?;
     let digest = token.digest();
     let catalog = rpc.changes.catalog();
     let known = catalog
@@ -77,10 +113,12 @@ async fn caller(
         .token(&digest)
         .and_then(|token| Some((token.standing, catalog.registry.proxy(token.proxy)?)));
     let Some((standing, proxy)) = known else {
-        return Err(unknown(
-            "the ctrl token is not known to this server: register the host again with a join token",
-        ));
+        return Err(unknown(match kind {
+            TokenKind::Debug => DEBUG_TOKEN_ENDED,
+            _ => "the ctrl token is not known to this server: register the host again with a join token",
+        }));
     };
+    let mut observes_until = None;
     let revoked = match (&proxy.standing, standing) {
         (_, TokenStanding::Tombstone) | (Standing::Revoked { .. } | Standing::Removed { .. }, _) => {
             Some(match &proxy.standing {
@@ -89,7 +127,7 @@ async fn caller(
             })
         }
         (Standing::Active, TokenStanding::Next { use_before }) => {
-            if use_before <= SystemTime::now() {
+            if use_before <= rpc.clock.now() {
                 return Err(unknown(
                     "the new ctrl token was not used in time and has ended: use the one before it",
                 ));
@@ -98,6 +136,13 @@ async fn caller(
             None
         }
         (Standing::Active, TokenStanding::Current) => None,
+        (Standing::Active, TokenStanding::Debug { until }) => {
+            if until <= rpc.clock.now() {
+                return Err(unknown(DEBUG_TOKEN_ENDED));
+            }
+            observes_until = Some(until);
+            None
+        }
     };
     if let Some(why) = &revoked {
         rpc.refusals.note(reason::PROXY_REVOKED, format!("proxy:{}", proxy.id));
@@ -105,7 +150,18 @@ async fn caller(
             return Err(revoked_status(why));
         }
     }
-    Ok(Caller { proxy: Arc::clone(proxy), revoked, peer })
+    Ok(Caller { proxy: Arc::clone(proxy), token: digest, observes_until, revoked, peer })
+}
+
+/// What a person is told whose debug token is over.
+pub(super) const DEBUG_TOKEN_ENDED: &str =
+    "the debug token has ended, or is not known to this server: make another with `pulse proxy debug-token`";
+
+/// The status with which a debug token is refused that shall do more than watch.
+pub(super) fn debug_token_status(rpc: &Rpc, source: String) -> Status {
+    rpc.refusals.note(reason::DEBUG_TOKEN, source);
+    let text = "a debug token watches what a proxy is pushed (WatchAuthorizedNodes), and nothing else";
+    refusal(Code::PermissionDenied, reason::DEBUG_TOKEN, text)
 }
 
 /// The status with which a revoked proxy is refused.

@@ -1,35 +1,40 @@
 //! The edge: fields of requests, checked and turned into types; a refusal names the field and its rule.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
+use pulse_proto::text::{is_unsafe, one_line};
 use pulse_proto::{ListHash, Node, Position};
 use tonic::Status;
 use uuid::Uuid;
 
 use super::status::invalid;
 
-/// Text for people: bounded, without control characters.
+/// Text for people: bounded, and with nothing in it that a terminal, a log or a reader's eye could fall for.
 pub(super) fn text(field: &str, value: &str, max_bytes: usize) -> Result<String, Status> {
-    if value.len() > max_bytes {
-        return Err(invalid(field, format!("it has {} bytes: the most are {max_bytes}", value.len())));
+    bounded(field, value, max_bytes)?;
+    match value.chars().find(|c| is_unsafe(*c)) {
+        Some(c) => Err(invalid(
+            field,
+            format!("it has the character U+{:04X}: control and invisible ones are refused", u32::from(c)),
+        )),
+        None => Ok(value.to_owned()),
     }
-    if value.chars().any(char::is_control) {
-        return Err(invalid(field, "it has a control character"));
-    }
-    Ok(value.to_owned())
 }
 
-/// Text of another program that only a person reads: what does not fit is taken away, not refused.
-pub(super) fn remark(value: &str, max_bytes: usize) -> String {
-    let clean = value.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut bytes = 0;
-    clean
-        .take_while(|c| {
-            bytes += c.len_utf8();
-            bytes <= max_bytes
-        })
-        .collect()
+/// Text of another program that only a person reads, such as the words of an operating system: bounded like any other;
+/// characters that may not be shown become spaces, since the report matters more than its wording.
+pub(super) fn remark(field: &str, value: &str, max_bytes: usize) -> Result<String, Status> {
+    bounded(field, value, max_bytes)?;
+    Ok(one_line(value))
+}
+
+fn bounded(field: &str, value: &str, max_bytes: usize) -> Result<(), Status> {
+    if value.len() <= max_bytes {
+        return Ok(());
+    }
+    Err(invalid(field, format!("it has {} bytes: the most are {max_bytes}", value.len())))
 }
 
 /// A host's name: 1 to 253 of `[A-Za-z0-9._-]`.
@@ -76,12 +81,34 @@ pub(super) fn node(field: &str, value: Option<&pulse_proto::v1::Node>) -> Result
 pub(super) fn time(field: &str, value: Option<Timestamp>) -> Result<SystemTime, Status> {
     const YEAR_2000: Duration = Duration::from_secs(946_684_800);
     const YEAR_2100: Duration = Duration::from_secs(4_102_444_800);
-    let at: SystemTime =
-        value.and_then(|at| at.try_into().ok()).ok_or_else(|| invalid(field, "it is missing or no time"))?;
+    let at = any_time(field, value)?.ok_or_else(|| invalid(field, "it is missing"))?;
     match at.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) if (YEAR_2000..YEAR_2100).contains(&since) => Ok(at),
         _ => Err(invalid(field, "it is not between the years 2000 and 2100")),
     }
+}
+
+/// A time of any clock, also one that was never set; `None` if unset.
+pub(super) fn any_time(field: &str, value: Option<Timestamp>) -> Result<Option<SystemTime>, Status> {
+    // Of google.protobuf.Timestamp: the years 1 to 9999, nanoseconds counted forward.
+    const YEARS_1_TO_9999: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+    let Some(at) = value else { return Ok(None) };
+    if !YEARS_1_TO_9999.contains(&at.seconds) || !(0..1_000_000_000).contains(&at.nanos) {
+        return Err(invalid(field, "it is no time: seconds of the years 1 to 9999, nanoseconds below 10^9"));
+    }
+    at.try_into().map(Some).map_err(|_| invalid(field, "it is no time"))
+}
+
+/// A scope as a proxy names it; one of a later version is a scope too.
+pub(super) fn scope(field: &str, value: &str) -> Result<String, Status> {
+    const MAX_BYTES: usize = 64;
+    text(field, value, MAX_BYTES)
+}
+
+/// A program's version.
+pub(super) fn version(field: &str, value: &str) -> Result<String, Status> {
+    const MAX_BYTES: usize = 64;
+    text(field, value, MAX_BYTES)
 }
 
 /// Degrees Celsius that a sensor can have: −40 to 150.

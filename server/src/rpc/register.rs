@@ -1,15 +1,13 @@
 //! `Register`, `RotateToken` and `Unregister`: an identity and its token, from the first to the last.
 
-use std::time::SystemTime;
-
 use pulse_proto::hex;
 use pulse_proto::v1::{self, register_response::List};
 use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
 use tonic::{Code, Request, Status};
 
-use super::auth::{Caller, bearer};
+use super::auth::{Caller, bearer, debug_token_status};
 use super::status::{change_status, invalid, refusal};
-use super::{Rpc, edge};
+use super::{Rpc, edge, limited};
 use crate::audit::Actor;
 use crate::changes::{ChangeError, Registered, Registration};
 use crate::fleet::waiting_reason;
@@ -25,6 +23,10 @@ pub(super) async fn register(
     let peer = extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
     let bearer = bearer(&headers);
     let beside = headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok());
+    if [bearer, beside].into_iter().flatten().any(|token| token.starts_with(TokenKind::Debug.prefix())) {
+        let source = peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
+        return Err(debug_token_status(rpc, source));
+    }
     let join = bearer.filter(|token| token.starts_with(TokenKind::Join.prefix()));
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
     // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
@@ -47,10 +49,11 @@ pub(super) async fn register(
         Some(token) => proven(rpc, &token, &message.proxy_id).await?,
         None => None,
     };
+    limited::registration(rpc, &registration)?;
     let is_http = registration.kind == ProxyKind::Http;
     let hostname = registration.hostname.clone();
     let registered = rpc.changes.register(registration).await.map_err(|error| {
-        if let ChangeError::Join { reason, .. } = error {
+        if let ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } = error {
             refused(reason);
         }
         change_status(&error)
@@ -62,9 +65,12 @@ pub(super) async fn register(
 fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
     let kind = match v1::ProxyKind::try_from(message.kind) {
         Ok(v1::ProxyKind::Http) => ProxyKind::Http,
-        Ok(_) => ProxyKind::Socket,
-        Err(_) => return Err(invalid("kind", "it is neither socket nor http")),
+        // Not said, or a kind of a later version: a host is not kept out for that.
+        Ok(_) | Err(_) => ProxyKind::Socket,
     };
+    if !message.proxy_id.is_empty() {
+        edge::uuid("proxy_id", &message.proxy_id)?;
+    }
     if !message.machine_id.is_empty() && hex::decode::<32>(&message.machine_id).is_none() {
         return Err(invalid("machine_id", "it is empty or 64 lower-case hex digits"));
     }
@@ -75,18 +81,24 @@ fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
         kind,
         proxy_url: proxy_url(&message.proxy_url)?,
         machine_id: message.machine_id.clone(),
-        version: edge::text("version", &message.version, 64)?,
+        version: edge::version("version", &message.version)?,
         peer: None,
     })
 }
 
-/// Empty, or a URL that a person may follow: it is shown, and other schemes would do other things.
+/// Empty, or a URL that a person may follow: it is shown, and other schemes would do other things. RFC 3986 allows no
+/// character in it that has a meaning in HTML or a shell's quotes.
 fn proxy_url(value: &str) -> Result<String, Status> {
     let url = edge::text("proxy_url", value, 2_048)?;
-    if url.is_empty() || url.starts_with("https://") || url.starts_with("http://") {
+    let is_http = url.starts_with("https://") || url.starts_with("http://");
+    if !url.is_empty() && !is_http {
+        return Err(invalid("proxy_url", "it is neither empty nor begins with https:// or http://"));
+    }
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}');
+    if url.chars().all(is_plain) {
         return Ok(url);
     }
-    Err(invalid("proxy_url", "it is neither empty nor begins with https:// or http://"))
+    Err(invalid("proxy_url", "it has a character that no URL has: write it as %XX"))
 }
 
 /// The proxy that a ctrl token proves, if it is good and names the same one.
@@ -99,11 +111,11 @@ async fn proven(rpc: &Rpc, token: &Token, proxy_id: &str) -> Result<Option<uuid:
     }
     match token.standing {
         TokenStanding::Current => Ok(Some(token.proxy)),
-        TokenStanding::Next { use_before } if use_before > SystemTime::now() => {
+        TokenStanding::Next { use_before } if use_before > rpc.clock.now() => {
             rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
             Ok(Some(token.proxy))
         }
-        TokenStanding::Next { .. } | TokenStanding::Tombstone => Ok(None),
+        TokenStanding::Next { .. } | TokenStanding::Tombstone | TokenStanding::Debug { .. } => Ok(None),
     }
 }
 
@@ -112,7 +124,7 @@ fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::Regi
     let newest = proxy.scope().and_then(|scope| rpc.lists.newest(scope));
     let list = match newest {
         Some(newest) => List::Snapshot(newest.signed.to_wire()),
-        None => List::Waiting(v1::Waiting { reason: waiting_reason(&proxy.hostname) }),
+        None => List::Waiting(v1::Waiting { reason: waiting_reason(&proxy) }),
     };
     let listener = if is_http { Some(Token::generate(TokenKind::Listener)) } else { None };
     let listener = listener.transpose().map_err(|error| change_status(&ChangeError::Token(error)))?;
@@ -162,7 +174,7 @@ mod tests {
         for good in ["", "https://delly:8443", "http://[2001:db8::5]:8443/x"] {
             assert_eq!(proxy_url(good).unwrap(), good);
         }
-        for bad in ["javascript:alert(1)", "delly:8443", "https://a\nb"] {
+        for bad in ["javascript:alert(1)", "delly:8443", "https://a\nb", "https://a/\"><script>", "https://ä"] {
             assert_eq!(proxy_url(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
         }
     }

@@ -3,18 +3,18 @@
 //! A report that breaks a rule is refused whole, naming the field. A node that the proxy may not read is refused by
 //! name, and the rest is taken.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::v1;
-use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Scope, SignedAllowlist};
+use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Position, Scope, SignedAllowlist};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::register::caller;
 use super::status::{invalid, store_status};
-use super::{Rpc, edge};
+use super::{Rpc, ahead, edge};
 use crate::metrics::ReportResult;
 use crate::registry::Proxy;
 use crate::report::{NodeReport, Reading, Report};
@@ -49,12 +49,18 @@ async fn take(
             format!("it has {entries} readings: the most are {}; split it", rpc.max_readings_per_report);
         return Err(invalid("reports", rule));
     }
-    let received_at = SystemTime::now();
+    let received_at = rpc.clock.now();
     let mut lists = EarlierLists::new();
     let mut nodes = Vec::with_capacity(message.reports.len());
     let mut refused = Vec::new();
+    let mut reported = HashSet::with_capacity(message.reports.len());
     for (at, report) in message.reports.iter().enumerate() {
         let checked = check(report, &format!("reports[{at}]."))?;
+        if !reported.insert(checked.node.line().to_ascii_lowercase()) {
+            let rule = format!("{} stands in this report twice: send one entry for each node", checked.node);
+            return Err(invalid(&format!("reports[{at}].node"), rule));
+        }
+        ahead::notice(rpc, proxy, checked.position);
         match place(rpc, proxy, &checked, received_at, &mut lists).await? {
             Ok(instance) => nodes.push(NodeReport { proxy: proxy.id, instance, received_at, ..checked }),
             Err(reason) => refused.push(v1::RefusedNode { node: report.node.clone(), reason }),
@@ -92,7 +98,11 @@ fn check(report: &v1::NodeReport, prefix: &str) -> Result<NodeReport, Status> {
         readings: readings
             .map(|(at, reading)| check_reading(reading, &format!("{prefix}readings[{at}].")))
             .collect::<Result<_, _>>()?,
-        unreadable_reason: edge::remark(&report.unreadable_reason, MAX_REASON_BYTES),
+        unreadable_reason: edge::remark(
+            &format!("{prefix}unreadable_reason"),
+            &report.unreadable_reason,
+            MAX_REASON_BYTES,
+        )?,
     })
 }
 
@@ -117,8 +127,8 @@ fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status>
     })
 }
 
-/// Lists of the proxy's scope by revision, as the nodes of one report ask for them: each is read from the store once.
-type EarlierLists = HashMap<u64, Option<SignedAllowlist>>;
+/// Lists of the proxy's scope by epoch and revision, as the nodes of one report ask for them: each is read from the store once.
+type EarlierLists = HashMap<(u64, u64), Option<SignedAllowlist>>;
 
 /// The instance to which the reported node belongs, or why the node's readings are not taken.
 async fn place(
@@ -167,18 +177,19 @@ async fn was_allowed(
     report: &NodeReport,
     lists: &mut EarlierLists,
 ) -> Result<bool, Status> {
-    let (catalog, revision) = (rpc.changes.catalog(), report.position.revision);
-    if report.position.epoch != catalog.epoch || revision > catalog.revision {
+    let (catalog, Position { epoch, revision }) = (rpc.changes.catalog(), report.position);
+    if epoch > catalog.epoch || revision > catalog.revision {
         return Ok(false);
     }
-    let list = match lists.entry(revision) {
+    let list = match lists.entry((epoch, revision)) {
         Entry::Occupied(read) => read.into_mut(),
         Entry::Vacant(new) => {
             let list = rpc.store.list_at(scope, revision).await.map_err(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an earlier list cannot be read");
                 store_status(&error)
             })?;
-            new.insert(list.filter(|list| list.position.revision == revision))
+            // One revision is in one epoch: of another epoch it is a list that this database never made.
+            new.insert(list.filter(|list| list.position == report.position))
         }
     };
     Ok(list.as_ref().is_some_and(|list| list.allowlist.contains(&report.node)))

@@ -26,7 +26,8 @@ pub(super) fn invalid(field: &str, rule: impl std::fmt::Display) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {rule}"), details)
 }
 
-fn retry(code: Code, reason: &'static str, text: &str, after: Duration) -> Status {
+/// A refusal for now: it says when to come back.
+pub(super) fn retry(code: Code, reason: &'static str, text: &str, after: Duration) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::new());
     details.set_retry_info(Some(after));
     Status::with_error_details(code, text, details)
@@ -42,7 +43,10 @@ pub(super) fn change_status(error: &ChangeError) -> Status {
         ChangeError::NotActive(..) => refusal(Code::PermissionDenied, reason::PROXY_REVOKED, &text),
         ChangeError::NotFound { .. } => refusal(Code::NotFound, error.reason(), &text),
         ChangeError::AlreadyThere(_) => refusal(Code::AlreadyExists, error.reason(), &text),
-        ChangeError::NeedsYes { .. } => refusal(Code::FailedPrecondition, error.reason(), &text),
+        ChangeError::TooMany { reason, .. } => {
+            retry(Code::ResourceExhausted, reason, &text, Duration::from_secs(60))
+        }
+        ChangeError::NeedsYes { .. } | ChangeError::NotApproved(_) | ChangeError::NoWindow => refusal(Code::FailedPrecondition, error.reason(), &text),
         ChangeError::Invalid { field, rule } => invalid(field, rule),
         ChangeError::Token(_) => refusal(Code::Internal, error.reason(), &text),
     }

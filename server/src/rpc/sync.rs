@@ -1,14 +1,12 @@
 //! `ReportSync`: what a proxy did with a list.
 
-use std::time::SystemTime;
-
 use pulse_proto::MAX_REASON_BYTES;
 use pulse_proto::v1::{self, RefusalReason, SyncOutcome};
 use tonic::{Request, Status};
 
 use super::register::caller;
 use super::status::invalid;
-use super::{Rpc, edge};
+use super::{Rpc, ahead, edge};
 use crate::registry::Proxy;
 use crate::store::Mark;
 
@@ -20,10 +18,14 @@ pub(super) fn report_sync(
     let message = request.into_inner();
     let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
     let position = edge::position("", message.epoch, message.revision)?;
-    let mark = Mark { position, hash, at: SystemTime::now() };
-    let detail = edge::remark(&message.detail, MAX_REASON_BYTES);
+    let mark = Mark { position, hash, at: rpc.clock.now() };
+    edge::scope("scope", &message.scope)?;
+    edge::any_time("at", message.at)?;
+    edge::version("version", &message.version)?;
+    let detail = edge::remark("detail", &message.detail, MAX_REASON_BYTES)?;
     match message.outcome() {
         SyncOutcome::Applied => {
+            ahead::notice(rpc, &proxy, position);
             if rpc.fleet.applied(proxy.id, mark, message.on_disk, detail) {
                 time_push(rpc, &proxy, &mark);
             }
@@ -32,6 +34,9 @@ pub(super) fn report_sync(
             let reason = refusal_word(message.refusal_reason());
             rpc.metrics.list_refused(reason);
             tracing::warn!(proxy = %proxy.id, reason, detail, "a proxy refused its list");
+            if matches!(message.refusal_reason(), RefusalReason::OlderRevision | RefusalReason::OlderEpoch) {
+                ahead::notice_refusal(rpc, &proxy, position);
+            }
             rpc.fleet.refused(proxy.id, mark, format!("{reason}: {detail}"));
         }
         SyncOutcome::Unspecified => return Err(invalid("outcome", "it is neither applied nor refused")),

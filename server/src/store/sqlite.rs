@@ -4,9 +4,12 @@
 //! Always: reads never wait for writes; the threads end when the store is closed or its last handle is dropped.
 //! Never: blocks whoever asks.
 
+mod ahead;
 mod audit;
 mod catalog;
 mod cell;
+pub(super) mod check;
+mod copy;
 mod dictionary;
 mod fault;
 mod history;
@@ -14,6 +17,7 @@ mod lists;
 mod retention;
 mod schema;
 mod statuses;
+mod tasks;
 mod writer;
 
 use std::fmt;
@@ -23,16 +27,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
-use pulse_proto::{Node, Scope, SignedAllowlist};
+use pulse_proto::{Clock, Node, Scope, SignedAllowlist};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use self::dictionary::Dictionary;
 use self::fault::Result;
+use self::tasks::Pace;
 use self::writer::{Queued, Request, Writer};
-use super::{Commit, Loaded, NodeReport, ProxyStatus, Recorded, Report, Retention, StoreError};
+use super::{
+    Ahead, Commit, Copied, ListChange, ListFound, Loaded, NodeReport, ProxyStatus, Recorded, Report,
+    Retention, StoreError,
+};
 use crate::audit::{Entry, Row};
+
+pub(super) use self::schema::lock;
 
 /// The most reports that wait to be written.
 const MAX_REPORTS: usize = 4_096;
@@ -51,6 +61,8 @@ pub(super) struct Sqlite {
     requests_tx: mpsc::Sender<Request>,
     report_slots: Arc<Semaphore>,
     is_writable: Arc<AtomicBool>,
+    /// How long an answer takes to arrive, in a simulation.
+    pace: Option<Pace>,
     _writer: JoinOnDrop,
 }
 
@@ -62,10 +74,14 @@ impl fmt::Debug for Sqlite {
 
 impl Sqlite {
     /// Opens or makes the database and starts both threads. Blocks for as long as migrations take.
-    pub(super) fn open(data_dir: &Path, retention: Retention) -> std::result::Result<Sqlite, StoreError> {
+    pub(super) fn open(
+        data_dir: &Path,
+        retention: Retention,
+        clock: Clock,
+    ) -> std::result::Result<Sqlite, StoreError> {
         let lock = schema::lock(data_dir)?;
         let path = data_dir.join("pulse.db");
-        let connection = schema::open_writer(&path)?;
+        let connection = schema::open_writer(&path, &clock)?;
         let dictionary = Dictionary::open(&connection);
         let dictionary = dictionary.map_err(|fault| fault.while_doing("open the database", &path))?;
         let mut reading = schema::open_reader(&path)?;
@@ -84,13 +100,14 @@ impl Sqlite {
             connection,
             dictionary,
             retention,
+            clock,
             is_writable: writable,
-            reader,
+            reader: Some(reader),
             lock,
         };
         let writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
         let report_slots = Arc::new(Semaphore::new(MAX_REPORTS));
-        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, _writer: writer })
+        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, pace: None, _writer: writer })
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
@@ -107,8 +124,10 @@ impl Sqlite {
                 proxies: catalog::proxies(&view)?,
                 tokens: catalog::tokens(&view)?,
                 join_tokens: catalog::join_tokens(&view)?,
+                join_windows: catalog::join_windows(&view)?,
                 lists: lists::newest(&view)?,
                 statuses: statuses::all(&view)?,
+                ahead: ahead::all(&view)?,
                 newest: history::newest(&view)?,
             })
         })
@@ -123,12 +142,16 @@ impl Sqlite {
         let slot = Arc::clone(&self.report_slots).try_acquire_owned().map_err(|_| StoreError::Full)?;
         let (answer_tx, answer_rx) = oneshot::channel();
         self.send(Request::Report(Queued { report, answer_tx, slot })).await?;
-        answer_rx.await.map_err(|_| StoreError::Closed)?
+        self.arrived(answer_rx).await?
     }
 
     pub(super) async fn save_statuses(&self, all: Vec<ProxyStatus>) -> std::result::Result<(), StoreError> {
         self.transact("write what proxies last said", move |transaction, _| statuses::put(transaction, &all))
             .await
+    }
+
+    pub(super) async fn save_ahead(&self, all: Vec<Ahead>) -> std::result::Result<(), StoreError> {
+        self.transact("write which proxies are ahead", move |transaction, _| ahead::put(transaction, &all)).await
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
@@ -175,6 +198,31 @@ impl Sqlite {
         self.ask("read a list", move |connection| lists::at(connection, scope, revision)).await
     }
 
+    pub(super) async fn list_of(
+        &self,
+        scope: Scope,
+        revision: u64,
+    ) -> std::result::Result<ListFound, StoreError> {
+        self.ask("read a list", move |connection| lists::of(connection, scope, revision)).await
+    }
+
+    pub(super) async fn list_history(
+        &self,
+        scope: Option<Scope>,
+        limit: u32,
+    ) -> std::result::Result<Vec<ListChange>, StoreError> {
+        self.ask("read the history of lists", move |connection| {
+            let view = connection.transaction()?;
+            lists::history(&view, scope, limit)
+        })
+        .await
+    }
+
+    /// Copies the database; dropping the future ends it.
+    pub(super) async fn copy(&self, to: &Path) -> std::result::Result<Copied, StoreError> {
+        copy::copy(self.path.clone(), to.to_owned()).await
+    }
+
     pub(super) fn is_writable(&self) -> bool {
         self.is_writable.load(Ordering::Relaxed)
     }
@@ -200,8 +248,17 @@ impl Sqlite {
         // Whoever asked may be gone when the answer comes; what was asked for is done all the same.
         let job = move |writer: &mut Writer| drop(answer_tx.send(writer.transact(work)));
         self.send(Request::Job(Box::new(job))).await?;
-        let outcome = answer_rx.await.map_err(|_| StoreError::Closed)?;
+        let outcome = self.arrived(answer_rx).await?;
         outcome.map_err(|fault| fault.while_doing(doing, &self.path))
+    }
+
+    /// Waits for an answer.
+    async fn arrived<T>(&self, answer_rx: oneshot::Receiver<T>) -> std::result::Result<T, StoreError> {
+        let answer = answer_rx.await.map_err(|_| StoreError::Closed)?;
+        if let Some(pace) = &self.pace {
+            pace.wait().await;
+        }
+        Ok(answer)
     }
 
     async fn send(&self, request: Request) -> std::result::Result<(), StoreError> {
@@ -218,7 +275,7 @@ impl Sqlite {
         let question = move |connection: &mut Connection| drop(answer_tx.send(question(connection)));
         let sent = self.questions_tx.send(Some(Box::new(question))).await;
         sent.map_err(|_| StoreError::Closed)?;
-        let outcome = answer_rx.await.map_err(|_| StoreError::Closed)?;
+        let outcome = self.arrived(answer_rx).await?;
         outcome.map_err(|fault| fault.while_doing(doing, &self.path))
     }
 }

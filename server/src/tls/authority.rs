@@ -1,8 +1,9 @@
 //! Pulse's own certificate authority in the data folder, and the server's certificate that it signs.
 //!
 //! In: the folder, the names and the time. Out: a good [`Identity`] and the authority's [`Pin`].
-//! Always: the authority's key is made once, because every proxy holds its pin; its certificate may be made anew from
-//! the key. The server's certificate is made anew whenever it does not fit, and carries the authority's in its chain.
+//! Always: the authority's key stays, because every proxy holds its pin, until an admin exchanges it ([`super::bridge`]);
+//! its certificate is made anew from the key long before it ends. The server's certificate is made anew whenever it does
+//! not fit, and carries the authority's in its chain.
 //! Never: makes a new authority where there are traces of an older one.
 
 use std::path::{Path, PathBuf};
@@ -16,24 +17,31 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 
 use super::TlsError;
+use super::bridge::{self, Bridge};
 use super::files::{self, Access};
 use super::identity::{Identity, Validity, certificates, inspect, x509};
 use super::names::{Name, Names};
+use super::show;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Renewed after two thirds, so each is good for at least a third of this after its last renewal.
+/// Renewed after two thirds, so each is good for at least a third of this after its last renewal: a copy of `ca.pem` that
+/// somebody checks with is good for more than six years after the next one is there.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
 const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Certificates begin this long ago: proxies' clocks may be behind.
-const BACKDATED: Duration = DAY;
+pub(super) const BACKDATED: Duration = DAY;
 
-/// Where the four files are.
+/// Where the files are.
 #[derive(Clone, Debug)]
 pub(super) struct Paths {
     pub(super) ca_certificate: PathBuf,
     pub(super) ca_key: PathBuf,
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    /// While the authority's key is exchanged: what leads from the one before to this one.
+    pub(super) bridge: PathBuf,
+    /// The next key, for the moment in which the bridge is built.
+    pub(super) next_ca_key: PathBuf,
 }
 
 impl Paths {
@@ -43,10 +51,12 @@ impl Paths {
             ca_key: folder.join("ca.key"),
             certificate: folder.join("server.pem"),
             key: folder.join("server.key"),
+            bridge: folder.join("ca-bridge.pem"),
+            next_ca_key: folder.join("ca-next.key"),
         }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.ca_key.parent().map(Path::to_owned).unwrap_or_default()
     }
 }
@@ -58,6 +68,8 @@ pub(super) struct Own {
     pub(super) pin: Pin,
     /// The authority's own time.
     pub(super) authority: Validity,
+    /// The exchange of the authority's key, while it lasts.
+    pub(super) bridge: Option<Bridge>,
 }
 
 /// Reads what is there and makes what is missing or due.
@@ -72,18 +84,21 @@ pub(super) fn ensure(paths: &Paths, names: &Names, now: SystemTime) -> Result<Ow
             made
         }
     };
-    Ok(Own { identity, pin: authority.pin, authority: authority.validity })
+    let Authority { pin, validity, bridge, .. } = authority;
+    Ok(Own { identity, pin, authority: validity, bridge })
 }
 
-struct Authority {
-    der: CertificateDer<'static>,
-    key: KeyPair,
-    pin: Pin,
-    validity: Validity,
+/// Pulse's own authority.
+pub(super) struct Authority {
+    pub(super) der: CertificateDer<'static>,
+    pub(super) key: KeyPair,
+    pub(super) pin: Pin,
+    pub(super) validity: Validity,
+    pub(super) bridge: Option<Bridge>,
 }
 
 impl Authority {
-    fn ensure(paths: &Paths, now: SystemTime) -> Result<Authority, TlsError> {
+    pub(super) fn ensure(paths: &Paths, now: SystemTime) -> Result<Authority, TlsError> {
         let certificate = read(&paths.ca_certificate)?;
         let (key, certificate) = match (read(&paths.ca_key)?, certificate) {
             (Some(key), certificate) => (parse_key(&paths.ca_key, key)?, certificate),
@@ -100,41 +115,56 @@ impl Authority {
             }
         };
         let pin = Pin::of_spki(&key.subject_public_key_info());
+        let bridge = bridge::find(paths, pin)?;
         let Some(pem) = certificate else {
-            return Authority::make(paths, key, pin, now);
+            return Authority::make(paths, key, bridge, now);
         };
         let path = &paths.ca_certificate;
         let der = certificates(path, &pem)?.swap_remove(0);
         let parsed = x509(path, &der)?;
-        if Pin::of_spki(parsed.public_key().raw) != pin {
+        let found = Pin::of_spki(parsed.public_key().raw);
+        if bridge.as_ref().is_some_and(|bridge| bridge.previous == found) {
+            // The exchange of the key was cut short after the key was in its place.
+            return Authority::make(paths, key, bridge, now);
+        }
+        if found != pin {
             return Err(TlsError::AuthorityMismatch(paths.folder()));
         }
         let (validity, _) = inspect(path, &der)?;
         if validity.is_renewal_due(now) {
-            return Authority::make(paths, key, pin, now);
+            let made = Authority::make(paths, key, bridge, now)?;
+            tracing::warn!(path = %path.display(), copies_end_at = show(validity.until), ends_at = show(made.validity.until),
+                "the authority's certificate is renewed with the same key: proxies that have its pin go on as they are; whoever \
+                 checks with a copy of ca.pem needs the new one before the copy's end");
+            return Ok(made);
         }
-        Ok(Authority { der, key, pin, validity })
+        Ok(Authority { der, key, pin, validity, bridge })
     }
 
     /// Makes the authority's certificate from its key: the first, or the next with the same pin.
-    fn make(paths: &Paths, key: KeyPair, pin: Pin, now: SystemTime) -> Result<Authority, TlsError> {
-        let (mut params, validity) = params(now, AUTHORITY_LIFE)?;
-        // Two Pulses in one trust store are told apart; the same key always has the same name, so that what the
-        // certificate before signed is good under this one.
-        let pin_hex = pin.to_string();
-        let short: String = pin_hex.trim_start_matches("sha256:").chars().take(8).collect();
-        params.distinguished_name.push(DnType::CommonName, format!("Pulse CA {short}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    pub(super) fn make(
+        paths: &Paths,
+        key: KeyPair,
+        bridge: Option<Bridge>,
+        now: SystemTime,
+    ) -> Result<Authority, TlsError> {
+        let pin = Pin::of_spki(&key.subject_public_key_info());
+        let (params, validity) = ca_params(pin, now, now + AUTHORITY_LIFE)?;
         let certificate = params.self_signed(&key).map_err(TlsError::Make)?;
         write(&paths.ca_certificate, &certificate.pem(), Access::Public)?;
         tracing::info!(path = %paths.ca_certificate.display(), %pin, "authority certificate made");
-        Ok(Authority { der: certificate.der().clone(), key, pin, validity })
+        Ok(Authority { der: certificate.der().clone(), key, pin, validity, bridge })
+    }
+
+    /// What follows the server's own certificate: this authority, and while its key is exchanged, the way to the one before.
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let bridge = self.bridge.iter().flat_map(|bridge| &bridge.chain);
+        std::iter::once(&self.der).chain(bridge).cloned().collect()
     }
 
     /// Makes a key and a certificate for the server.
     fn sign(&self, paths: &Paths, names: &Names, now: SystemTime) -> Result<Identity, TlsError> {
-        let (mut params, _) = params(now, LEAF_LIFE)?;
+        let (mut params, _) = params(now, now + LEAF_LIFE)?;
         params.distinguished_name.push(DnType::CommonName, "Pulse server");
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -150,7 +180,8 @@ impl Authority {
         let certificate = params.signed_by(&key, &issuer).map_err(TlsError::Make)?;
         let authority = std::fs::read_to_string(&paths.ca_certificate)
             .map_err(|source| TlsError::Read { path: paths.ca_certificate.clone(), source })?;
-        let chain = certificate.pem() + &authority;
+        let bridge = self.bridge.as_ref().map_or("", |bridge| bridge.pem.as_str());
+        let chain = certificate.pem() + &authority + bridge;
         write(&paths.key, &key.serialize_pem(), Access::Secret)?;
         write(&paths.certificate, &chain, Access::Public)?;
         Identity::parse((&paths.certificate, chain.as_bytes()), (&paths.key, key.serialize_pem().as_bytes()))
@@ -180,7 +211,7 @@ impl Leaf {
             None if self.is_there => Some("it was not whole"),
             None => Some("there was none"),
             // The file is written as certificate and authority in one piece, so the second tells who signed the first.
-            Some(leaf) if leaf.certified.cert.get(1) != Some(&authority.der) => {
+            Some(leaf) if leaf.certified.cert.get(1..) != Some(&authority.chain()[..]) => {
                 Some("the authority's certificate is another")
             }
             Some(leaf) if leaf.names != *names => Some("its names changed"),
@@ -190,11 +221,29 @@ impl Leaf {
     }
 }
 
-/// What both kinds of certificate share.
-fn params(now: SystemTime, life: Duration) -> Result<(CertificateParams, Validity), TlsError> {
-    let whole_seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let from = Duration::from_secs(whole_seconds).saturating_sub(BACKDATED);
-    let until = from + BACKDATED + life;
+/// What a certificate of an authority with this key says, whoever signs it.
+pub(super) fn ca_params(
+    pin: Pin,
+    now: SystemTime,
+    until: SystemTime,
+) -> Result<(CertificateParams, Validity), TlsError> {
+    let (mut params, validity) = params(now, until)?;
+    // Two Pulses in one trust store are told apart; the same key always has the same name, so that what the
+    // certificate before signed is good under this one.
+    let pin_hex = pin.to_string();
+    let short: String = pin_hex.trim_start_matches("sha256:").chars().take(8).collect();
+    params.distinguished_name.push(DnType::CommonName, format!("Pulse CA {short}"));
+    // It may sign one more authority: the next one, when its key is exchanged.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok((params, validity))
+}
+
+/// What every certificate shares. It begins a day before `now`.
+fn params(now: SystemTime, until: SystemTime) -> Result<(CertificateParams, Validity), TlsError> {
+    let since_epoch =
+        |time: SystemTime| Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    let (from, until) = (since_epoch(now).saturating_sub(BACKDATED), since_epoch(until));
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
     params.not_before = epoch + from;
@@ -210,16 +259,16 @@ fn params(now: SystemTime, life: Duration) -> Result<(CertificateParams, Validit
     Ok((params, Validity { from: UNIX_EPOCH + from, until: UNIX_EPOCH + until }))
 }
 
-fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
+pub(super) fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
     let pem = String::from_utf8(pem).map_err(|_| TlsError::NoKey(path.to_owned()))?;
     KeyPair::from_pem(&pem).map_err(|_| TlsError::NoKey(path.to_owned()))
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
     files::read_if_there(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-fn write(path: &Path, content: &str, access: Access) -> Result<(), TlsError> {
+pub(super) fn write(path: &Path, content: &str, access: Access) -> Result<(), TlsError> {
     files::write(path, content.as_bytes(), access)
         .map_err(|source| TlsError::Write { path: path.to_owned(), source })
 }

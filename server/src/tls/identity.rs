@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
+use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -85,7 +87,23 @@ impl Identity {
                 at: show(identity.validity.from),
             });
         }
+        let leaf = x509(certificate, identity.leaf())?;
+        // One without the extension is good for anything (RFC 5280, section 4.2.1.12).
+        let usage = leaf.extended_key_usage().ok().flatten();
+        if usage.is_some_and(|usage| !usage.value.server_auth && !usage.value.any) {
+            return Err(TlsError::Purpose(certificate.to_owned()));
+        }
         Ok(identity)
+    }
+
+    /// Whether a client that dials this host finds it in the certificate.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        let Ok(name) = ServerName::try_from(host) else { return false };
+        ParsedCertificate::try_from(self.leaf()).is_ok_and(|leaf| verify_server_name(&leaf, &name).is_ok())
+    }
+
+    fn leaf(&self) -> &CertificateDer<'static> {
+        self.certified.cert.first().expect("a chain that was read is not empty")
     }
 
     /// Checks that both parts can be read and belong together, but not their dates.

@@ -67,14 +67,33 @@ impl Client {
     /// # Panics
     /// When that is refused.
     pub async fn register(server: &Server, join: &str, hostname: &str) -> Client {
-        let mut grpc = connect(server).await;
+        Client::register_over(connect(server).await, join, hostname).await
+    }
+
+    /// Registers another proxy over this one's connection, which a server cannot tell.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub async fn register_beside(&self, join: &str, hostname: &str) -> Client {
+        Client::register_over(self.grpc.clone(), join, hostname).await
+    }
+
+    async fn register_over(
+        mut grpc: ControlPlaneServiceClient<Channel>,
+        join: &str,
+        hostname: &str,
+    ) -> Client {
         let join: JoinString = join.parse().expect("the server made the join string");
         let message = RegisterRequest {
             hostname: hostname.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..RegisterRequest::default()
         };
-        let answer = in_time("registration", grpc.register(with_token(message, join.join.reveal()))).await;
+        let request = match &join.join {
+            Some(token) => with_token(message, token.reveal()),
+            None => Request::new(message),
+        };
+        let answer = in_time("registration", grpc.register(request)).await;
         let registered = answer.expect("registration is not refused").into_inner();
         let (token, proxy_id) = (registered.ctrl_token.clone(), registered.proxy_id.clone());
         Client { grpc, token, proxy_id, registered }

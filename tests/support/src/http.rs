@@ -59,7 +59,11 @@ pub(crate) fn ask_socket(path: &Path, request: &str) -> io::Result<Answer> {
 
 /// A request, as it goes over the wire.
 pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>) -> String {
-    let body = body.map(ToString::to_string).unwrap_or_default();
+    raw_request(method, path, &body.map(ToString::to_string).unwrap_or_default())
+}
+
+/// A request with any body.
+pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",

@@ -18,24 +18,31 @@
 //! ```
 //! The binaries must have been built: `cargo build --workspace`.
 
+pub mod capture;
 mod client;
 pub mod deploy;
+mod fault;
 mod fixture;
 mod http;
 mod port;
 mod process;
 mod proxy;
+pub mod raw;
+mod relay;
 mod scrape;
 mod server;
 mod sysfs;
 mod wait;
+pub mod wire;
 
 pub use client::{Client, Watch, connect, holding, with_token};
+pub use fault::{Blow, Fault, written_in};
 pub use fixture::{copy_with_links, fixtures, tree};
 pub use http::Answer;
 pub use process::{Ran, Running, binary};
 pub use proxy::{Proxy, ProxyBuilder};
 pub use pulse_proto::v1;
+pub use relay::{Passing, Relay};
 pub use scrape::Metrics;
 pub use server::{Server, ServerBuilder};
 pub use sysfs::SysTree;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::capture;
 use crate::wait::{PATIENCE, eventually};
 
 /// Finds a binary of the workspace beside the test's own executable: `target/PROFILE/NAME`.
@@ -86,7 +87,9 @@ pub(crate) fn run(mut command: Command, input: &str) -> Ran {
     let text = |reader: JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&reader.join().expect("reading does not panic")).into_owned()
     };
-    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    let ran = Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) };
+    capture::keep(&command, &ran);
+    ran
 }
 
 fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
@@ -131,11 +134,13 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut file = capture::log_of(name, &command);
         let lines = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
             for line in stderr.split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
+                capture::write(&mut file, &format!("{line}\n"));
                 kept.lock().expect("no holder of this lock panics").push(line);
             }
         });

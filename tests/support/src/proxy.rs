@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::fault::Fault;
 use crate::process::{Ran, Running, Variables, command, run, set};
 use crate::server::Server;
 use crate::sysfs::SysTree;
@@ -132,6 +133,25 @@ impl Proxy {
         self.running = Some(Running::start(&format!("proxy {}", self.hostname), self.command("run")));
     }
 
+    /// Starts `run` with a fault in it; does not wait for anything.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start_with(&mut self, fault: &Fault) {
+        if let Some(running) = &mut self.running {
+            assert!(running.ended().is_some(), "proxy {} runs already", self.hostname);
+        }
+        let run = fault.around(&self.command("run"));
+        self.running = Some(Running::start(&format!("proxy {}", self.hostname), run));
+    }
+
+    /// Runs `register --join -` to its end, with a fault in it.
+    pub fn register_with_fault(&self, join: &str, fault: &Fault) -> Ran {
+        let mut register = self.command("register");
+        register.args(["--join", "-", "--hostname", &self.hostname]);
+        run(fault.around(&register), &format!("{join}\n"))
+    }
+
     /// Runs another subcommand to its end: `pulse-sensor-proxy SUBCOMMAND ARGUMENTS`.
     pub fn proxy(&self, subcommand: &str, arguments: &[&str]) -> Ran {
         let mut command = self.command(subcommand);
@@ -219,6 +239,11 @@ impl Proxy {
     /// kill -9.
     pub fn kill(&mut self) {
         self.running_mut().kill();
+    }
+
+    /// Its exit status, if it ended.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.running_mut().ended()
     }
 
     /// Asks it to end (SIGTERM).

@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::capture;
+use crate::fault::Fault;
 use crate::http::{self, Answer};
 use crate::port::Port;
 use crate::process::{Ran, Running, Variables, command, run, set};
@@ -25,6 +28,7 @@ pub struct ServerBuilder {
     arguments: Vec<String>,
     variables: Variables,
     is_plaintext: bool,
+    ca_path: Option<PathBuf>,
 }
 
 impl ServerBuilder {
@@ -57,18 +61,31 @@ impl ServerBuilder {
         self.argument("--plaintext")
     }
 
+    /// Trusts the certificates in this file when it is asked, in place of its own CA: it has a certificate of the test's.
+    #[must_use]
+    pub fn trusting(mut self, ca_path: &Path) -> ServerBuilder {
+        self.ca_path = Some(ca_path.to_owned());
+        self
+    }
+
     /// Starts it, and waits until it is ready.
     #[must_use]
     pub fn start(self) -> Server {
+        let mut server = self.prepare();
+        server.start_again();
+        server
+    }
+
+    /// Makes its folder and its configuration, and does not start it.
+    #[must_use]
+    pub fn prepare(self) -> Server {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let config = match self.config.contains("refresh_interval:") {
             true => self.config.clone(),
             false => format!("{CONFIG}{}", self.config),
         };
         std::fs::write(folder.path().join("pulse.yaml"), config).expect("a file can be written");
-        let mut server = Server { folder, port: Port::take(), builder: self, running: None };
-        server.start_again();
-        server
+        Server { folder, port: Port::take(), builder: self, running: None }
     }
 }
 
@@ -116,13 +133,31 @@ impl Server {
     /// # Panics
     /// When it runs already.
     pub fn spawn(&mut self) {
-        if let Some(running) = &mut self.running {
-            assert!(running.ended().is_some(), "the server runs already");
-        }
+        let serve = self.serve();
+        self.run(serve);
+    }
+
+    /// Starts it with a fault in it, without waiting for anything.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn spawn_with(&mut self, fault: &Fault) {
+        let serve = fault.around(&self.serve());
+        self.run(serve);
+    }
+
+    fn serve(&self) -> Command {
         let mut serve = command("pulse", &self.builder.variables);
         serve.arg("serve").arg("--config").arg(self.folder.path().join("pulse.yaml"));
         serve.arg("--data-dir").arg(self.data_dir()).arg("--listen").arg(self.address().to_string());
         serve.args(&self.builder.arguments);
+        serve
+    }
+
+    fn run(&mut self, serve: Command) {
+        if let Some(running) = &mut self.running {
+            assert!(running.ended().is_some(), "the server runs already");
+        }
         self.running = Some(Running::start("the server", serve));
     }
 
@@ -143,16 +178,16 @@ impl Server {
 
     /// The certificate of its CA, in PEM.
     pub fn ca_path(&self) -> PathBuf {
-        self.data_dir().join("ca.pem")
+        self.builder.ca_path.clone().unwrap_or_else(|| self.data_dir().join("ca.pem"))
     }
 
     /// Its process.
     pub fn process(&self) -> &Running {
-        self.running.as_ref().expect("a server was started when it was made")
+        self.running.as_ref().expect("the server was started")
     }
 
     fn running_mut(&mut self) -> &mut Running {
-        self.running.as_mut().expect("a server was started when it was made")
+        self.running.as_mut().expect("the server was started")
     }
 
     /// Its exit status, if it ended.
@@ -264,7 +299,9 @@ impl Server {
     pub fn get(&self, path: &str) -> std::io::Result<Answer> {
         let ca_path = self.ca_path();
         let ca_path: Option<&Path> = (!self.builder.is_plaintext).then_some(&ca_path);
-        http::ask(self.address(), ca_path, &http::request("GET", path, None))
+        let answer = http::ask(self.address(), ca_path, &http::request("GET", path, None))?;
+        capture::keep_answer("GET", path, answer.status, &answer.head, &answer.body);
+        Ok(answer)
     }
 
     /// A request to the admin API, over the admin socket: faster than the command line.
@@ -273,7 +310,20 @@ impl Server {
     /// Nobody answers.
     pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<Answer> {
         let request = http::request(method, &format!("/api/v1{path}"), body);
-        http::ask_socket(&self.data_dir().join("admin.sock"), &request)
+        let answer = http::ask_socket(&self.data_dir().join("admin.sock"), &request)?;
+        capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
+        Ok(answer)
+    }
+
+    /// The same with a body that need not be JSON.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn admin_raw(&self, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        let request = http::raw_request(method, &format!("/api/v1{path}"), body);
+        let answer = http::ask_socket(&self.data_dir().join("admin.sock"), &request)?;
+        capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
+        Ok(answer)
     }
 
     /// `/metrics`, now.
@@ -284,5 +334,11 @@ impl Server {
         let answer = self.get("/metrics").expect("the server answers");
         assert_eq!(answer.status, 200, "{answer:?}");
         Metrics::parse(&answer.body)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        capture::note_keys(&self.data_dir());
     }
 }

@@ -1,17 +1,17 @@
 //! The audit log's rows.
 //!
-//! Always: each row is chained to the last one that is there, in the transaction that adds it.
+//! Always: each row is chained to the last one that was added, in the transaction that adds it, whether that one is
+//! still there or not.
 
 use rusqlite::{Connection, Transaction, params};
 
 use super::cell::{Cells, integer, rows};
-use super::fault::Result;
-use crate::audit::{Entry, FIRST, Row};
+use super::fault::{Fault, Result};
+use crate::audit::{Entry, Row};
 
 /// Appends rows. `revision` is the fleet's after them.
 pub(super) fn append(transaction: &Transaction<'_>, entries: &[Entry], revision: u64) -> Result<()> {
-    let last = tail(transaction, 1)?.pop();
-    let (mut seq, mut hash) = last.map_or((0, FIRST.to_owned()), |row| (row.seq, row.hash));
+    let (mut seq, mut hash) = head(transaction)?;
     let mut insert = transaction.prepare_cached(
         "INSERT INTO audit (seq, at_ms, actor, action, target, detail, revision, previous_hash, hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -34,7 +34,19 @@ pub(super) fn append(transaction: &Transaction<'_>, entries: &[Entry], revision:
         ])?;
         hash = row.hash;
     }
+    transaction
+        .prepare_cached("UPDATE audit_head SET seq = ?1, hash = ?2")?
+        .execute(params![integer(seq), hash])?;
     Ok(())
+}
+
+/// Place and hash of the last row that was added.
+pub(super) fn head(connection: &Connection) -> Result<(u64, String)> {
+    let sql = "SELECT id, seq, hash FROM audit_head";
+    let found =
+        rows(connection, "audit_head", sql, [], |cells| Ok((cells.number("seq")?, cells.plain("hash")?)))?;
+    let nothing = || Fault::Unreadable(String::from("table audit_head has no row: restore a backup"));
+    found.into_iter().next().ok_or_else(nothing)
 }
 
 fn stored(number: u64) -> u64 {
@@ -57,7 +69,7 @@ pub(super) fn tail(connection: &Connection, limit: u32) -> Result<Vec<Row>> {
     Ok(found)
 }
 
-fn row(cells: &Cells<'_>) -> Result<Row> {
+pub(super) fn row(cells: &Cells<'_>) -> Result<Row> {
     Ok(Row {
         seq: cells.number("seq")?,
         at_ms: cells.number("at_ms")?,

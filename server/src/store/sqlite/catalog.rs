@@ -11,7 +11,9 @@ use super::cell::{Cells, integer, millis, rows, word_of};
 use super::fault::{Fault, Result};
 use super::{audit, lists};
 use crate::inventory::Instance;
-use crate::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
+use crate::registry::{
+    CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
+};
 use crate::store::{Change, Commit};
 
 const PROXY_KINDS: &[(ProxyKind, &str)] = &[(ProxyKind::Socket, "socket"), (ProxyKind::Http, "http")];
@@ -58,6 +60,10 @@ pub(super) fn commit(transaction: &Transaction<'_>, commit: &Commit) -> Result<(
             Change::Token(token) => put_token(transaction, token, revision)?,
             Change::DropToken(digest) => drop_token(transaction, digest, revision)?,
             Change::JoinToken(token) => put_join_token(transaction, token, revision)?,
+            Change::Epoch(epoch) => {
+                transaction.execute("UPDATE fleet SET epoch = ?1", [integer(*epoch)])?;
+            }
+            Change::JoinWindow(window) => put_join_window(transaction, window, revision)?,
         }
     }
     for list in &commit.lists {
@@ -122,15 +128,16 @@ fn put_proxy(transaction: &Transaction<'_>, proxy: &Proxy, revision: i64) -> Res
     transaction
         .prepare_cached(
             "INSERT INTO proxies (id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind,
-                 standing, standing_at, standing_reason, rotate_requested, created_at, registered_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                 standing, standing_at, standing_reason, rotate_requested, created_at, registered_at, revision,
+                 is_approved)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
              ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, machine_id = excluded.machine_id,
                  kind = excluded.kind, proxy_url = excluded.proxy_url, version = excluded.version,
                  peer = excluded.peer, instance_id = excluded.instance_id, scope_kind = excluded.scope_kind,
                  standing = excluded.standing, standing_at = excluded.standing_at,
                  standing_reason = excluded.standing_reason, rotate_requested = excluded.rotate_requested,
                  created_at = excluded.created_at, registered_at = excluded.registered_at,
-                 revision = excluded.revision",
+                 revision = excluded.revision, is_approved = excluded.is_approved",
         )?
         .execute(params![
             proxy.id.to_string(),
@@ -148,7 +155,8 @@ fn put_proxy(transaction: &Transaction<'_>, proxy: &Proxy, revision: i64) -> Res
             proxy.rotate_requested,
             millis(proxy.created_at),
             millis(proxy.registered_at),
-            revision
+            revision,
+            proxy.is_approved
         ])?;
     Ok(())
 }
@@ -156,7 +164,7 @@ fn put_proxy(transaction: &Transaction<'_>, proxy: &Proxy, revision: i64) -> Res
 pub(super) fn proxies(connection: &Connection) -> Result<Vec<Proxy>> {
     let sql =
         "SELECT id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind, standing,
-                   standing_at, standing_reason, rotate_requested, created_at, registered_at
+                   standing_at, standing_reason, rotate_requested, created_at, registered_at, is_approved
                FROM proxies ORDER BY id";
     rows(connection, "proxies", sql, [], |cells| {
         let standing: String = cells.plain("standing")?;
@@ -178,6 +186,7 @@ pub(super) fn proxies(connection: &Connection) -> Result<Vec<Proxy>> {
             instance: cells.parsed_if_any("instance_id")?,
             scope_kind: cells.word("scope_kind", SCOPE_KINDS)?,
             standing,
+            is_approved: cells.plain("is_approved")?,
             rotate_requested: cells.plain("rotate_requested")?,
             created_at: cells.time("created_at")?,
             registered_at: cells.time("registered_at")?,
@@ -190,6 +199,7 @@ fn put_token(transaction: &Transaction<'_>, token: &CtrlToken, revision: i64) ->
         TokenStanding::Current => ("current", None),
         TokenStanding::Next { use_before } => ("next", Some(millis(use_before))),
         TokenStanding::Tombstone => ("tombstone", None),
+        TokenStanding::Debug { until } => ("debug", Some(millis(until))),
     };
     transaction
         .prepare_cached(
@@ -225,6 +235,7 @@ pub(super) fn tokens(connection: &Connection) -> Result<Vec<CtrlToken>> {
             ("current", _) => TokenStanding::Current,
             ("next", Some(use_before)) => TokenStanding::Next { use_before },
             ("tombstone", _) => TokenStanding::Tombstone,
+            ("debug", Some(until)) => TokenStanding::Debug { until },
             (other, at) => {
                 return Err(cells.unreadable("standing", format!("{other:?} until {at:?} is none")));
             }
@@ -277,6 +288,43 @@ pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinToken>> {
             created_at: cells.time("created_at")?,
             expires_at: cells.time("expires_at")?,
             revoked_at: cells.time_if_any("revoked_at")?,
+        })
+    })
+}
+
+fn put_join_window(transaction: &Transaction<'_>, window: &JoinWindow, revision: i64) -> Result<()> {
+    let sources: Vec<String> = window.sources.iter().map(ToString::to_string).collect();
+    transaction
+        .prepare_cached(
+            "INSERT INTO join_windows (id, opened_at, closes_at, closed_at, sources, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO UPDATE SET opened_at = excluded.opened_at, closes_at = excluded.closes_at,
+                 closed_at = excluded.closed_at, sources = excluded.sources, revision = excluded.revision",
+        )?
+        .execute(params![
+            window.id.to_string(),
+            millis(window.opened_at),
+            millis(window.closes_at),
+            window.closed_at.map(millis),
+            sources.join(","),
+            revision
+        ])?;
+    Ok(())
+}
+
+pub(super) fn join_windows(connection: &Connection) -> Result<Vec<JoinWindow>> {
+    let sql = "SELECT id, opened_at, closes_at, closed_at, sources FROM join_windows ORDER BY id";
+    rows(connection, "join_windows", sql, [], |cells| {
+        let sources: String = cells.plain("sources")?;
+        let sources = sources.split(',').filter(|source| !source.is_empty()).map(str::parse);
+        Ok(JoinWindow {
+            id: cells.parsed("id")?,
+            sources: sources
+                .collect::<std::result::Result<_, _>>()
+                .map_err(|error: crate::network::NetworkError| cells.unreadable("sources", error))?,
+            opened_at: cells.time("opened_at")?,
+            closes_at: cells.time("closes_at")?,
+            closed_at: cells.time_if_any("closed_at")?,
         })
     })
 }

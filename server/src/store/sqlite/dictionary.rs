@@ -4,11 +4,12 @@
 //! Always: what is remembered here is in the database; after a transaction that failed, nothing is remembered.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pulse_proto::Node;
 use pulse_proto::hash::sha256;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::Result;

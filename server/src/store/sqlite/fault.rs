@@ -18,6 +18,10 @@ pub(super) enum Fault {
     Unreadable(String),
     /// The fleet is at another revision.
     Conflict(u64),
+    /// A file beside the database cannot be used, or there is no room for it.
+    Disk(Arc<std::io::Error>),
+    /// Nobody waits for it any more.
+    Stopped,
 }
 
 /// What the engine's own functions return.
@@ -34,7 +38,7 @@ impl Fault {
     pub(super) fn is_of_the_disk(&self) -> bool {
         match self {
             Fault::Engine(error) => error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation),
-            Fault::Unreadable(_) | Fault::Conflict(_) => false,
+            Fault::Unreadable(_) | Fault::Conflict(_) | Fault::Disk(_) | Fault::Stopped => false,
         }
     }
 
@@ -42,6 +46,10 @@ impl Fault {
     pub(super) fn while_doing(&self, doing: &str, path: &Path) -> StoreError {
         match self {
             Fault::Conflict(revision) => StoreError::Conflict(*revision),
+            Fault::Stopped => StoreError::Closed,
+            Fault::Disk(error) => {
+                StoreError::Database { doing: doing.to_owned(), source: Box::new(Arc::clone(error)) }
+            }
             Fault::Unreadable(what) => StoreError::Unreadable(format!("{}: {what}", path.display())),
             Fault::Engine(error) if is_damage(error) => {
                 StoreError::Unreadable(format!("{}: {doing}: {error}", path.display()))

@@ -4,10 +4,12 @@
 
 use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
 use rusqlite::{Connection, Transaction, params};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::cell::{Cells, integer, millis, rows};
 use super::fault::Result;
+use crate::store::{ListChange, ListFound};
 
 pub(super) fn insert(transaction: &Transaction<'_>, list: &SignedAllowlist) -> Result<()> {
     let lines: Vec<String> = list.allowlist.nodes().iter().map(Node::line).collect();
@@ -51,7 +53,56 @@ pub(super) fn at(connection: &Connection, scope: Scope, revision: u64) -> Result
     Ok(found.into_iter().next())
 }
 
-fn list(cells: &Cells<'_>) -> Result<SignedAllowlist> {
+/// The list of a scope that was made at this revision, or those around it.
+pub(super) fn of(connection: &Connection, scope: Scope, revision: u64) -> Result<ListFound> {
+    let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
+               FROM allowlists WHERE scope = ?1 AND revision = ?2 ORDER BY epoch DESC LIMIT 1";
+    let scope = scope.to_string();
+    let found = rows(connection, "allowlists", sql, params![scope, integer(revision)], list)?;
+    if let Some(list) = found.into_iter().next() {
+        return Ok(ListFound::List(Box::new(list)));
+    }
+    let revision = integer(revision);
+    let nearest = |sql: &str| -> Result<Option<u64>> {
+        let found: Option<i64> = connection.query_row(sql, params![scope, revision], |row| row.get(0))?;
+        Ok(found.map(i64::unsigned_abs))
+    };
+    Ok(ListFound::Between {
+        before: nearest("SELECT max(revision) FROM allowlists WHERE scope = ?1 AND revision < ?2")?,
+        after: nearest("SELECT min(revision) FROM allowlists WHERE scope = ?1 AND revision > ?2")?,
+    })
+}
+
+/// How lists came about, the newest first.
+pub(super) fn history(connection: &Connection, scope: Option<Scope>, limit: u32) -> Result<Vec<ListChange>> {
+    let sql = "SELECT scope, epoch, revision, hash, updated_at, nodes,
+                   (SELECT actor FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS actor,
+                   (SELECT action FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS action,
+                   (SELECT nodes FROM allowlists AS b
+                       WHERE b.scope = a.scope AND (b.epoch, b.revision) < (a.epoch, a.revision)
+                       ORDER BY b.epoch DESC, b.revision DESC LIMIT 1) AS nodes_before
+               FROM allowlists AS a WHERE ?1 IS NULL OR scope = ?1
+               ORDER BY epoch DESC, revision DESC, scope LIMIT ?2";
+    rows(connection, "allowlists", sql, params![scope.map(|scope| scope.to_string()), limit], |cells| {
+        let nodes: String = cells.plain("nodes")?;
+        let before: Option<String> = cells.plain("nodes_before")?;
+        let now: BTreeSet<&str> = nodes.lines().collect();
+        let before: BTreeSet<&str> = before.iter().flat_map(|nodes| nodes.lines()).collect();
+        Ok(ListChange {
+            scope: cells.parsed("scope")?,
+            position: Position { epoch: cells.number("epoch")?, revision: cells.number("revision")? },
+            hash: cells.parsed("hash")?,
+            at: cells.time("updated_at")?,
+            actor: cells.plain("actor")?,
+            action: cells.plain("action")?,
+            nodes: now.len(),
+            added: now.difference(&before).count(),
+            removed: before.difference(&now).count(),
+        })
+    })
+}
+
+pub(super) fn list(cells: &Cells<'_>) -> Result<SignedAllowlist> {
     let text: String = cells.plain("nodes")?;
     let mut nodes = Vec::new();
     for line in text.lines() {

@@ -7,8 +7,9 @@
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use pulse_proto::Clock;
 use pulse_proto::signature::SigningKey;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
@@ -18,7 +19,12 @@ use super::fault::{Fault, Result};
 use crate::store::StoreError;
 
 /// Each brings the schema from the version that is its index to the next.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_initial.sql"),
+    include_str!("../migrations/0002_joining.sql"),
+    include_str!("../migrations/0003_older_database.sql"),
+    include_str!("../migrations/0004_kept_list.sql"),
+];
 
 /// Before this one a writer and a checkpoint on two connections could damage a WAL database
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -28,11 +34,11 @@ const MIN_SQLITE_VERSION: i32 = 3_051_003;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tables that are small, and needed whole: those checked at start. The others can be many gigabytes.
-const CHECKED_TABLES: [&str; 6] =
-    ["fleet", "instances", "instance_nodes", "proxies", "ctrl_tokens", "join_tokens"];
+const CHECKED_TABLES: [&str; 7] =
+    ["fleet", "instances", "instance_nodes", "proxies", "ctrl_tokens", "join_tokens", "join_windows"];
 
 /// Takes the lock that says which server has the data folder. It lasts as long as the file is open.
-pub(super) fn lock(data_dir: &Path) -> std::result::Result<File, StoreError> {
+pub(in crate::store) fn lock(data_dir: &Path) -> std::result::Result<File, StoreError> {
     let path = data_dir.join("pulse.lock");
     let failed = |doing: &str, source: std::io::Error| StoreError::Database {
         doing: format!("{doing} {}", path.display()),
@@ -55,7 +61,7 @@ pub(super) fn lock(data_dir: &Path) -> std::result::Result<File, StoreError> {
 }
 
 /// Opens the database for writing, makes it if it is not there, and brings it up to date.
-pub(super) fn open_writer(path: &Path) -> std::result::Result<Connection, StoreError> {
+pub(super) fn open_writer(path: &Path, clock: &Clock) -> std::result::Result<Connection, StoreError> {
     keep_private(path).map_err(|source| StoreError::Database {
         doing: format!("make {} a file that only its owner can read", path.display()),
         source: source.into(),
@@ -83,7 +89,7 @@ pub(super) fn open_writer(path: &Path) -> std::result::Result<Connection, StoreE
         connection.pragma_update(None, "cache_size", -16_384)?;
         // After a burst the log shrinks to 64 MiB again.
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        migrate(&mut connection)?;
+        migrate(&mut connection, clock)?;
         check(&connection)?;
         Ok(connection)
     };
@@ -113,17 +119,11 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<()> {
+fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
     loop {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let known = MIGRATIONS.len();
-        let next = usize::try_from(version).ok().filter(|version| *version <= known).ok_or_else(|| {
-            Fault::Unreadable(format!(
-                "its schema has version {version}, and this pulse knows versions up to {known}: install the \
-                 pulse that wrote it, or a newer one"
-            ))
-        })?;
+        let version = version(&transaction)?;
+        let next = usize::try_from(version).unwrap_or_default();
         let Some(migration) = MIGRATIONS.get(next) else {
             return Ok(());
         };
@@ -136,18 +136,44 @@ fn migrate(connection: &mut Connection) -> Result<()> {
         }
         transaction.execute_batch(migration)?;
         if next == 0 {
-            found_fleet(&transaction)?;
+            found_fleet(&transaction, clock)?;
         }
         transaction.pragma_update(None, "user_version", version + 1)?;
         transaction.commit()?;
     }
 }
 
+/// The version of the database's schema, if this program knows it; 0: it has none yet.
+fn version(connection: &Connection) -> Result<i64> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let known = newest_version();
+    if (0..=known).contains(&version) {
+        return Ok(version);
+    }
+    Err(Fault::Unreadable(format!(
+        "its schema has version {version}, and this pulse knows versions up to {known}: install the pulse that wrote it, \
+         or a newer one"
+    )))
+}
+
+/// The version of the schema of a database that is there, if this program knows it.
+pub(super) fn known_version(connection: &Connection) -> Result<i64> {
+    match version(connection)? {
+        0 => Err(Fault::Unreadable(String::from("it is no database of Pulse"))),
+        version => Ok(version),
+    }
+}
+
+/// The version of the schema that this program makes.
+pub(super) fn newest_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).expect("they were written one by one")
+}
+
 /// Gives a new database its identity.
-fn found_fleet(transaction: &Transaction<'_>) -> Result<()> {
+fn found_fleet(transaction: &Transaction<'_>, clock: &Clock) -> Result<()> {
     let (_, signing_key) =
         SigningKey::generate().map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let created_at = millis(SystemTime::now());
+    let created_at = millis(clock.now());
     transaction.execute(
         "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, ?1, ?2, 0, ?2, ?3)",
         params![Uuid::new_v4().to_string(), created_at, signing_key],

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::cell::{Cells, integer, millis, rows};
 use super::fault::Result;
-use crate::store::{Mark, ProxyStatus};
+use crate::store::{KeptList, Mark, ProxyStatus};
 
 pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Result<()> {
     let mut insert = transaction.prepare_cached(
@@ -12,8 +12,10 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
              pushed_epoch, pushed_revision, pushed_hash, pushed_at,
              applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
              refused_epoch, refused_revision, refused_hash, refused_at,
-             last_error, list_source, version, peer, insecure_skip_verify)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+             last_error, list_source, version, peer, insecure_skip_verify,
+             kept_list_problem, kept_list_detail, kept_list_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+             ?22, ?23, ?24)
          ON CONFLICT (proxy_id) DO UPDATE SET last_seen = excluded.last_seen, last_pull = excluded.last_pull,
              pushed_epoch = excluded.pushed_epoch, pushed_revision = excluded.pushed_revision,
              pushed_hash = excluded.pushed_hash, pushed_at = excluded.pushed_at,
@@ -23,7 +25,9 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
              refused_hash = excluded.refused_hash, refused_at = excluded.refused_at,
              last_error = excluded.last_error, list_source = excluded.list_source,
              version = excluded.version, peer = excluded.peer,
-             insecure_skip_verify = excluded.insecure_skip_verify",
+             insecure_skip_verify = excluded.insecure_skip_verify,
+             kept_list_problem = excluded.kept_list_problem, kept_list_detail = excluded.kept_list_detail,
+             kept_list_at = excluded.kept_list_at",
     )?;
     for status in statuses {
         let [pushed, applied, refused] = [&status.pushed, &status.applied, &status.refused].map(columns);
@@ -48,7 +52,10 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
             status.list_source,
             status.version,
             status.peer.map(|peer| peer.to_string()),
-            status.insecure_skip_verify
+            status.insecure_skip_verify,
+            status.kept_list.as_ref().map_or("", |kept| kept.problem.as_str()),
+            status.kept_list.as_ref().map_or("", |kept| kept.detail.as_str()),
+            status.kept_list.as_ref().map(|kept| millis(kept.at))
         ])?;
     }
     Ok(())
@@ -69,7 +76,8 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
     let sql = "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
                    applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
                    refused_epoch, refused_revision, refused_hash, refused_at,
-                   last_error, list_source, version, peer, insecure_skip_verify
+                   last_error, list_source, version, peer, insecure_skip_verify,
+                   kept_list_problem, kept_list_detail, kept_list_at
                FROM proxy_status ORDER BY proxy_id";
     rows(connection, "proxy_status", sql, [], |cells| {
         Ok(ProxyStatus {
@@ -85,8 +93,17 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
             version: cells.plain("version")?,
             peer: cells.parsed_if_any("peer")?,
             insecure_skip_verify: cells.plain("insecure_skip_verify")?,
+            kept_list: kept_list(cells)?,
         })
     })
+}
+
+fn kept_list(cells: &Cells<'_>) -> Result<Option<KeptList>> {
+    let Some(at) = cells.time_if_any("kept_list_at")? else {
+        return Ok(None);
+    };
+    let (problem, detail) = (cells.plain("kept_list_problem")?, cells.plain("kept_list_detail")?);
+    Ok(Some(KeptList { problem, detail, at }))
 }
 
 fn mark(cells: &Cells<'_>, [epoch, revision, hash, at]: [&str; 4]) -> Result<Option<Mark>> {

@@ -11,15 +11,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
+use pulse_proto::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::cell::millis;
 use super::dictionary::Dictionary;
 use super::fault::{Fault, Result};
 use super::retention::Batch;
+use super::tasks::Pace;
 use super::{history, retention};
 use crate::report::Report;
 use crate::store::{Recorded, Retention, StoreError};
@@ -58,9 +61,10 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) dictionary: Dictionary,
     pub(super) retention: Retention,
+    pub(super) clock: Clock,
     pub(super) is_writable: Arc<AtomicBool>,
     /// The thread that reads: it ends first, so that the log can be emptied and taken away.
-    pub(super) reader: JoinHandle<()>,
+    pub(super) reader: Option<JoinHandle<()>>,
     /// The lock on the data folder. Last, so that it is given back when the database is closed.
     pub(super) lock: File,
 }
@@ -69,31 +73,35 @@ impl Writer {
     /// Works until it is closed, or all handles are gone.
     pub(super) fn run(mut self, mut requests_rx: mpsc::Receiver<Request>) {
         let unwritable_after = UnwritableOnDrop(Arc::clone(&self.is_writable));
-        let mut reports = VecDeque::new();
-        let mut closers = Vec::new();
-        let mut upkeep = Upkeep::new();
-        loop {
-            if reports.is_empty() {
-                if requests_rx.is_closed() && requests_rx.is_empty() {
-                    break;
-                }
-                // With upkeep under way the queue is only looked at.
-                if !upkeep.is_trimming {
-                    let Some(request) = requests_rx.blocking_recv() else { break };
-                    self.take(request, &mut reports, &mut requests_rx, &mut closers);
-                }
+        let mut work = Work::new();
+        while !work.is_over(&requests_rx) {
+            // With something at hand the queue is only looked at.
+            if work.is_idle() {
+                let Some(request) = requests_rx.blocking_recv() else { break };
+                work.take(&mut self, request, &mut requests_rx);
             }
-            // What has come meanwhile, but no more than that: reports get their turn.
-            for _ in 0..requests_rx.len() {
-                let Ok(request) = requests_rx.try_recv() else { break };
-                self.take(request, &mut reports, &mut requests_rx, &mut closers);
-            }
-            if !reports.is_empty() {
-                let group = reports.drain(..reports.len().min(MAX_GROUP)).collect();
-                self.record(group);
-            }
-            upkeep.step(&mut self);
+            work.turn(&mut self, &mut requests_rx);
         }
+        self.end(work, unwritable_after);
+    }
+
+    /// As [`Writer::run`], but within a task: each turn takes the time that `pace` gives.
+    pub(super) async fn run_in_task(mut self, mut requests_rx: mpsc::Receiver<Request>, pace: Pace) {
+        let unwritable_after = UnwritableOnDrop(Arc::clone(&self.is_writable));
+        let mut work = Work::new();
+        while !work.is_over(&requests_rx) {
+            if work.is_idle() {
+                let Some(request) = requests_rx.recv().await else { break };
+                work.take(&mut self, request, &mut requests_rx);
+            }
+            pace.wait().await;
+            work.turn(&mut self, &mut requests_rx);
+        }
+        self.end(work, unwritable_after);
+    }
+
+    fn end(self, work: Work, unwritable_after: UnwritableOnDrop) {
+        let closers = work.closers;
         let closed = self.close();
         drop(unwritable_after);
         if closers.is_empty()
@@ -104,23 +112,6 @@ impl Writer {
         let mut closed = Some(closed);
         for closer in closers {
             let _ = closer.send(closed.take().unwrap_or(Ok(())));
-        }
-    }
-
-    fn take(
-        &mut self,
-        request: Request,
-        reports: &mut VecDeque<Queued>,
-        requests_rx: &mut mpsc::Receiver<Request>,
-        closers: &mut Vec<oneshot::Sender<std::result::Result<(), StoreError>>>,
-    ) {
-        match request {
-            Request::Job(job) => job(self),
-            Request::Report(queued) => reports.push_back(queued),
-            Request::Close(closed_tx) => {
-                requests_rx.close();
-                closers.push(closed_tx);
-            }
         }
     }
 
@@ -160,7 +151,7 @@ impl Writer {
 
     /// Stores reports in one transaction, and answers each once it is on disk.
     fn record(&mut self, group: Vec<Queued>) {
-        let now = millis(SystemTime::now());
+        let now = millis(self.clock.now());
         self.dictionary.turn();
         let outcome = self.transact(|transaction, dictionary| {
             group.iter().map(|queued| history::record(transaction, dictionary, &queued.report, now)).collect()
@@ -183,7 +174,7 @@ impl Writer {
     fn close(self) -> std::result::Result<(), StoreError> {
         let Writer { path, connection, reader, lock, .. } = self;
         // A reader that panicked has said so itself.
-        let _ = reader.join();
+        let _ = reader.map(JoinHandle::join);
         // Its answer is whether another program's reading kept it from emptying the log; then it stays as it is.
         let checkpoint = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()));
         let closed = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error));
@@ -198,6 +189,54 @@ struct UnwritableOnDrop(Arc<AtomicBool>);
 impl Drop for UnwritableOnDrop {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What is at hand.
+struct Work {
+    reports: VecDeque<Queued>,
+    closers: Vec<oneshot::Sender<std::result::Result<(), StoreError>>>,
+    upkeep: Upkeep,
+}
+
+impl Work {
+    fn new() -> Work {
+        Work { reports: VecDeque::new(), closers: Vec::new(), upkeep: Upkeep::new() }
+    }
+
+    /// Whether nothing is to be done, and nothing will come.
+    fn is_over(&self, requests_rx: &mpsc::Receiver<Request>) -> bool {
+        self.reports.is_empty() && requests_rx.is_closed() && requests_rx.is_empty()
+    }
+
+    /// Whether there is nothing to do but wait.
+    fn is_idle(&self) -> bool {
+        self.reports.is_empty() && !self.upkeep.is_trimming
+    }
+
+    fn take(&mut self, writer: &mut Writer, request: Request, requests_rx: &mut mpsc::Receiver<Request>) {
+        match request {
+            Request::Job(job) => job(writer),
+            Request::Report(queued) => self.reports.push_back(queued),
+            Request::Close(closed_tx) => {
+                requests_rx.close();
+                self.closers.push(closed_tx);
+            }
+        }
+    }
+
+    /// Does what has come, one group of reports, and a step of upkeep.
+    fn turn(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) {
+        // What has come meanwhile, but no more than that: reports get their turn.
+        for _ in 0..requests_rx.len() {
+            let Ok(request) = requests_rx.try_recv() else { break };
+            self.take(writer, request, requests_rx);
+        }
+        if !self.reports.is_empty() {
+            let group = self.reports.drain(..self.reports.len().min(MAX_GROUP)).collect();
+            writer.record(group);
+        }
+        self.upkeep.step(writer);
     }
 }
 
@@ -217,7 +256,7 @@ impl Upkeep {
 
     /// Deletes a batch if it is time to; sweeps once all batches are done.
     fn step(&mut self, writer: &mut Writer) {
-        let (retention, now) = (writer.retention, SystemTime::now());
+        let (retention, now) = (writer.retention, writer.clock.now());
         if !self.is_trimming && Instant::now() < self.trim_at {
             return;
         }

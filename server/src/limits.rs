@@ -1,0 +1,118 @@
+//! How much callers may ask for: token buckets by caller, and how many calls run at one time.
+//!
+//! In: who calls, which the caller of this module knows already: a proxy, a host that registers, an address. Out: yes,
+//! or how long to wait.
+//! Always: memory is bounded, since keys that are idle are dropped; one caller's bucket touches no other's.
+//! Never: answers anybody, or knows a token.
+
+pub mod address;
+mod bucket;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
+
+use crate::config::{self, Config};
+use address::{AddressGroup, Network};
+pub use bucket::{Quota, TokenBuckets};
+
+/// Health watches and reflection streams at one time: they need no token, and a load balancer needs one.
+const OPEN_STREAMS: usize = 256;
+
+/// Registrations at one time of hosts that bring no token of this server.
+const STRANGERS: usize = 64;
+
+/// When to come back to a server that has as much to do as it takes.
+pub const OVERLOAD_RETRY: Duration = Duration::from_secs(2);
+
+/// What counts as one host that registers: the digest of its join token, its machine id and its hostname.
+pub type RegistrationKey = (Option<[u8; 32]>, String, String);
+
+/// Every bound on calls. Shared by all that serve them.
+#[derive(Debug)]
+pub struct CallLimits {
+    /// Watches, by proxy.
+    pub watches: TokenBuckets<Uuid>,
+    /// Registrations, by host.
+    pub registrations: TokenBuckets<RegistrationKey>,
+    failures: TokenBuckets<AddressGroup>,
+    trusted_proxies: Vec<Network>,
+    calls: Arc<Semaphore>,
+    registering: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    open_streams: Arc<Semaphore>,
+}
+
+/// A place among the calls or streams that run; it is free again when this is dropped.
+#[derive(Debug)]
+pub struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl CallLimits {
+    /// The bounds that the configuration sets.
+    pub fn of(config: &Config) -> CallLimits {
+        let config::Limits { watches, registrations, failures, max_calls, max_watches, .. } = config.limits;
+        let places = |most: u64| {
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
+        };
+        CallLimits {
+            watches: TokenBuckets::new(watches),
+            registrations: TokenBuckets::new(registrations),
+            failures: TokenBuckets::new(failures),
+            trusted_proxies: config.trusted_proxies.clone(),
+            calls: places(max_calls),
+            registering: places(max_calls),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            streams: places(max_watches),
+            open_streams: Arc::new(Semaphore::new(OPEN_STREAMS)),
+        }
+    }
+
+    /// Counts a call that brought no good token. An error says that its address brought too many, and how long to wait.
+    ///
+    /// `peer` is `None` for callers on this machine that came by no address.
+    ///
+    /// # Errors
+    /// The time until the next failure would be answered as such.
+    pub fn failed(&self, peer: Option<IpAddr>) -> Result<(), Duration> {
+        match peer {
+            Some(peer) if !address::any_contains(&self.trusted_proxies, peer) => {
+                self.failures.take(&AddressGroup::of(peer))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A place for a unary call whose caller is known; `None`: as many run as may.
+    pub fn call(&self) -> Option<Slot> {
+        slot(&self.calls)
+    }
+
+    /// A place for a registration of a host that brings a token of this server.
+    pub fn registration(&self) -> Option<Slot> {
+        slot(&self.registering)
+    }
+
+    /// A place for a registration of anybody else: few, so that strangers take none of those who are known.
+    pub fn stranger(&self) -> Option<Slot> {
+        slot(&self.strangers)
+    }
+
+    /// A place for a watch stream.
+    pub fn stream(&self) -> Option<Slot> {
+        slot(&self.streams)
+    }
+
+    /// A place for a stream that needs no token.
+    pub fn open_stream(&self) -> Option<Slot> {
+        slot(&self.open_streams)
+    }
+}
+
+fn slot(places: &Arc<Semaphore>) -> Option<Slot> {
+    Arc::clone(places).try_acquire_owned().ok().map(Slot)
+}

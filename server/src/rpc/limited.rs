@@ -1,0 +1,117 @@
+//! Bounds on calls, as statuses: what a caller is told that asks for too much, and where that is counted.
+//!
+//! In: a call whose caller is known, or that failed to say who it is. Out: a place or a token, or the status with the
+//! time to wait.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use super::Rpc;
+use super::auth::bearer;
+use super::status::retry;
+use crate::changes::Registration;
+use crate::limits::{OVERLOAD_RETRY, Slot};
+use crate::listen::Peer;
+use crate::metrics::Bucket;
+
+/// The address that a call came from.
+pub(super) fn peer_of(extensions: &tonic::Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
+}
+
+/// Counts a call that failed because it brought no good token. Beyond what its address may, the answer is another one.
+pub(super) fn failed(rpc: &Rpc, peer: Option<IpAddr>, status: Status) -> Status {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    // A token that was good once is no guess.
+    if !matches!(reason.as_deref(), Some(reason::MISSING_TOKEN | reason::UNKNOWN_TOKEN)) {
+        return status;
+    }
+    match rpc.limits.failed(peer) {
+        Ok(()) => status,
+        Err(wait) => {
+            let text = "too many calls from this address brought no good token: wait, and check the token; \
+                        good tokens still pass";
+            empty(rpc, Bucket::FailedCall, source(peer), text, wait)
+        }
+    }
+}
+
+/// Takes a proxy's token for one watch.
+pub(super) fn watch(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
+    rpc.limits.watches.take(&proxy).map_err(|wait| {
+        let text = "this proxy begins too many watches: wait; is it running twice with one token?";
+        empty(rpc, Bucket::Watch, format!("proxy:{proxy}"), text, wait)
+    })
+}
+
+/// Takes a host's token for one registration, if the host shows that it may register.
+pub(super) fn registration(rpc: &Rpc, new: &Registration) -> Result<(), Status> {
+    let catalog = rpc.changes.catalog();
+    let is_known = new.join.as_ref().is_some_and(|join| catalog.registry.join_token(join).is_some());
+    let window = catalog.registry.join_window().filter(|window| window.is_open(rpc.clock.now()));
+    let is_let_in = new.join.is_none() && window.is_some_and(|window| window.admits(new.peer));
+    if !is_known && !is_let_in && new.proven.is_none() {
+        return Ok(());
+    }
+    let join = new.join.as_ref().map(|join| *join.as_bytes());
+    let key = (join, new.machine_id.clone(), new.hostname.to_ascii_lowercase());
+    rpc.limits.registrations.take(&key).map_err(|wait| {
+        let text = "this host registers too often: wait";
+        empty(rpc, Bucket::Registration, source(new.peer), text, wait)
+    })
+}
+
+/// A place for a call that is not a watch.
+pub(super) fn call_slot(rpc: &Rpc, proxy: Uuid) -> Result<Slot, Status> {
+    rpc.limits.call().ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
+}
+
+/// A place for a watch, for as long as it lasts.
+pub(super) fn stream_slot(rpc: &Rpc, proxy: Uuid) -> Result<Slot, Status> {
+    rpc.limits.stream().ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
+}
+
+/// A place for a registration: one of those for hosts that bring a token which this server made, or of the few for
+/// strangers.
+pub(super) fn registration_slot(
+    rpc: &Rpc,
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+) -> Result<Slot, Status> {
+    let catalog = rpc.changes.catalog();
+    let is_known = |text: &str| match Token::parse(TokenKind::Join, text) {
+        Ok(join) => catalog.registry.join_token(&join.digest()).is_some(),
+        Err(_) => Token::parse(TokenKind::Ctrl, text)
+            .is_ok_and(|ctrl| catalog.registry.token(&ctrl.digest()).is_some()),
+    };
+    let beside = headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok());
+    let slot = match bearer(headers).into_iter().chain(beside).any(is_known) {
+        true => rpc.limits.registration(),
+        false => rpc.limits.stranger(),
+    };
+    slot.ok_or_else(|| overloaded(rpc, source(peer)))
+}
+
+/// Who was refused, for the audit log.
+pub(super) fn source(peer: Option<IpAddr>) -> String {
+    peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string())
+}
+
+fn empty(rpc: &Rpc, bucket: Bucket, source: String, text: &str, wait: Duration) -> Status {
+    rpc.metrics.rate_limited(bucket);
+    rpc.refusals.note(reason::RATE_LIMITED, source);
+    retry(Code::ResourceExhausted, reason::RATE_LIMITED, text, wait)
+}
+
+/// As much is done as can be at one time.
+pub(super) fn overloaded(rpc: &Rpc, source: String) -> Status {
+    rpc.refusals.note(reason::OVERLOADED, source);
+    let text = "the server has as much to do as it takes at one time: come back later";
+    retry(Code::ResourceExhausted, reason::OVERLOADED, text, OVERLOAD_RETRY)
+}

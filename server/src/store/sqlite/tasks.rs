@@ -1,0 +1,78 @@
+//! The engine without threads: both connections belong to tasks of one runtime, so that a simulation can repeat it.
+//!
+//! In: as the engine. Out: as the engine, each answer after a time that chance gives. Always: what is asked for first is
+//! done first; a crash can fall between any two steps of a request. Never: used by the running server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use pulse_proto::{Chance, Clock};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::dictionary::Dictionary;
+use super::fault::Fault;
+use super::writer::Writer;
+use super::{JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question, Sqlite, schema};
+use crate::store::{Retention, StoreError};
+
+/// The longest that one step takes: a disk that is busy, but not failing.
+const LONGEST_STEP: Duration = Duration::from_millis(60);
+
+/// How long each step takes.
+#[derive(Clone, Debug)]
+pub(super) struct Pace(Chance);
+
+impl Pace {
+    /// Waits for one step.
+    pub(super) async fn wait(&self) {
+        tokio::time::sleep(LONGEST_STEP.mul_f64(self.0.fraction())).await;
+    }
+}
+
+impl Sqlite {
+    /// Opens or makes the database and starts both tasks. Needs a runtime around it.
+    pub(in crate::store) fn open_in_tasks(
+        data_dir: &Path,
+        retention: Retention,
+        clock: Clock,
+        chance: Chance,
+    ) -> Result<Sqlite, StoreError> {
+        let lock = schema::lock(data_dir)?;
+        let path = data_dir.join("pulse.db");
+        let connection = schema::open_writer(&path, &clock)?;
+        let opened = connection
+            .pragma_update(None, "synchronous", "off")
+            .map_err(Fault::from)
+            .and_then(|()| Dictionary::open(&connection));
+        let dictionary = opened.map_err(|fault| fault.while_doing("open the database", &path))?;
+        let mut reading = schema::open_reader(&path)?;
+        let pace = Pace(chance);
+
+        let (questions_tx, mut questions_rx) = mpsc::channel::<Option<Question>>(MAX_REQUESTS);
+        let reader_pace = pace.clone();
+        tokio::task::spawn(async move {
+            while let Some(Some(question)) = questions_rx.recv().await {
+                reader_pace.wait().await;
+                question(&mut reading);
+            }
+        });
+        let is_writable = Arc::new(AtomicBool::new(true));
+        let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
+        let writer = Writer {
+            path: path.clone(),
+            connection,
+            dictionary,
+            retention,
+            clock,
+            is_writable: Arc::clone(&is_writable),
+            reader: None,
+            lock,
+        };
+        tokio::task::spawn(writer.run_in_task(requests_rx, pace.clone()));
+        let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), Some(pace));
+        let _writer = JoinOnDrop(None);
+        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, pace, _writer })
+    }
+}

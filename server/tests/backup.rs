@@ -1,0 +1,330 @@
+//! A backup is one file that brings the fleet back on another machine; it is whole or it is not there; and what is put
+//! back takes the place of what was there as a whole or not at all, whenever it is cut short.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pulse::backup::read::verify;
+use pulse_test_support::{PATIENCE, Proxy, Server, binary, eventually, let_pass};
+use rusqlite::Connection;
+use serde_json::Value;
+
+/// Files of a data folder that are no part of a backup: a lock, a socket, and what SQLite keeps while it works.
+const NOT_KEPT: [&str; 5] = ["admin.sock", "pulse.lock", "pulse.db-wal", "pulse.db-shm", "pulse.db-journal"];
+
+fn backup(server: &Server, folder: &Path) -> PathBuf {
+    let file = folder.join("pulse.tar");
+    server.pulse_ok(&["backup", &file.display().to_string()]);
+    file
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).expect("the folder can be read");
+    entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
+}
+
+fn stop(server: &mut Server) {
+    server.terminate();
+    server.wait_exit(PATIENCE);
+}
+
+fn hash(list: &Value) -> &str {
+    list["hash"].as_str().expect("a list has a hash")
+}
+
+/// Makes the database so large that work on it takes its time.
+fn add_ballast(server: &Server) {
+    let shell = Connection::open(server.data_dir().join("pulse.db")).expect("the database opens");
+    shell.busy_timeout(PATIENCE).expect("a time-out can be set");
+    let ballast = "CREATE TABLE ballast (content BLOB);
+                   WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 48)
+                   INSERT INTO ballast SELECT randomblob(1 << 20) FROM n";
+    shell.execute_batch(ballast).expect("there is room");
+}
+
+fn start(arguments: &[&str], data_dir: &Path) -> Child {
+    let mut command = Command::new(binary("pulse"));
+    command.args(arguments).arg("--data-dir").arg(data_dir);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("the program starts")
+}
+
+#[test]
+fn a_fleet_comes_back_on_another_machine_and_its_proxies_with_it() {
+    let mut server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let proxy = Proxy::join(&server, "home", "delly");
+    let list = server.allowlist("home");
+    server.wait_for_applied(&proxy.id(), hash(&list));
+    let folder = tempfile::tempdir().unwrap();
+    let file = backup(&server, folder.path());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let checked = server.json(&["check", &file.display().to_string()]);
+    assert_eq!(checked["is_good"], true, "{checked}");
+
+    stop(&mut server);
+    fs::remove_dir_all(server.data_dir()).unwrap();
+    let said = server.pulse_ok(&["restore", &file.display().to_string(), "--keep-epoch"]);
+    assert!(said.contains("start the server now") && !said.contains("what was there"), "{said}");
+    for (name, mode) in [("pulse.db", 0o600), ("ca.key", 0o600), ("server.key", 0o600), ("ca.pem", 0o644)] {
+        let found = fs::metadata(server.data_dir().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+    assert_eq!(fs::metadata(server.data_dir()).unwrap().permissions().mode() & 0o777, 0o700);
+    server.start_again();
+
+    // Same pin, same token, same list: nobody has to register anything again.
+    eventually(PATIENCE, "the proxy is back", || {
+        let shown = server.json(&["proxy", "show", &proxy.id()]);
+        let is_back = shown["is_connected"] == true && shown["state"] == "IN_SYNC";
+        if is_back { Ok(()) } else { Err(shown) }
+    });
+    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "b"]);
+    server.wait_for_applied(&proxy.id(), hash(&server.allowlist("home")));
+    let audit = server.pulse_ok(&["audit"]);
+    assert!(audit.contains("backup.make") && audit.contains("backup.restore"), "{audit}");
+    server.pulse_ok(&["check"]);
+}
+
+#[test]
+fn every_lasting_file_of_the_data_folder_is_in_it() {
+    let server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    server.pulse_ok(&["tls", "rotate"]);
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = verify(&backup(&server, folder.path())).unwrap();
+    let kept: BTreeSet<String> = manifest.parts.into_iter().map(|part| part.name).collect();
+    let mut there = names(&server.data_dir());
+    there.retain(|name| !NOT_KEPT.contains(&name.as_str()));
+    assert_eq!(kept, there);
+}
+
+#[test]
+fn a_backup_made_amid_changes_has_each_that_was_made_before() {
+    let server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut made, mut slowest) = (0, Duration::ZERO);
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            let (mut number, mut slowest) = (0, Duration::ZERO);
+            while !stop.load(Ordering::Relaxed) {
+                number += 1;
+                let begun = Instant::now();
+                let body = serde_json::json!({ "endpoints": [{ "name": format!("n{number}") }] });
+                let answer = server.admin("PUT", "/instances/home", Some(&body)).expect("the server answers");
+                assert_eq!(answer.status, 200);
+                slowest = slowest.max(begun.elapsed());
+            }
+            (number, slowest)
+        });
+        for round in 0..5 {
+            let before = server.json(&["status"])["revision"].as_u64().expect("a number");
+            let file = folder.path().join(format!("{round}.tar"));
+            server.pulse_ok(&["backup", &file.display().to_string()]);
+            let checked = server.json(&["check", &file.display().to_string()]);
+            assert_eq!(checked["is_good"], true, "{checked}");
+            assert!(checked["revision"].as_u64() >= Some(before), "{checked}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        (made, slowest) = changing.join().expect("changing does not fail");
+    });
+    assert!(made > 5, "changes went on meanwhile: {made}");
+    assert!(slowest < Duration::from_secs(10), "no change waited for a backup: {slowest:?}");
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_if_that_is_said() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pulse.tar");
+    fs::write(&file, "mine").unwrap();
+    let path = file.display().to_string();
+    let ran = server.pulse(&["backup", &path]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("is there already"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    // What a killed backup left goes with the next one.
+    fs::write(folder.path().join(".pulse.tar.Ab12.part"), "half").unwrap();
+    server.pulse_ok(&["backup", &path, "--force"]);
+    verify(&file).unwrap();
+    assert_eq!(names(folder.path()), BTreeSet::from(["pulse.tar".to_owned()]));
+    let missing = folder.path().join("none/pulse.tar").display().to_string();
+    for (path, text) in [(missing.as_str(), "is the folder there?"), ("/", "no name of a file")] {
+        let ran = server.pulse(&["backup", path]);
+        assert!(!ran.is_success() && ran.stderr.contains(text), "{ran:?}");
+    }
+    let ran = server.pulse(&["backup", &folder.path().display().to_string()]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("is a folder"), "{ran:?}");
+}
+
+#[test]
+fn a_cancelled_backup_leaves_nothing_behind() {
+    let server = Server::start();
+    add_ballast(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pulse.tar");
+    let path = file.display().to_string();
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut child = start(&["backup", &path], &server.data_dir());
+        eventually(PATIENCE, "it is under way", || {
+            if server.data_dir().join("pulse.db.copy").exists() { Ok(()) } else { Err(names(folder.path())) }
+        });
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(names(folder.path()), BTreeSet::new());
+        eventually(PATIENCE, "the server gives up its copy", || {
+            let names = names(&server.data_dir());
+            if names.iter().any(|name| name.contains("copy")) { Err(names) } else { Ok(()) }
+        });
+    }
+    // And the next one is not in the way of itself.
+    eventually(PATIENCE, "another backup is made", || {
+        let ran = server.pulse(&["backup", &path]);
+        if ran.is_success() { Ok(()) } else { Err(ran) }
+    });
+    verify(&file).unwrap();
+}
+
+#[test]
+fn a_server_killed_while_it_makes_a_backup_begins_clean() {
+    let mut server = Server::start();
+    add_ballast(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pulse.tar");
+    let mut child = start(&["backup", &file.display().to_string()], &server.data_dir());
+    eventually(PATIENCE, "it is under way", || {
+        if server.data_dir().join("pulse.db.copy").exists() { Ok(()) } else { Err(names(folder.path())) }
+    });
+    server.kill();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(names(folder.path()), BTreeSet::new());
+    server.start_again();
+    let names = names(&server.data_dir());
+    assert!(!names.iter().any(|name| name.contains("copy")), "{names:?}");
+    server.pulse_ok(&["check"]);
+}
+
+#[test]
+fn a_backup_that_is_damaged_or_cut_short_changes_nothing() {
+    let mut server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = backup(&server, folder.path());
+    let good = fs::read(&file).unwrap();
+    let manifest = verify(&file).unwrap();
+    stop(&mut server);
+    let before = names(&server.data_dir());
+
+    let bad = folder.path().join("bad.tar");
+    let content_end = good.len() - 1024;
+    for length in (0..content_end).step_by(499) {
+        fs::write(&bad, &good[..length]).unwrap();
+        assert!(verify(&bad).is_err(), "cut at {length} of {}", good.len());
+    }
+    for place in (0..good.len()).step_by(good.len() / 1000) {
+        let mut bytes = good.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&bad, &bytes).unwrap();
+        // A bit between the parts says nothing; one within them never goes unseen.
+        if let Ok(other) = verify(&bad) {
+            assert_eq!(other, manifest, "bit at {place}");
+        }
+    }
+    for (content, text) in
+        [(&b"something else"[..], "it is no backup of Pulse"), (&good[..good.len() / 2], "cut short")]
+    {
+        fs::write(&bad, content).unwrap();
+        let ran = server.pulse(&["restore", &bad.display().to_string(), "--new-epoch", "--yes"]);
+        assert!(ran.code == Some(1) && ran.stderr.contains(text), "{ran:?}");
+        let ran = server.pulse(&["check", &bad.display().to_string()]);
+        assert!(ran.code == Some(1) && ran.stderr.contains(text), "{ran:?}");
+    }
+    assert_eq!(names(&server.data_dir()), before);
+    server.start_again();
+    assert_eq!(server.allowlist("home")["nodes"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn restore_says_what_it_needs_and_moves_what_was_there_aside() {
+    let mut server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = backup(&server, folder.path()).display().to_string();
+    server.pulse_ok(&["instance", "add", "lab", "--endpoint", "x"]);
+    let ran = server.pulse(&["restore", &path]);
+    assert!(
+        ran.code == Some(2) && ran.stderr.contains("--new-epoch") && ran.stderr.contains("--keep-epoch"),
+        "{ran:?}"
+    );
+    let ran = server.pulse(&["restore", &path, "--new-epoch"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("stop it first"), "{ran:?}");
+    server.pulse_ok(&["instance", "show", "lab"]);
+
+    stop(&mut server);
+    let there = names(&server.data_dir());
+    let restored = server.json(&["restore", &path, "--keep-epoch"]);
+    let aside = PathBuf::from(restored["moved_aside"].as_str().unwrap_or_else(|| panic!("{restored}")));
+    assert_eq!(aside.parent(), Some(server.data_dir().as_path()));
+    let mut kept = there.clone();
+    kept.retain(|name| !["pulse.lock", "admin.sock"].contains(&name.as_str()));
+    assert_eq!(names(&aside), kept);
+    assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o700);
+    server.start_again();
+    assert!(!server.pulse(&["instance", "show", "lab"]).is_success(), "the backup is older than it");
+    let shell = Connection::open(aside.join("pulse.db")).unwrap();
+    let names: i64 = shell.query_row("SELECT count(*) FROM instances", [], |row| row.get(0)).unwrap();
+    assert_eq!(names, 2, "nothing of what was there is lost");
+}
+
+#[test]
+fn a_restore_killed_at_any_moment_leaves_the_old_or_the_new() {
+    let mut server = Server::start();
+    add_ballast(&server);
+    server.pulse_ok(&["instance", "add", "old", "--endpoint", "delly"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = backup(&server, folder.path()).display().to_string();
+    server.pulse_ok(&["instance", "add", "new", "--endpoint", "x"]);
+    let pin = server.json(&["status"])["pin"].clone();
+    stop(&mut server);
+    let begun = Instant::now();
+    server.pulse_ok(&["restore", &path, "--new-epoch"]);
+    let whole = begun.elapsed();
+    let (mut olds, mut news) = (0, 0);
+    const ROUNDS: u32 = 10;
+    for round in 0..=ROUNDS {
+        server.start_again();
+        if !server.pulse(&["instance", "show", "new"]).is_success() {
+            server.pulse_ok(&["instance", "add", "new", "--endpoint", "x"]);
+        }
+        stop(&mut server);
+        let mut child = start(&["restore", &path, "--new-epoch"], &server.data_dir());
+        // The last moments are those in which files are moved.
+        let_pass(whole.mul_f64(1.1 * f64::from(round) / f64::from(ROUNDS)));
+        let _ = child.kill();
+        child.wait().unwrap();
+        server.start_again();
+        let present = server.json(&["instance", "list"]);
+        let is_there = |name: &str| {
+            present["instances"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name))
+        };
+        assert!(is_there("old"), "round {round}: {present}");
+        if is_there("new") {
+            olds += 1
+        } else {
+            news += 1
+        }
+        assert_eq!(server.json(&["status"])["pin"], pin, "round {round}");
+        server.pulse_ok(&["check"]);
+        let left = names(&server.data_dir());
+        assert!(!left.iter().any(|name| name.starts_with("restore.")), "round {round}: {left:?}");
+        stop(&mut server);
+    }
+    assert!(olds > 0, "a kill at the beginning leaves the old ({olds} old, {news} new)");
+}

@@ -1,0 +1,428 @@
+//! Peers that stand still, trickle, flood or vanish, on the real program: each is noticed within 35 s, and a proxy beside
+//! them is served as if they were not there.
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/raw.rs"]
+mod raw;
+
+use std::time::{Duration, Instant};
+
+use pulse_test_support::v1::AllowlistSnapshot;
+use pulse_test_support::{Client, PATIENCE, Proxy, Server, Watch, eventually, in_time};
+use raw::{
+    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ONE, PING, PREFACE, RST_STREAM, Raw, SETTINGS,
+    call_headers, dial, endless, frame, greet, literal, trickle, trickling, until_closed,
+};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::{Code, Status};
+
+/// When the last of them must have been noticed.
+const NOTICED: Duration = Duration::from_secs(35);
+/// When a pushed list must be there on a machine that runs many tests at once; alone it takes milliseconds.
+const PROMPT: Duration = Duration::from_secs(5);
+
+const SERVICE: &str = "/pulse.control.v1.ControlPlaneService";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+/// A server, and a proxy beside whoever misbehaves.
+struct Scene {
+    server: Server,
+    client: Client,
+    watch: Watch,
+    join: String,
+    pushes: usize,
+}
+
+impl Scene {
+    async fn new(config: &str) -> Scene {
+        let server = Server::builder().config(config).start();
+        server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+        let join = server.join_string(&["--instance", "home", "--uses", "10"]);
+        let client = Client::register(&server, &join, "delly").await;
+        let mut watch = client.watch(Default::default()).await;
+        watch.snapshot().await;
+        Scene { server, client, watch, join, pushes: 0 }
+    }
+
+    /// Changes the list, and checks that the good proxy's stream still lives and hears of it at once.
+    async fn a_push_arrives(&mut self) -> AllowlistSnapshot {
+        self.pushes += 1;
+        let node = format!("node-{}", self.pushes);
+        let begun = Instant::now();
+        self.server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", &node]);
+        let list = self.watch.snapshot().await;
+        assert!(begun.elapsed() < PROMPT, "a push took {:?}", begun.elapsed());
+        assert_eq!(list.nodes.len(), 2);
+        list
+    }
+
+    fn connections(&self) -> f64 {
+        self.server.metrics().value("pulse_connections")
+    }
+
+    /// Waits until only these connections are left, beside the one that asks.
+    fn is_left_with(&self, connections: f64, within: Duration) {
+        eventually(within, "the connections have ended", || {
+            let open = self.connections() - 1.0;
+            if open <= connections { Ok(()) } else { Err(open) }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_after_connecting_or_after_the_handshake_is_let_go() {
+    let mut scene = Scene::new("").await;
+    let mut silent = TcpStream::connect(scene.server.address()).await.unwrap();
+    let mut shaken = dial(&scene.server, &["h2"]).await;
+    let mut older = dial(&scene.server, &["http/1.1"]).await;
+    let (silent, shaken, older, _) = tokio::join!(
+        until_closed(&mut silent, NOTICED),
+        until_closed(&mut shaken, NOTICED),
+        until_closed(&mut older, NOTICED),
+        scene.a_push_arrives(),
+    );
+    // 5 s for the handshake; 15 s until the first request.
+    assert!(silent.0 < Duration::from_secs(15), "{:?}", silent.0);
+    for (elapsed, _) in [shaken, older] {
+        assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
+    }
+    scene.a_push_arrives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_a_byte_a_second_is_let_go_wherever_that_is() {
+    let mut scene = Scene::new("").await;
+    let path = format!("{SERVICE}/ReportSync");
+    let token = scene.client.token.clone();
+    let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 400]].concat();
+    let head = format!("GET /readyz HTTP/1.1\r\nhost: x\r\nx-slow: {}", "y".repeat(400));
+    let preface = PREFACE.iter().copied().chain(frame(SETTINGS, 0, 0, &[])).collect::<Vec<_>>();
+    let headers = frame(HEADERS, END_HEADERS, 1, &call_headers(&path, &token));
+
+    let in_handshake = TcpStream::connect(scene.server.address()).await.unwrap();
+    let in_head = dial(&scene.server, &["http/1.1"]).await;
+    let in_preface = dial(&scene.server, &["h2"]).await;
+    let mut in_headers = dial(&scene.server, &["h2"]).await;
+    greet(&mut in_headers, &[]).await;
+    // One that was served once, and so has no first request to make in time.
+    let mut later = dial(&scene.server, &["h2"]).await;
+    greet(&mut later, &[]).await;
+    later
+        .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &call_headers(&path, &token)))
+        .await
+        .unwrap();
+    let second = frame(HEADERS, END_HEADERS, 3, &call_headers(&path, &token));
+    let in_body = async {
+        let mut raw = Raw::over(dial(&scene.server, &["h2"]).await).await;
+        let begun = Instant::now();
+        let answer = raw.call(&path, &token, trickling()).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).expect("it is refused");
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        begun.elapsed()
+    };
+    let ended = tokio::join!(
+        trickle(in_handshake, &hello, NOTICED),
+        trickle(in_head, head.as_bytes(), NOTICED),
+        trickle(in_preface, &preface, NOTICED),
+        trickle(in_headers, &headers, NOTICED),
+        trickle(later, &second, NOTICED),
+        in_body,
+    );
+    assert!(ended.5 < NOTICED, "{:?}", ended.5);
+    scene.a_push_arrives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_of_http_1_is_let_go_after_its_request() {
+    let scene = Scene::new("").await;
+    let mut stream = dial(&scene.server, &["http/1.1"]).await;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let (elapsed, answer) = until_closed(&mut stream, NOTICED).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    assert!(elapsed >= Duration::from_secs(5), "it may ask again: {elapsed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_proxy_is_noticed() {
+    let mut scene = Scene::new("").await;
+    let mut proxy = Proxy::builder("frozen").build();
+    proxy.register_ok(&scene.join);
+    proxy.start();
+    scene.server.wait_for_state(&proxy.id(), "IN_SYNC");
+    assert_eq!(scene.server.metrics().value("pulse_watch_streams"), 2.0);
+    // Its kernel goes on taking bytes, and nobody reads them.
+    proxy.process().signal(Signal::STOP);
+    let begun = Instant::now();
+    eventually(NOTICED, "the stream of the frozen proxy has ended", || {
+        let streams = scene.server.metrics().value("pulse_watch_streams");
+        if streams <= 1.0 { Ok(()) } else { Err(streams) }
+    });
+    assert!(begun.elapsed() < NOTICED);
+    scene.a_push_arrives().await;
+    proxy.process().signal(Signal::CONT);
+    scene.server.wait_for_state(&proxy.id(), "IN_SYNC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_asks_and_takes_no_answer_is_let_go() {
+    let mut scene = Scene::new("").await;
+    let mut stream = raw::dial_narrow(&scene.server).await;
+    // Its first requests are answered, until all that lies between is full.
+    let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(10);
+    let mut taken_at = Instant::now();
+    loop {
+        match tokio::time::timeout(NOTICED, stream.write_all(&request)).await {
+            Ok(Ok(())) => taken_at = Instant::now(),
+            Ok(Err(_)) => break,
+            Err(_) => panic!("it is still served, {:?} after its last request was taken", taken_at.elapsed()),
+        }
+    }
+    scene.is_left_with(1.0, PROMPT);
+    scene.a_push_arrives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_reads_costs_one_list_and_hears_the_newest_when_it_reads_again() {
+    const CHANGES: usize = 150;
+    let mut scene = Scene::new("").await;
+    let deaf = Client::register(&scene.server, &scene.join, "deaf").await;
+    let mut watch = deaf.reconnect_with_window(&scene.server, 1).await.watch(Default::default()).await;
+    let set = |server: &Server, change: usize| {
+        // Some 100 KiB a list.
+        let endpoints: Vec<_> = (0..2_000)
+            .map(|node| serde_json::json!({ "name": format!("node-{change}-{node}-{}", "x".repeat(30)), "ip": "" }))
+            .collect();
+        let answer =
+            server.admin("PUT", "/instances/home", Some(&serde_json::json!({ "endpoints": endpoints })));
+        let answer = answer.expect("the admin socket answers");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    for change in 0..5 {
+        set(&scene.server, change);
+    }
+    let before = scene.server.process().resident_bytes();
+    for change in 5..CHANGES {
+        set(&scene.server, change);
+    }
+    let grown = scene.server.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{CHANGES} lists of 100 KiB took {grown} bytes");
+    let newest = scene.server.allowlist("home")["hash"].as_str().unwrap().to_owned();
+    // The good one skipped nothing that matters: its last list is the newest.
+    scene.watch.snapshot_of(&newest).await;
+    let mut heard = Vec::new();
+    while heard.last() != Some(&newest) {
+        heard.push(watch.snapshot().await.hash);
+    }
+    assert!(heard.len() <= 3, "what was on its way, and the newest: {heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_http_2_end_their_own_connection_or_harm_nobody() {
+    let mut scene = Scene::new("").await;
+    let path = format!("{SERVICE}/ReportSync");
+    let headers = call_headers(&path, &scene.client.token);
+    let before = scene.server.process().resident_bytes();
+
+    // Streams that are reset as soon as they are begun (CVE-2023-44487).
+    let reset = (0..20_000_u32).flat_map(|n| {
+        let stream = 2 * n + 1;
+        [frame(HEADERS, END_HEADERS, stream, &headers), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())]
+            .concat()
+    });
+    // Headers that never end (CVE-2024-27316).
+    let filler = frame(CONTINUATION, 0, 1, &literal("x-filler", &"y".repeat(100)).repeat(100));
+    let continued = frame(HEADERS, 0, 1, &headers).into_iter().chain(filler.repeat(2_000));
+    for (name, bytes) in [("resets", reset.collect::<Vec<_>>()), ("continuations", continued.collect())] {
+        let mut stream = dial(&scene.server, &["h2"]).await;
+        greet(&mut stream, &[]).await;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        // An error says that the connection has ended already.
+        let flood = async { drop(writer.write_all(&bytes).await) };
+        let (_, (_, heard)) = tokio::join!(flood, until_closed(&mut reader, NOTICED));
+        let is_told = heard.windows(9).any(|head| head[3] == GOAWAY && head[5..9] == [0; 4]);
+        assert!(is_told || heard.is_empty() || name == "resets", "{name}: it is told why");
+        scene.a_push_arrives().await;
+    }
+
+    // Pings and settings, which must be answered, for some seconds.
+    for flood in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])] {
+        let mut stream = dial(&scene.server, &["h2"]).await;
+        greet(&mut stream, &[]).await;
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &headers)).await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let flood = flood.repeat(1_000);
+        let flooding = tokio::spawn(async move { while writer.write_all(&flood).await.is_ok() {} });
+        let reading = tokio::spawn(async move {
+            let mut answers = vec![0; 64 << 10];
+            while reader.read(&mut answers).await.is_ok_and(|bytes| bytes > 0) {}
+        });
+        for _ in 0..3 {
+            scene.a_push_arrives().await;
+        }
+        flooding.abort();
+        reading.abort();
+    }
+    // And pings whose answers are not taken.
+    let mut stream = dial(&scene.server, &["h2"]).await;
+    greet(&mut stream, &[]).await;
+    let ping = frame(PING, 0, 0, &[7; 8]).repeat(1_000);
+    let flooding = tokio::spawn(async move { while stream.write_all(&ping).await.is_ok() {} });
+    scene.a_push_arrives().await;
+    assert!(tokio::time::timeout(NOTICED, flooding).await.is_ok(), "it is still served");
+    let grown = scene.server.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 48 << 20, "the floods took {grown} bytes");
+    scene.is_left_with(1.0, NOTICED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stream_too_many_is_refused_and_the_others_live() {
+    let scene = Scene::new("").await;
+    let path = format!("{SERVICE}/ReportTemperatures");
+    let mut stream = dial(&scene.server, &["h2"]).await;
+    greet(&mut stream, &[]).await;
+    let headers = call_headers(&path, &scene.client.token);
+    let begin: Vec<u8> = (0..17).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &headers)).collect();
+    stream.write_all(&begin).await.unwrap();
+    let refused = in_time("the seventeenth is refused", async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("the connection lives");
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.expect("the connection lives");
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            if head[3] == RST_STREAM {
+                return (id, payload);
+            }
+            assert_ne!(head[3], GOAWAY);
+        }
+    })
+    .await;
+    // REFUSED_STREAM
+    assert_eq!(refused, (33, vec![0, 0, 0, 7]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_find_no_window_are_bounded_and_harm_nobody() {
+    let mut scene = Scene::new("").await;
+    let mut stream = dial(&scene.server, &["h2"]).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0
+    greet(&mut stream, &[0, 4, 0, 0, 0, 0]).await;
+    let watch = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &scene.client.token);
+    let other = Client::register(&scene.server, &scene.join, "closed").await;
+    let watch_of_other = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &other.token);
+    drop(watch);
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch_of_other)).await.unwrap();
+    stream.write_all(&frame(raw::DATA, END_STREAM, 1, &[0; 5])).await.unwrap();
+    eventually(PATIENCE, "the stream has begun", || {
+        let streams = scene.server.metrics().value("pulse_watch_streams");
+        if streams >= 2.0 { Ok(()) } else { Err(streams) }
+    });
+    for _ in 0..3 {
+        scene.a_push_arrives().await;
+    }
+    // It answers no ping, as nobody reads for it.
+    scene.is_left_with(2.0, NOTICED);
+    eventually(NOTICED, "the stream has ended", || {
+        let streams = scene.server.metrics().value("pulse_watch_streams");
+        if streams <= 1.0 { Ok(()) } else { Err(streams) }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_reflection_stream_does_not_hold_up_the_end_of_the_server() {
+    let mut scene = Scene::new("").await;
+    let mut raw = Raw::over(dial(&scene.server, &["h2"]).await).await;
+    // list_services = "*", and then nothing more.
+    let answer = raw.call(REFLECTION, "none", endless(b"\0\0\0\0\x03\x3a\x01*")).await.unwrap();
+    let mut body = answer.into_body();
+    let first = in_time("an answer", http_body_util::BodyExt::frame(&mut body)).await.unwrap().unwrap();
+    assert!(first.is_data());
+    let begun = Instant::now();
+    scene.server.terminate();
+    assert_eq!(scene.server.wait_exit(Duration::from_secs(10)), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    // It ended well, and was not cut.
+    let last = in_time("the end", http_body_util::BodyExt::frame(&mut body)).await;
+    let trailers = last.and_then(Result::ok).and_then(|frame| frame.into_trailers().ok());
+    assert_eq!(trailers.expect("the stream ends with a status")["grpc-status"], "14");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_free_files_the_server_neither_spins_nor_ends() {
+    let mut scene = Scene::new("").await;
+    let pid = Pid::from_raw(scene.server.process().pid().cast_signed()).unwrap();
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap().count() as u64;
+    let limit = |most: u64| {
+        let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+    };
+    limit(files() + 2);
+    let mut open = Vec::new();
+    for _ in 0..20 {
+        open.push(TcpStream::connect(scene.server.address()).await.unwrap());
+    }
+    let told = "cannot accept connections";
+    eventually(PATIENCE, told, || if scene.server.process().has_said(told) { Ok(()) } else { Err(()) });
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        // utime and stime of proc_pid_stat(5), in hundredths of a second.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let spent = ticks() - before;
+    assert!(spent < 100, "{spent} hundredths of a second of work in 3 s");
+    let log = scene.server.process().log();
+    assert!(log.iter().filter(|line| line.contains(told)).count() <= 2, "it is said once: {log:?}");
+    limit(4_096);
+    drop(open);
+    let again = "accepting connections again";
+    eventually(PATIENCE, again, || if scene.server.process().has_said(again) { Ok(()) } else { Err(()) });
+    assert_eq!(scene.server.get("/readyz").unwrap().status, 200);
+    scene.a_push_arrives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_messages_have_their_bounds() {
+    let scene = Scene::new("").await;
+    let path = format!("{SERVICE}/ReportSync");
+    let long = (0..3).flat_map(|_| literal("x-long", &"y".repeat(120)).repeat(60));
+    let mut stream =
+        raw::dial_from(ONE, scene.server.address(), &scene.server.ca_path(), &["h2"]).await.unwrap();
+    greet(&mut stream, &[]).await;
+    let block: Vec<u8> = call_headers(&path, &scene.client.token).into_iter().chain(long).collect();
+    assert!(block.len() > 16 << 10);
+    let (first, rest) = block.split_at(16_000);
+    stream.write_all(&frame(HEADERS, END_STREAM, 1, first)).await.unwrap();
+    stream.write_all(&frame(CONTINUATION, END_HEADERS, 1, rest)).await.unwrap();
+    let mut heard = vec![0; 4096];
+    let mut length = 0;
+    in_time("431, or a reset of the stream", async {
+        // :status 431 is a literal with Huffman or without; a reset has type 3. Neither is an answer of the service.
+        loop {
+            let read = stream.read(&mut heard[length..]).await.unwrap_or(0);
+            length += read;
+            let frames = &heard[..length];
+            if read == 0
+                || frames
+                    .windows(9)
+                    .any(|head| (head[3] == RST_STREAM || head[3] == HEADERS) && head[5..9] == [0, 0, 0, 1])
+            {
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(!heard[..length].windows(11).any(|text| text == b"grpc-status"), "the call went through");
+
+    // One byte more than 1 MiB, told by its length alone.
+    let mut raw = Raw::over(dial(&scene.server, &["h2"]).await).await;
+    let answer = raw.call(&path, &scene.client.token, endless(b"\0\0\x10\0\x01")).await.unwrap();
+    let status = Status::from_header_map(answer.headers()).expect("it is refused");
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+}
