@@ -7,7 +7,7 @@ SHELL := bash
 # Cargo uses every core by itself; two at once would only wait for each other's locks.
 .NOTPARALLEL:
 
-.PHONY: all help demo test check build release clean tools format lint docs proto deny alone
+.PHONY: all help demo test fuzz check build release clean tools format lint docs proto deny alone
 
 all: help
 
@@ -20,9 +20,15 @@ demo: ## builds, starts a server and two proxies, and shows a change arriving; C
 	@scripts/demo.sh
 
 test: check build ## everything: sets up what it needs, all of `check`, all tests
-	cargo test --workspace --locked
-	@scripts/demo.sh --once
+	@rm -rf target/test-output target/test-secrets && mkdir -p target/test-output
+	cargo test --workspace --locked 2>&1 | tee target/test-output/cargo-test.txt
+	@scripts/demo.sh --once 2>&1 | tee target/test-output/demo.txt
+	@scripts/secrets.sh
+	@if command -v c++ >/dev/null; then scripts/fuzz.sh 30; fi
 	@scripts/tools.sh untested
+
+fuzz: tools ## fuzzes each target for ten minutes (some 45 minutes on 2 cores)
+	@scripts/fuzz.sh 600
 
 check: tools format proto deny lint docs alone ## format, `buf lint`, dependencies, lints, docs, each crate alone
 

@@ -57,18 +57,34 @@ pub enum ConfigCommand {
     Check,
 }
 
+/// A join string as it was given, not read yet. Its `Debug` does not show it.
+#[derive(Clone)]
+pub struct JoinText(pub String);
+
+impl From<String> for JoinText {
+    fn from(text: String) -> JoinText {
+        JoinText(text)
+    }
+}
+
+impl std::fmt::Debug for JoinText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinText(…)")
+    }
+}
+
 /// What `register` takes.
 #[derive(Debug, clap::Args)]
 pub struct RegisterArgs {
     /// The join string in quotes, or - to read it from standard input
     #[arg(long, value_name = "STRING", conflicts_with = "join_file")]
-    pub join: Option<String>,
+    pub join: Option<JoinText>,
     /// A file that holds the join string
     #[arg(long, value_name = "FILE")]
     pub join_file: Option<PathBuf>,
     /// The join string, if neither --join nor --join-file is given (so that it need not stand in a process list)
     #[arg(skip)]
-    pub join_from_environment: Option<String>,
+    pub join_from_environment: Option<JoinText>,
     /// The name of this host's node in Pulse [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,

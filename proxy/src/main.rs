@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pulse_config::{LogFormat, LogLevel};
-use pulse_sensor_proxy::args::{Args, Command};
+use pulse_sensor_proxy::args::{Args, Command, JoinText};
 use pulse_sensor_proxy::commands::{self, BAD_USAGE, CommandError};
 use pulse_sensor_proxy::config::Config;
 use pulse_sensor_proxy::shutdown::Signals;
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     if let Command::Register(given) = &mut args.command {
-        given.join_from_environment = std::env::var("PULSE_SENSOR_PROXY_JOIN").ok();
+        given.join_from_environment = std::env::var("PULSE_SENSOR_PROXY_JOIN").ok().map(JoinText);
     }
     match args.command {
         Command::Run => serve(&args),

@@ -246,14 +246,16 @@ impl Sync {
             return;
         }
         let is_elsewhere = now.folder != self.followed.folder;
+        let is_another = is_elsewhere || now.proxy_id != self.followed.proxy_id;
         let next = first_in_force(&mut self.standing, &self.static_nodes);
         let is_open = matches!(next, InForce::Static { .. } | InForce::Nothing(Closed::NoListYet));
         // A list that is in force goes only for another list, for a revocation, or with its server.
         if !is_open || is_elsewhere || self.gate.in_force().list().is_none() {
             self.gate.put(next);
         }
-        if is_elsewhere {
-            // Another server counts anew, and hears nothing of the last one's lists.
+        if is_another {
+            // Another server, or another proxy to the same one, counts anew, and what is still to be reported is not
+            // about its lists.
             self.reached = self.standing.reached();
             self.unreported = None;
             self.is_unkept = false;

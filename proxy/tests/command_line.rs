@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pulse_proto::{Pin, Token, TokenKind};
+use pulse_test_support::capture::keep_output;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -47,7 +48,10 @@ impl Host {
     }
 
     fn output(&self, args: &[&str]) -> (Option<i32>, String, String) {
-        let Output { status, stdout, stderr } = self.command(args).output().expect("the binary starts");
+        let mut command = self.command(args);
+        let output = command.output().expect("the binary starts");
+        keep_output(&command, &output);
+        let Output { status, stdout, stderr } = output;
         (status.code(), String::from_utf8_lossy(&stdout).into(), String::from_utf8_lossy(&stderr).into())
     }
 

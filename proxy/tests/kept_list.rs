@@ -17,6 +17,7 @@ use pulse_proto::{Allowlist, Node, Position, Scope, SignedAllowlist};
 use pulse_sensor_proxy::cache::{self, Expected};
 use pulse_sensor_proxy::config::ServerUrl;
 use pulse_sensor_proxy::identity::{Folder, Home, Identity, Mark};
+use pulse_test_support::capture::keep_output;
 use pulse_test_support::{PATIENCE, Proxy, Server, binary, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -81,6 +82,7 @@ impl Host {
             .arg(self.folder.path().join("config.yaml"));
         command.arg("--state-dir").arg(self.folder.path().join("state"));
         let output = command.output().expect("the program starts");
+        keep_output(&command, &output);
         let json = serde_json::from_slice(&output.stdout).expect("it prints JSON");
         (output.status.code(), json)
     }

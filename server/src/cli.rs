@@ -147,8 +147,8 @@ impl Asking {
                 self.send(Method::POST, "/tls/rotate", &(), |exchange: api::KeyExchange| {
                     format!(
                         "the CA has a new key; join strings have its pin, and {} stays good\nproxies learn the new pin \
-                         when they are connected; a ca_file or a copy of ca.pem must be exchanged by hand\nwhen all have \
-                         been there: pulse tls finish\n",
+                         when they are connected; a ca_file or a copy of ca.pem is to be exchanged by hand\nwhen that is \
+                         done and all proxies were there: pulse tls finish\n",
                         text::clean(&exchange.previous_pin)
                     )
                 })

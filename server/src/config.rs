@@ -340,9 +340,7 @@ fn read_limits(keys: &mut Section<'_, '_>) -> Limits {
         header_timeout: keys.duration("header_timeout", seconds(1..=60)).unwrap_or(default.header_timeout),
         watches: Quota {
             burst: count(keys, "watch_burst", 1_000).unwrap_or(default.watches.burst),
-            interval: keys
-                .duration("watch_interval", seconds(1..=600))
-                .unwrap_or(default.watches.interval),
+            interval: keys.duration("watch_interval", seconds(1..=600)).unwrap_or(default.watches.interval),
         },
         registrations: Quota {
             burst: count(keys, "registration_burst", 1_000).unwrap_or(default.registrations.burst),

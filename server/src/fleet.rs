@@ -130,10 +130,10 @@ impl Fleet {
         self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
             status.on_disk = on_disk;
-            let is_known =
-                status.applied.is_some_and(|known| (known.position, known.hash) == (mark.position, mark.hash));
-            if is_known && status.refused.is_some() {
-                // It says only that the list is on its disk by now: what it refused meanwhile stays refused.
+            let is_it = |known: Mark| (known.position, known.hash) == (mark.position, mark.hash);
+            let is_known = status.applied.is_some_and(is_it);
+            if is_known && status.refused.is_some_and(|refused| !is_it(refused)) {
+                // It says only that the list is on its disk by now: the other one, which it refused, stays refused.
                 return;
             }
             status.applied = status.applied.filter(|_| is_known).or(Some(mark));

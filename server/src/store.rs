@@ -7,11 +7,13 @@
 //! The engine is SQLite (`sqlite`). Nothing outside this module knows it.
 
 pub mod check;
+mod files;
+mod past;
 mod sqlite;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +24,9 @@ use crate::audit;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
+
+pub use files::{Copied, DataLock, DatabaseCopy};
+pub use past::{ListChange, ListFound};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -195,97 +200,6 @@ pub struct Ahead {
     pub noticed_epoch: u64,
     /// When it was noticed.
     pub noticed_at: SystemTime,
-}
-
-/// A copy of the database in a file of its own, which goes when this is dropped.
-#[derive(Debug)]
-pub struct DatabaseCopy {
-    path: PathBuf,
-}
-
-impl DatabaseCopy {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for DatabaseCopy {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the copy of the database cannot be removed");
-        }
-    }
-}
-
-/// What was copied.
-#[derive(Debug)]
-pub struct Copied {
-    /// The file.
-    pub copy: DatabaseCopy,
-    /// The identity of the database.
-    pub server_id: Uuid,
-    /// The fleet's epoch.
-    pub epoch: u64,
-    /// The fleet's revision.
-    pub revision: u64,
-    /// The version of the schema.
-    pub schema: u64,
-}
-
-/// How a list came about.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListChange {
-    /// Of which scope it is.
-    pub scope: Scope,
-    /// Its place in time.
-    pub position: Position,
-    /// Its hash.
-    pub hash: ListHash,
-    /// When it was made.
-    pub at: SystemTime,
-    /// Who made the change, as the audit log has it; `None` if the log has no such row.
-    pub actor: Option<String>,
-    /// What was done, as the audit log has it.
-    pub action: Option<String>,
-    /// How many nodes it has.
-    pub nodes: usize,
-    /// How many of them the list before it did not have.
-    pub added: usize,
-    /// How many nodes of the list before it does not have.
-    pub removed: usize,
-}
-
-/// The list of one scope at one revision.
-#[derive(Clone, PartialEq, Debug)]
-pub enum ListFound {
-    /// It was made then.
-    List(Box<SignedAllowlist>),
-    /// None was made then; these are the revisions before and after at which one was.
-    Between {
-        /// The one before.
-        before: Option<u64>,
-        /// The one after.
-        after: Option<u64>,
-    },
-}
-
-/// The lock that says who works on a data folder: one server, or one restore. It ends when this is dropped.
-#[derive(Debug)]
-pub struct DataLock {
-    _file: std::fs::File,
-}
-
-impl DataLock {
-    /// Takes the lock.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`] if a server has the folder, or the lock file cannot be made.
-    pub fn take(data_dir: &Path) -> Result<DataLock, StoreError> {
-        sqlite::lock(data_dir).map(|_file| DataLock { _file })
-    }
 }
 
 /// What became of a report.

@@ -13,10 +13,10 @@ mod files;
 mod handshake;
 mod identity;
 mod names;
+mod source;
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,14 +24,14 @@ use arc_swap::ArcSwap;
 use pulse_proto::Pin;
 use rustls::ServerConfig;
 
-use crate::config::{Config, TlsFiles};
+use crate::config::Config;
 use crate::public_address::{self, Host};
 use crate::shutdown::{Drain, Reloads};
 use authority::{Authority, Paths};
-use bridge::Bridge;
 use handshake::Live;
-use identity::{Fingerprint, Identity, Validity};
+use identity::{Fingerprint, Validity};
 use names::Names;
+use source::{Loaded, Source};
 
 pub use error::TlsError;
 
@@ -68,25 +68,6 @@ pub struct Exchange {
     pub previous: Pin,
     /// When it began.
     pub began_at: SystemTime,
-}
-
-/// Where the certificate comes from.
-#[derive(Debug)]
-enum Source {
-    /// Pulse's own authority in the data folder.
-    Own { folder: PathBuf, paths: Paths, names: Names },
-    /// The operator; and the host that join strings name.
-    Operator { files: TlsFiles, public_host: String },
-}
-
-/// A certificate that passed every check, and when the next is due.
-struct Loaded {
-    identity: Identity,
-    /// Empty with an operator's own.
-    pins: Vec<Pin>,
-    authority: Option<Validity>,
-    exchange: Option<Exchange>,
-    remarks: Vec<String>,
 }
 
 /// What is known of the files.
@@ -357,59 +338,6 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("source", &self.source).field("pins", &self.pins).finish_non_exhaustive()
     }
-}
-
-impl Source {
-    fn load(&self, now: SystemTime) -> Result<Loaded, TlsError> {
-        match self {
-            Source::Own { paths, names, .. } => {
-                let own = authority::ensure(paths, names, now)?;
-                let exchange =
-                    own.bridge.map(|Bridge { previous, began_at, .. }| Exchange { previous, began_at });
-                Ok(Loaded {
-                    identity: own.identity,
-                    pins: [own.pin].into_iter().chain(exchange.map(|exchange| exchange.previous)).collect(),
-                    authority: Some(own.authority),
-                    exchange,
-                    remarks: Vec::new(),
-                })
-            }
-            Source::Operator { files, public_host } => {
-                let identity = Identity::read(&files.certificate_file, &files.key_file, now)?;
-                let remarks = remarks(&identity, files, public_host);
-                Ok(Loaded { identity, pins: Vec::new(), authority: None, exchange: None, remarks })
-            }
-        }
-    }
-
-    fn fingerprint(&self) -> Fingerprint {
-        match self {
-            Source::Own { paths, .. } => Fingerprint::of_files(&paths.certificate, &paths.key),
-            Source::Operator { files, .. } => Fingerprint::of_files(&files.certificate_file, &files.key_file),
-        }
-    }
-
-    fn is_own(&self) -> bool {
-        matches!(self, Source::Own { .. })
-    }
-}
-
-/// What is to be said of an operator's own certificate that can be used all the same.
-fn remarks(identity: &Identity, files: &TlsFiles, public_host: &str) -> Vec<String> {
-    let mut remarks = Vec::new();
-    let key = files.key_file.display();
-    if std::fs::metadata(&files.key_file).is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
-        remarks.push(format!("every user of this machine can read the private key {key}: chmod o-rwx it"));
-    }
-    if !identity.is_for(public_host) {
-        let file = files.certificate_file.display();
-        let names = &identity.names;
-        remarks.push(format!(
-            "join strings name {public_host}, for which the certificate in {file} is not good, so proxies would refuse it: \
-             set public_address to one of its names ({names}), or use a certificate that has this one"
-        ));
-    }
-    remarks
 }
 
 /// A time as people write it, in UTC.

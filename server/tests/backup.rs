@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pulse::backup::read::verify;
-use pulse_test_support::{PATIENCE, Proxy, Server, binary, eventually, let_pass};
+use pulse_test_support::{Fault, PATIENCE, Proxy, Server, binary, eventually, let_pass};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -193,6 +193,62 @@ fn a_cancelled_backup_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_full_disk_is_said_to_be_one_and_where_and_nothing_is_left() {
+    if !Fault::can_be_made() {
+        return;
+    }
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pulse.tar");
+    // The first flush of the command is that of its file.
+    let mut command = Command::new("strace");
+    command.args([
+        "-qq",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:error=ENOSPC:when=1",
+    ]);
+    command.arg(binary("pulse")).arg("backup").arg(&file).arg("--data-dir").arg(server.data_dir());
+    let ran = command.output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains(&file.display().to_string()) && said.contains("No space left"), "{said}");
+    assert!(said.contains("make room in that folder"), "{said}");
+    assert_eq!(names(folder.path()), BTreeSet::new());
+    server.pulse_ok(&["backup", &file.display().to_string()]);
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so loudly")]
+fn what_root_restores_belongs_to_the_owner_of_the_data_folder() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let server = Server::start();
+    server.pulse_ok(&["instance", "add", "home"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = backup(&server, folder.path());
+    let data_dir = folder.path().join("data");
+    for round in 0..2 {
+        if round == 0 {
+            fs::create_dir(&data_dir).unwrap();
+            std::os::unix::fs::chown(&data_dir, Some(4711), Some(4712)).unwrap();
+        }
+        let mut child = start(&["restore", &path.display().to_string(), "--new-epoch"], &data_dir);
+        assert!(child.wait().unwrap().success());
+        for name in names(&data_dir) {
+            let found = fs::metadata(data_dir.join(&name)).unwrap();
+            assert_eq!((found.uid(), found.gid()), (4711, 4712), "{name} in round {round}");
+        }
+    }
+}
+
+#[test]
 fn a_server_killed_while_it_makes_a_backup_begins_clean() {
     let mut server = Server::start();
     add_ballast(&server);
@@ -272,7 +328,7 @@ fn restore_says_what_it_needs_and_moves_what_was_there_aside() {
     let restored = server.json(&["restore", &path, "--keep-epoch"]);
     let aside = PathBuf::from(restored["moved_aside"].as_str().unwrap_or_else(|| panic!("{restored}")));
     assert_eq!(aside.parent(), Some(server.data_dir().as_path()));
-    let mut kept = there.clone();
+    let mut kept = there;
     kept.retain(|name| !["pulse.lock", "admin.sock"].contains(&name.as_str()));
     assert_eq!(names(&aside), kept);
     assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o700);
@@ -316,9 +372,9 @@ fn a_restore_killed_at_any_moment_leaves_the_old_or_the_new() {
         };
         assert!(is_there("old"), "round {round}: {present}");
         if is_there("new") {
-            olds += 1
+            olds += 1;
         } else {
-            news += 1
+            news += 1;
         }
         assert_eq!(server.json(&["status"])["pin"], pin, "round {round}");
         server.pulse_ok(&["check"]);

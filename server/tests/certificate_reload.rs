@@ -182,7 +182,7 @@ fn a_server_does_not_begin_with_files_that_no_client_would_take_and_says_why() {
     let past = |params: &mut CertificateParams| params.not_after = date_time_ymd(2001, 1, 1);
     let future = |params: &mut CertificateParams| params.not_before = date_time_ymd(3000, 1, 1);
     let for_clients = |params: &mut CertificateParams| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
     for (leaf, says) in [
         (own.authority.leaf(past), "ended at 2001-01-01T00:00:00Z; put a newer one in its place"),

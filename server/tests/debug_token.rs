@@ -129,7 +129,7 @@ async fn a_debug_token_ends_in_time_and_with_its_proxy_over_a_restart_too() {
     let status = loop {
         match ending.next().await {
             Ok(message) => {
-                assert!(matches!(message.and_then(|message| message.kind), Some(Kind::Bookmark(_))))
+                assert!(matches!(message.and_then(|message| message.kind), Some(Kind::Bookmark(_))));
             }
             Err(status) => break status,
         }

@@ -388,6 +388,14 @@ fn grpcurl_lists_describes_watches_and_reports() {
     let shown = server.json(&["temps", "minipc"])["nodes"][0]["readings"][0].clone();
     assert_eq!((&shown["temperature_celsius"], &shown["kind"]), (&json!(33.25), &json!("nvme")));
 
+    // What `pulse proxy debug-token` prints works as it is, pasted into a shell.
+    let mut shell = Command::new("/bin/sh");
+    let folder = program.parent().expect("a program is in a folder");
+    shell.env_clear().env("PATH", folder).arg("-c").arg(server.pulse_ok(&["proxy", "debug-token", id]));
+    let watch = Stream::open(shell);
+    assert_eq!(watch.next()["snapshot"]["hash"], second["hash"]);
+    drop(watch);
+
     // A token that is nobody's: gRPC's own code (grpcurl's exit code is 64 and that), with the reason.
     let output = output(command(&wrong(token), &["-format-error"], &watch_method));
     assert_eq!(output.status.code(), Some(64 + 16), "{output:?}");

@@ -126,10 +126,11 @@ async fn a_registration_that_is_held_up_is_made_when_its_time_comes() {
 
 /// A call of an address of this machine, with a ctrl token.
 async fn report_from(server: &Server, from: IpAddr, token: &str) -> Status {
-    let stream = dial_from(from, server.address(), &server.ca_path(), &["h2"]).await.unwrap();
+    let stream = dial_from(from, server.address(), &server.ca_path(), &["h2"]).await;
     // A message of no bytes.
     let body = http_body_util::BodyExt::boxed_unsync(http_body_util::Full::from(&b"\0\0\0\0\0"[..]));
-    let answer = Raw::over(stream).await.call(&format!("{SERVICE}/ReportSync"), token, body).await.unwrap();
+    let mut raw = Raw::over(stream.expect("the server shakes hands")).await;
+    let answer = raw.call(&format!("{SERVICE}/ReportSync"), token, body).await.expect("it is answered");
     match Status::from_header_map(answer.headers()) {
         Some(status) => status,
         None => Status::ok("the answer has a body"),
@@ -340,7 +341,6 @@ async fn lists_and_reports_beyond_their_bounds_are_refused_by_name() {
         session: uuid::Uuid::now_v7().to_string(),
         sequence: 1,
         reports: vec![NodeReport { readings, ..NodeReport::default() }],
-        ..ReportTemperaturesRequest::default()
     };
     let status = client.grpc.clone().report_temperatures(client.authorized(message)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");

@@ -220,12 +220,7 @@ fn every_word_of_a_newer_list_is_noticed() {
             ..NodeReport::default()
         };
         let session = "0192d3a8-7f3c-7d3e-8a51-0242ac120002".to_owned();
-        let message = ReportTemperaturesRequest {
-            session,
-            sequence: 1,
-            reports: vec![report],
-            ..ReportTemperaturesRequest::default()
-        };
+        let message = ReportTemperaturesRequest { session, sequence: 1, reports: vec![report] };
         let taken = reading.grpc.clone().report_temperatures(reading.authorized(message)).await;
         assert!(
             taken.expect("it is taken").into_inner().refused.is_empty(),

@@ -240,14 +240,17 @@ async fn a_token_that_a_person_brings_is_taken_up_while_the_proxy_runs() {
         let log = proxy.process().log();
         if log.iter().any(|line| line.contains("the token file is not used")) { Ok(()) } else { Err(log) }
     });
-    fs::remove_file(&path).expect("a file can be removed");
-    write(&path, "pctl_tooshort");
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "nas"]);
-    server.wait_for_applied(&id, server.allowlist("home")["hash"].as_str().expect("a list has a hash"));
+    let changed = |endpoints: &[&str]| {
+        server.pulse_ok(&[&["instance", "set", "home"], endpoints].concat());
+        server.wait_for_applied(&id, server.allowlist("home")["hash"].as_str().expect("a list has a hash"));
+    };
+    changed(&["--endpoint", "delly", "--endpoint", "nas"]);
     let said =
         proxy.process().log().iter().filter(|line| line.contains("the token file is not used")).count();
     assert_eq!(said, 1);
     assert!(!proxy.process().log().iter().any(|line| line.contains("tooshort")));
+    fs::remove_file(&path).expect("a file can be removed");
+    changed(&["--endpoint", "delly", "--endpoint", "minipc"]);
     assert_eq!(read(&token_in_use(&proxy)), own);
 
     // One of the same proxy, of a rotation elsewhere.

@@ -34,7 +34,7 @@ struct Ledger {
 
 impl Ledger {
     fn new() -> Ledger {
-        let server = Server::builder().config("limits:\n  failures_per_minute: 1000000").start();
+        let server = Server::start();
         server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly", "--endpoint", "node-0"]);
         let runtime = Runtime::new().expect("a runtime can be made");
         let join = server.join_string(&["--instance", "home"]);

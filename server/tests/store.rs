@@ -281,7 +281,7 @@ async fn every_field_of_the_catalog_is_read_back() {
     assert_eq!(loaded.revision, 2);
     assert_eq!(loaded.instances[1], renamed);
     assert_eq!(loaded.join_tokens[1], used);
-    assert_eq!(loaded.tokens, [current, tokens[2]]);
+    assert_eq!(loaded.tokens, [current, tokens[2], tokens[3]]);
     assert_eq!(loaded.proxies[2], active);
 
     // Whoever reads what is newer than revision 1 finds exactly these rows, the dropped token among them.
@@ -964,6 +964,35 @@ async fn no_secret_is_shown() {
     assert!(!shown.contains("signing_key"), "{shown}");
     let bytes = format!("{:?}", &loaded.signing_key[16..24]);
     assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_up_to_date_and_its_proxies_are_approved() {
+    let folder = folder();
+    let (_, signing_key) = SigningKey::generate().unwrap();
+    let first = shell(&folder);
+    first.execute_batch(include_str!("../src/store/migrations/0001_initial.sql")).unwrap();
+    let server_id = Uuid::now_v7().to_string();
+    first
+        .execute(
+            "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, ?1, 7, 3, 7, ?2)",
+            rusqlite::params![server_id, signing_key.as_slice()],
+        )
+        .unwrap();
+    first
+        .execute(
+            "INSERT INTO proxies (id, hostname, machine_id, kind, proxy_url, version, scope_kind, standing,
+                 standing_reason, rotate_requested, created_at, registered_at, revision)
+             VALUES (?1, 'delly', '', 'socket', '', '0.1.0', 'all', 'active', '', 0, 1, 1, 3)",
+            [id(1).to_string()],
+        )
+        .unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    drop(first);
+    let loaded = open(&folder).await.load().await.unwrap();
+    assert_eq!((loaded.server_id.to_string(), loaded.epoch, loaded.revision), (server_id, 7, 3));
+    assert!(loaded.proxies[0].is_approved && loaded.proxies[0].scope() == Some(Scope::All));
+    assert_eq!(loaded.join_windows, []);
 }
 
 /// A small generator of numbers that are the same in every run (xorshift64).

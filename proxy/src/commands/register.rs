@@ -12,7 +12,7 @@ use pulse_proto::JoinString;
 use serde_json::json;
 
 use super::{Answer, CommandError};
-use crate::args::RegisterArgs;
+use crate::args::{JoinText, RegisterArgs};
 use crate::commands::sync::nodes_json;
 use crate::config::{Config, ControlPlane, ControlPlaneBlock, ServerUrl, add_control_plane_block};
 use crate::disk;
@@ -82,20 +82,26 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
 fn join_string(given: &RegisterArgs) -> Result<JoinString, CommandError> {
     let bad = |text: String| CommandError::usage("bad_join_string", text);
     let text = match (&given.join, &given.join_file, &given.join_from_environment) {
-        (Some(dash), _, _) if dash == "-" => {
+        (Some(JoinText(dash)), _, _) if dash == "-" => {
             let mut text = String::new();
             let read = io::stdin().take(MAX_JOIN_BYTES).read_to_string(&mut text);
             read.map_err(|error| bad(format!("read the join string from standard input: {error}")))?;
             text
         }
-        (Some(text), _, _) => text.clone(),
+        (Some(JoinText(text)), _, _) => {
+            tracing::warn!(
+                "the join string stands in the process list while this runs; --join - (standard input) and --join-file \
+                 keep it out"
+            );
+            text.clone()
+        }
         (None, Some(path), _) => {
             let failed = |what: String| bad(format!("read the join string from {}: {what}", path.display()));
             let bytes = disk::read_given(path, MAX_JOIN_BYTES).map_err(|error| failed(error.to_string()))?;
             let bytes = bytes.ok_or_else(|| failed("the file does not exist".to_owned()))?;
             String::from_utf8_lossy(&bytes).into_owned()
         }
-        (None, None, Some(text)) => text.clone(),
+        (None, None, Some(JoinText(text))) => text.clone(),
         (None, None, None) => {
             return Err(bad(
                 "no join string: `pulse join create` on the server prints one; give it with --join STRING, --join - \

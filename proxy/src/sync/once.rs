@@ -125,6 +125,10 @@ pub async fn fetch(standing: &mut Standing, seams: &Seams) -> Result<Fetched, Fe
             Err(FetchError::Call { server, failure: Failure::Revoked(one_line(&revoked.reason)) })
         }
         Some(Kind::Goodbye(goodbye)) => Err(ended(&goodbye.reason)),
+        Some(Kind::Bookmark(_)) => Err(ended(
+            "it sends this proxy no list, as its database is older than what the proxy holds; its admin sees that in `pulse \
+             status`",
+        )),
         _ => Err(ended("it sent no list; it may be of another version")),
     }
 }

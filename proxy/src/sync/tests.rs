@@ -773,7 +773,9 @@ async fn neither_a_registration_that_waits_nor_a_new_token_shortens_what_the_ser
     let refused = Failure::Refused("no".into());
     tokio::time::pause();
     // Of its own it would have waited for 30 s at least, and the registration ends that at the first look.
-    for (failure, least, most) in [(busy, asked, asked + Duration::from_secs(3)), (refused, Duration::ZERO, Duration::from_secs(3))] {
+    for (failure, least, most) in
+        [(busy, asked, asked + Duration::from_secs(3)), (refused, Duration::ZERO, Duration::from_secs(3))]
+    {
         let token = Token::generate(TokenKind::Ctrl).unwrap();
         std::fs::write(folder.path().join("token"), token.reveal()).unwrap();
         let wait = sync.after(Ended::Failed(failure), Duration::ZERO);
@@ -874,4 +876,29 @@ async fn registering_at_a_server_set_up_anew_moves_a_running_proxy_there() {
     let moved = in_time(contact_rx.wait_for(|contact| contact.folder != first)).await.unwrap().clone();
     assert!(moved.folder.unwrap().ends_with(server_id));
     assert_eq!(moved.hostname, Some(Hostname { name: "delly".into(), is_given: true }));
+}
+
+#[tokio::test]
+async fn a_host_that_is_registered_as_another_proxy_counts_anew() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(9, &["old"])));
+    pulse.report().await;
+
+    let token = Token::generate(TokenKind::Ctrl).unwrap();
+    let answer = answers(&pulse, Uuid::now_v7(), &token);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |_| Ok(answer.clone())));
+    let home = Home::new(proxy.folder.path());
+    register::register(&pending(&pulse), &home, None, &Seams::system()).await.unwrap();
+    std::fs::write(proxy.folder.path().join("token"), token.reveal()).unwrap();
+    watch.send(Kind::Bookmark(v1::Bookmark::default()));
+
+    let mut next = pulse.watch().await;
+    assert_eq!((next.token.as_str(), next.request.revision), (token.reveal(), 2));
+    // The other proxy's revision 9 is nothing to this one.
+    next.send(Kind::Snapshot(pulse.list(3, &["third"])));
+    let report = pulse.report().await;
+    assert_eq!((report.outcome(), report.revision), (v1::SyncOutcome::Applied, 3));
+    assert_eq!(proxy.names(), ["third"]);
 }

@@ -33,7 +33,10 @@ pub fn unpack(path: &Path, folder: &Path, wanted: impl Fn(&str) -> bool) -> Resu
     read(path, Some((folder, &wanted)))
 }
 
-fn read(path: &Path, into: Option<(&Path, &dyn Fn(&str) -> bool)>) -> Result<Manifest, BackupError> {
+/// A folder, and which parts go there.
+type Into<'a> = (&'a Path, &'a dyn Fn(&str) -> bool);
+
+fn read(path: &Path, into: Option<Into<'_>>) -> Result<Manifest, BackupError> {
     let unusable = |what: String| BackupError::Unusable { path: path.to_owned(), what };
     // What the archive's reader cannot make sense of is a damage of the file; what the disk says is not.
     let failed = |error: io::Error| match error.raw_os_error() {

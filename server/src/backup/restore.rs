@@ -122,6 +122,9 @@ impl Unpacked {
             }
         }
         fs::write(unpacked.join(ASIDE), &aside).map_err(write)?;
+        // So that a server that is not root can go on with it.
+        give_to_owner(&unpacked.join(ASIDE), &self.data_dir, 0o600)?;
+        give_to_owner(&unpacked, &self.data_dir, 0o700)?;
         for entry in fs::read_dir(&unpacked).map_err(write)? {
             let path = entry.map_err(write)?.path();
             File::open(path).and_then(|file| file.sync_all()).map_err(write)?;

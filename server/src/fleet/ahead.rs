@@ -120,3 +120,29 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pulse_proto::Clock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_noticed_stays_until_the_epoch_ends_however_far_the_database_comes() {
+        let fleet = Fleet::new(Duration::from_secs(60), [], Clock::system());
+        let (proxy, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let at = |epoch, revision| Position { epoch, revision };
+        assert!(!fleet.notice(proxy, at(5, 3), at(5, 3)), "the newest is not ahead");
+        assert!(!fleet.notice(proxy, at(4, 9), at(5, 3)), "an earlier epoch is not either");
+        assert!(fleet.ahead_of(proxy, 5).is_none() && fleet.highest_epoch_ahead().is_none());
+        assert!(fleet.notice(proxy, at(5, 4), at(5, 3)));
+        assert!(!fleet.notice(proxy, at(5, 8), at(5, 3)), "it is known");
+        assert!(!fleet.notice(proxy, at(5, 2), at(5, 20)));
+        assert_eq!(fleet.ahead_of(proxy, 5).map(|ahead| ahead.position), Some(at(5, 8)));
+        assert!(fleet.ahead_of(other, 5).is_none(), "nobody else is concerned");
+        assert!(fleet.ahead_of(proxy, 6).is_none(), "a new epoch ends it");
+        assert!(fleet.notice(other, at(7, 1), at(6, 30)), "a later epoch than ours is ahead too");
+    }
+}

@@ -143,7 +143,7 @@ mod tests {
             buckets.take(&key).unwrap();
         }
         assert_eq!(buckets.limiter.len(), MAX_KEYS);
-        advance(SWEEP_WHEN_FULL + 2 * QUOTA.interval).await;
+        advance(SWEEP_WHEN_FULL + 3 * QUOTA.interval).await;
         buckets.take(&0).unwrap();
         assert_eq!(buckets.limiter.len(), 1);
     }

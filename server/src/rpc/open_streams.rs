@@ -41,17 +41,19 @@ pub(super) async fn bound(State(rpc): State<Rpc>, request: Request<Body>, next: 
     let Some(slot) = rpc.limits.open_stream() else {
         return limited::overloaded(&rpc, limited::source(peer)).into_http();
     };
-    let end = || -> End {
+    let end = |later: Duration| -> End {
         let drain = rpc.drain.clone();
         Box::pin(async move {
             tokio::select! {
                 () = async { drain.started().await; tokio::time::sleep(GRACE).await } => {}
                 () = lasting(longest) => {}
             }
+            tokio::time::sleep(later).await;
         })
     };
-    // Both halves: a service that waits for questions would never see that its answers end.
-    let (asked, answered) = (end(), end());
+    // Both halves: a service that waits for questions would never see that its answers end. The answers first, so that
+    // they end with a status that says why.
+    let (asked, answered) = (end(GRACE), end(Duration::ZERO));
     let request = request.map(|body| until(body, asked, None, None));
     next.run(request).await.map(|body| until(body, answered, Some(farewell()), Some(slot)))
 }

@@ -156,10 +156,12 @@ impl Authority {
         Ok(Authority { der: certificate.der().clone(), key, pin, validity, bridge })
     }
 
-    /// What follows the server's own certificate: this authority, and while its key is exchanged, the way to the one before.
+    /// What follows the server's own certificate: this authority; and while its key is exchanged, before it the way to the
+    /// key before. That comes first, because OpenSSL walks the first way that it finds, and with a copy of the `ca.pem` before
+    /// only this one ends well.
     fn chain(&self) -> Vec<CertificateDer<'static>> {
         let bridge = self.bridge.iter().flat_map(|bridge| &bridge.chain);
-        std::iter::once(&self.der).chain(bridge).cloned().collect()
+        bridge.chain([&self.der]).cloned().collect()
     }
 
     /// Makes a key and a certificate for the server.
@@ -181,7 +183,7 @@ impl Authority {
         let authority = std::fs::read_to_string(&paths.ca_certificate)
             .map_err(|source| TlsError::Read { path: paths.ca_certificate.clone(), source })?;
         let bridge = self.bridge.as_ref().map_or("", |bridge| bridge.pem.as_str());
-        let chain = certificate.pem() + &authority + bridge;
+        let chain = certificate.pem() + bridge + &authority;
         write(&paths.key, &key.serialize_pem(), Access::Secret)?;
         write(&paths.certificate, &chain, Access::Public)?;
         Identity::parse((&paths.certificate, chain.as_bytes()), (&paths.key, key.serialize_pem().as_bytes()))
@@ -210,7 +212,7 @@ impl Leaf {
         match &self.identity {
             None if self.is_there => Some("it was not whole"),
             None => Some("there was none"),
-            // The file is written as certificate and authority in one piece, so the second tells who signed the first.
+            // The file is written as certificate and authority in one piece, so the rest tells who signed the first.
             Some(leaf) if leaf.certified.cert.get(1..) != Some(&authority.chain()[..]) => {
                 Some("the authority's certificate is another")
             }

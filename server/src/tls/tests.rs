@@ -1,5 +1,7 @@
-use super::*;
 use std::fs;
+
+use super::*;
+use crate::config::TlsFiles;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{LazyLock, Mutex};
 
 use crate::process::Ran;
@@ -85,6 +85,13 @@ pub fn keep(command: &Command, ran: &Ran) {
     write(&mut open("commands"), &text);
 }
 
+/// The same, of a command that the test itself ran.
+pub fn keep_output(command: &Command, output: &Output) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    keep(command, &Ran { code: output.status.code(), stdout, stderr });
+}
+
 /// Keeps the answer to a request over HTTP.
 pub(crate) fn keep_answer(method: &str, path: &str, status: u16, head: &str, body: &str) {
     let is_revealing = method == "POST"
@@ -117,7 +124,7 @@ pub(crate) fn note_keys(data_dir: &Path) {
 #[must_use]
 pub fn spellings_of_keys(data_dir: &Path) -> String {
     let mut spellings = String::new();
-    for name in ["ca.key", "server.key", "secret.key", "pulse.db"] {
+    for name in ["ca.key", "server.key", "secret.key", "pulse.db", "pulse.db-wal"] {
         let Ok(bytes) = fs::read(data_dir.join(name)) else { continue };
         let text = String::from_utf8_lossy(&bytes);
         // A PEM line by itself, as it would stand in a message that was cut.

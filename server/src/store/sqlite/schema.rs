@@ -208,6 +208,21 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_log_from_before_its_end_was_kept_goes_on_where_it_ends() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let transaction = connection.transaction().unwrap();
+        transaction.execute_batch(MIGRATIONS[0]).unwrap();
+        found_fleet(&transaction, &Clock::system()).unwrap();
+        transaction.execute_batch(MIGRATIONS[1]).unwrap();
+        let rows = "INSERT INTO audit VALUES (1, 0, '', '', '', '{}', 1, '', 'aa'), (2, 0, '', '', '', '{}', 2, 'aa', 'bb')";
+        transaction.execute_batch(rows).unwrap();
+        transaction.pragma_update(None, "user_version", 2).unwrap();
+        transaction.commit().unwrap();
+        migrate(&mut connection, &Clock::system()).unwrap();
+        assert_eq!(super::super::audit::head(&connection).unwrap(), (2, "bb".to_owned()));
+    }
+
+    #[test]
     fn the_bundled_sqlite_is_new_enough() {
         assert!(rusqlite::version_number() >= MIN_SQLITE_VERSION, "{}", rusqlite::version());
     }

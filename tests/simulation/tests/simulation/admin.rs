@@ -46,7 +46,12 @@ fn admin() -> Actor {
 /// The active proxy of a host, by the name that it registered with.
 fn proxy_of(pulse: &Pulse, node: &str) -> Option<Uuid> {
     let catalog = pulse.changes.catalog();
-    catalog.registry.proxies().filter(|proxy| proxy.is_active() && proxy.hostname == node).map(|proxy| proxy.id).last()
+    catalog
+        .registry
+        .proxies()
+        .filter(|proxy| proxy.is_active() && proxy.hostname == node)
+        .map(|proxy| proxy.id)
+        .last()
 }
 
 fn said<T>(result: Result<T, ChangeError>) -> String {

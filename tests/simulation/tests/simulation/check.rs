@@ -44,7 +44,9 @@ pub(crate) fn unpublished(entries: &[Entry]) -> Vec<String> {
         .filter_map(|(_, event)| if let Event::Published(list) = event { Some(list) } else { None })
         .collect();
     let strange = lists(entries).filter(|(.., list)| !published.contains(list));
-    strange.map(|(at, host, _, list)| format!("{at:?}: {host} has a list that was never published: {list:?}")).collect()
+    strange
+        .map(|(at, host, _, list)| format!("{at:?}: {host} has a list that was never published: {list:?}"))
+        .collect()
 }
 
 /// Nobody is shown as offline before the server has been up for as long as it takes to be so.
@@ -65,7 +67,7 @@ pub(crate) fn served_though_revoked(entries: &[Entry], revocations: &[Revocation
         let in_time = move |r: &&Revocation| at > r.at + UNDER_WAY && r.until.is_none_or(|until| at < until);
         revocations.iter().filter(move |r| r.identity == identity).find(in_time)
     };
-    for (at, host, identity, list) in lists(entries) {
+    for (at, host, identity, list) in pushed_lists(entries) {
         if let Some(revocation) = identity.and_then(|identity| revoked(identity, at))
             && (list.epoch, list.revision) > revocation.position
         {
@@ -131,13 +133,23 @@ pub(crate) fn lost_or_doubled(entries: &[Entry], rows: &[Row], kept: &[Range<usi
     lost.chain(doubled).collect()
 }
 
-fn lists(entries: &[Entry]) -> impl Iterator<Item = (Duration, &str, Option<usize>, &List)> {
+/// When, which host, who it is, and its list.
+type Held<'a> = (Duration, &'a str, Option<usize>, &'a List);
+
+fn lists(entries: &[Entry]) -> impl Iterator<Item = Held<'_>> {
     entries.iter().filter_map(|(at, event)| match event {
         Event::InForce(InForce { host, identity, list: Some(list), .. }) => {
             Some((*at, host.as_str(), *identity, list))
         }
         _ => None,
     })
+}
+
+/// Without those that came from a disk.
+fn pushed_lists(entries: &[Entry]) -> impl Iterator<Item = Held<'_>> {
+    let is_pushed =
+        |(_, event): &&Entry| matches!(event, Event::InForce(in_force) if in_force.source == "pushed");
+    entries.iter().filter(is_pushed).flat_map(|entry| lists(std::slice::from_ref(entry)))
 }
 
 #[cfg(test)]

@@ -96,8 +96,15 @@ impl World {
             1 => Duration::from_hours(5),
             _ => MOST_WRONG,
         };
-        let step = i64::try_from(self.dice.between(Duration::from_secs(5), most).as_millis()).unwrap_or_default();
-        let mut ahead = if self.dice.percent(30) { 0 } else if self.dice.percent(50) { step } else { -step };
+        let step =
+            i64::try_from(self.dice.between(Duration::from_secs(5), most).as_millis()).unwrap_or_default();
+        let mut ahead = if self.dice.percent(30) {
+            0
+        } else if self.dice.percent(50) {
+            step
+        } else {
+            -step
+        };
         if at == self.proxies.len() {
             // An epoch from farther ahead is not taken for a server's when a proxy shows it again.
             ahead = ahead.min(SERVER_AHEAD_MS);
@@ -130,27 +137,36 @@ impl World {
         let node = node_of(self.dice.index(count));
         match self.dice.below(100) {
             0..45 => {
-                let mut names: Vec<String> = (0..count).map(node_of).filter(|_| self.dice.percent(75)).collect();
+                let mut names: Vec<String> =
+                    (0..count).map(node_of).filter(|_| self.dice.percent(75)).collect();
                 names.extend((0..6).map(|at| format!("x{at}")).filter(|_| self.dice.percent(30)));
                 self.command(format!("nodes of east: {names:?}"), admin::set_nodes(EAST, names));
             }
             45..55 => {
-                let names: Vec<String> = (0..4).map(|at| format!("w{at}")).filter(|_| self.dice.percent(50)).collect();
+                let names: Vec<String> =
+                    (0..4).map(|at| format!("w{at}")).filter(|_| self.dice.percent(50)).collect();
                 self.command(format!("nodes of west: {names:?}"), admin::set_nodes(WEST, names));
             }
             55..65 => {
                 let scope_kind = if self.dice.percent(50) { ScopeKind::All } else { ScopeKind::Instance };
-                self.command(format!("scope of {node}: {scope_kind:?}"), admin::set_proxy(node, None, Some(scope_kind)));
+                self.command(
+                    format!("scope of {node}: {scope_kind:?}"),
+                    admin::set_proxy(node, None, Some(scope_kind)),
+                );
             }
             65..72 => {
                 let instance = if self.dice.percent(60) { EAST } else { WEST };
-                self.command(format!("instance of {node}: {instance}"), admin::set_proxy(node, Some(instance), None));
+                self.command(
+                    format!("instance of {node}: {instance}"),
+                    admin::set_proxy(node, Some(instance), None),
+                );
             }
             72..86 => self.command(format!("rotate {node}"), admin::rotate(node)),
             86..91 => {
                 let removes = self.dice.percent(30);
                 let name = format!("{} {node}", if removes { "remove" } else { "revoke" });
-                let (time, journal, slot) = (self.time.clone(), self.journal.clone(), self.revocations.clone());
+                let (time, journal, slot) =
+                    (self.time.clone(), self.journal.clone(), self.revocations.clone());
                 self.command(name, admin::revoke(node, removes, time, journal, slot));
             }
             91..93 => self.command("epoch new".to_owned(), admin::begin_epoch()),

@@ -192,9 +192,7 @@ impl ProxyHost {
             chance: self.chance.clone(),
             network: Network::Driven(Arc::new(|url| {
                 let place = (url.host().to_owned(), url.port());
-                Box::pin(async move {
-                    Ok(Box::new(TcpStream::connect(place).await?) as Box<dyn Connection>)
-                })
+                Box::pin(async move { Ok(Box::new(TcpStream::connect(place).await?) as Box<dyn Connection>) })
             })),
             workers: Workers::Inline,
         };

@@ -72,7 +72,8 @@ impl ServerHost {
         let path = folder.join("pulse.yaml");
         let text = "refresh_interval: 5s\npublic_address: pulse\nreadings:\n  max_age: 3650d\n";
         std::fs::write(&path, text).expect("the file can be written");
-        let sources = ConfigSources { path: Some(path), data_dir: Some(data_dir.clone()), ..ConfigSources::default() };
+        let sources =
+            ConfigSources { path: Some(path), data_dir: Some(data_dir.clone()), ..ConfigSources::default() };
         let (config, _) = Config::load(&sources).expect("the configuration is good");
         let clock = WallClock::new(time.clone());
         let (running, states) = (Mutex::new(None), Mutex::default());
@@ -96,7 +97,10 @@ impl ServerHost {
 
     /// Has the server do something, if it is up.
     pub(crate) fn command(&self, name: String, work: Work) {
-        let sent = self.running().as_ref().is_some_and(|running| running.commands_tx.send((name.clone(), work)).is_ok());
+        let sent = self
+            .running()
+            .as_ref()
+            .is_some_and(|running| running.commands_tx.send((name.clone(), work)).is_ok());
         if !sent {
             self.note(Event::Admin(format!("{name}: the server is down")));
         }
@@ -131,7 +135,8 @@ impl ServerHost {
         // Of the loops; each connection has a drain of its own, so that they begin to drain in one order.
         let (signals, _hand) = Signals::by_hand();
         let place = Place::of(config, Vec::new(), None);
-        let pulse = Pulse::load(config, store.clone(), Arc::clone(&metrics), place, signals.drain(), clock.clone());
+        let pulse =
+            Pulse::load(config, store.clone(), Arc::clone(&metrics), place, signals.drain(), clock.clone());
         let pulse = Arc::new(pulse.await?);
         let (streams_tx, streams_rx) = watch::channel(());
         let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock);
@@ -245,12 +250,16 @@ async fn write_down_reports(State(host): State<Arc<ServerHost>>, request: Reques
         return next.run(Request::from_parts(parts, Body::empty())).await;
     };
     let asked = unframed::<v1::ReportTemperaturesRequest>(&body);
-    let token = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let token = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let token = token.and_then(|text| Token::parse(TokenKind::Ctrl, text).ok()).map(|token| token.digest());
     let catalog = host.pulse().map(|pulse| pulse.changes.catalog());
     let proxy = catalog.zip(token).and_then(|(catalog, token)| Some(catalog.registry.token(&token)?.proxy));
     let known = asked.zip(proxy).map(|(report, proxy)| {
-        let (proxy, session) = (host.journal.number(&proxy.to_string()), host.journal.number(&report.session));
+        let (proxy, session) =
+            (host.journal.number(&proxy.to_string()), host.journal.number(&report.session));
         let key = Report { proxy, session, sequence: report.sequence };
         let nodes = report.reports.iter().map(|node| {
             let name = node.node.as_ref().map(|node| node.name.clone()).unwrap_or_default();

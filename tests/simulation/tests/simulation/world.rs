@@ -138,8 +138,7 @@ impl World {
             let celsius = celsius_of(at);
             ProxyHost::new(folder.path(), name, node, celsius, time.clone(), dice.fork(), journal.clone())
         };
-        let mut proxies: Vec<_> =
-            (0..count).map(|at| host(at, &format!("host{at}"), &node_of(at))).collect();
+        let mut proxies: Vec<_> = (0..count).map(|at| host(at, &format!("host{at}"), &node_of(at))).collect();
         // What it is called and what its sensors say it has from the one that it is a clone of.
         proxies.push(host(0, "clone", "stranger"));
 
@@ -339,7 +338,10 @@ impl World {
     /// Has a person register a host: a join token is asked for, and comes into the state folder when it is there.
     fn register(&mut self, at: usize, scope_kind: ScopeKind) {
         let made = Slot::default();
-        self.command(format!("join token for {}", self.proxies[at].node), admin::create_join(EAST, scope_kind, made.clone()));
+        self.command(
+            format!("join token for {}", self.proxies[at].node),
+            admin::create_join(EAST, scope_kind, made.clone()),
+        );
         self.joins.push((at, made));
     }
 
@@ -356,7 +358,9 @@ impl World {
             let identity = self.proxies[at].identity().and_then(|(_, identity)| identity.proxy_id);
             self.take_revocations();
             let (now, number) = (self.now(), identity.map(|id| self.journal.number(&id.to_string())));
-            for revocation in self.revoked.iter_mut().filter(|r| Some(r.identity) == number && r.until.is_none()) {
+            for revocation in
+                self.revoked.iter_mut().filter(|r| Some(r.identity) == number && r.until.is_none())
+            {
                 revocation.until = Some(now);
             }
             self.proxies[at].register(token);
@@ -526,7 +530,10 @@ impl World {
             let is_meant = proxy.is_some_and(|proxy| !proxy.is_active());
             let token = folder.token().ok().flatten();
             let is_known = token.is_some_and(|token| {
-                catalog.registry.token(&token.digest()).is_some_and(|token| Some(token.proxy) == identity.proxy_id)
+                catalog
+                    .registry
+                    .token(&token.digest())
+                    .is_some_and(|token| Some(token.proxy) == identity.proxy_id)
             });
             if (identity.revoked.is_some() && !is_meant) || !is_known {
                 self.register(at, ScopeKind::Instance);
@@ -569,7 +576,9 @@ impl World {
 
     fn write_down_lists(&self) {
         let sql = "SELECT scope, epoch, revision, hash FROM allowlists ORDER BY epoch, revision, scope";
-        let lists = self.select(sql, |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get(3)?)));
+        let lists = self.select(sql, |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get(3)?))
+        });
         let mut lists: Vec<List> = lists
             .into_iter()
             .map(|(scope, epoch, revision, hash)| List {
@@ -587,7 +596,8 @@ impl World {
 
     /// Every reading.
     fn rows(&self) -> Vec<check::Row> {
-        let sql = "SELECT r.proxy_id, n.name, r.collected_at FROM readings AS r JOIN nodes AS n ON n.id = r.node_id
+        let sql =
+            "SELECT r.proxy_id, n.name, r.collected_at FROM readings AS r JOIN nodes AS n ON n.id = r.node_id
                    ORDER BY r.id";
         let rows = self.select(sql, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         let number = |id: [u8; 16]| self.journal.number(&Uuid::from_bytes(id).to_string());
@@ -596,7 +606,8 @@ impl World {
 
     /// The last row of each node.
     fn newest_rows(&self) -> BTreeMap<String, i64> {
-        let sql = "SELECT n.name, max(r.id) FROM readings AS r JOIN nodes AS n ON n.id = r.node_id GROUP BY n.name";
+        let sql =
+            "SELECT n.name, max(r.id) FROM readings AS r JOIN nodes AS n ON n.id = r.node_id GROUP BY n.name";
         self.select(sql, |row| Ok((row.get(0)?, row.get(1)?))).into_iter().collect()
     }
 
@@ -608,7 +619,8 @@ impl World {
         let wrong = rows.into_iter().filter_map(|(node, payload)| {
             // One value: the number of the series, then thousandths of a degree in the last four bytes.
             let milli = i32::from_le_bytes(*payload.last_chunk()?);
-            let is_right = (0..self.proxies.len()).any(|at| node == node_of(at) && i64::from(milli) == celsius_of(at) as i64 * 1_000);
+            let is_right = (0..self.proxies.len())
+                .any(|at| node == node_of(at) && i64::from(milli) == celsius_of(at) as i64 * 1_000);
             (!is_right).then(|| format!("{milli} thousandths of a degree stand under {node}"))
         });
         wrong.collect()

@@ -1,0 +1,61 @@
+//! The database as files: who works on its folder, and a copy of it.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::{StoreError, sqlite};
+
+/// The lock that says who works on a data folder: one server, or one restore. It ends when this is dropped.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: std::fs::File,
+}
+
+impl DataLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if a server has the folder, or the lock file cannot be made.
+    pub fn take(data_dir: &Path) -> Result<DataLock, StoreError> {
+        sqlite::lock(data_dir).map(|_file| DataLock { _file })
+    }
+}
+
+/// A copy of the database in a file of its own, which goes when this is dropped.
+#[derive(Debug)]
+pub struct DatabaseCopy {
+    pub(super) path: PathBuf,
+}
+
+impl DatabaseCopy {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DatabaseCopy {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the copy of the database cannot be removed");
+        }
+    }
+}
+
+/// What was copied.
+#[derive(Debug)]
+pub struct Copied {
+    /// The file.
+    pub copy: DatabaseCopy,
+    /// The identity of the database.
+    pub server_id: Uuid,
+    /// The fleet's epoch.
+    pub epoch: u64,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// The version of the schema.
+    pub schema: u64,
+}
