@@ -51,7 +51,7 @@ pub struct Link(Arc<Shared>);
 struct Shared {
     url: ServerUrl,
     network: Network,
-    tls: ArcSwap<ClientConfig>,
+    tls: Arc<ArcSwap<ClientConfig>>,
     channel: ArcSwap<Channel>,
     credentials: Credentials,
     /// A call beside the stream was answered.
@@ -72,11 +72,12 @@ impl Link {
     ///
     /// Needs a tokio runtime around it, because the connection's worker is started here.
     pub fn new(url: ServerUrl, tls: Arc<ClientConfig>, network: Network) -> Link {
+        let tls = Arc::new(ArcSwap::new(tls));
         let channel = channel(&url, &tls, &network);
         Link(Arc::new(Shared {
             url,
             network,
-            tls: ArcSwap::new(tls),
+            tls,
             channel: ArcSwap::from_pointee(channel),
             credentials: Credentials::default(),
             answered: Notify::new(),
@@ -97,13 +98,18 @@ impl Link {
 
     /// Gives up the present connection; the next client dials anew.
     pub fn redial(&self) {
-        self.0.channel.store(Arc::new(channel(&self.0.url, &self.0.tls.load(), &self.0.network)));
+        self.0.channel.store(Arc::new(channel(&self.0.url, &self.0.tls, &self.0.network)));
     }
 
     /// Trusts something else from now on, and dials anew.
     pub fn trust(&self, tls: Arc<ClientConfig>) {
-        self.0.tls.store(tls);
+        self.trust_when_dialling(tls);
         self.redial();
+    }
+
+    /// Trusts something else whenever it dials from now on; the present connection stays.
+    pub fn trust_when_dialling(&self, tls: Arc<ClientConfig>) {
+        self.0.tls.store(tls);
     }
 
     /// Says that the server answered a call, to whoever waits for it to be back.
@@ -173,11 +179,11 @@ fn secret(text: &str) -> Option<MetadataValue<Ascii>> {
     Some(value)
 }
 
-fn channel(url: &ServerUrl, tls: &Arc<ClientConfig>, network: &Network) -> Channel {
+fn channel(url: &ServerUrl, tls: &Arc<ArcSwap<ClientConfig>>, network: &Network) -> Channel {
     let (tls, network) = (Arc::clone(tls), network.clone());
     let place = url.clone();
     let connector = tower::service_fn(move |_: http::Uri| {
-        let (tls, place, network) = (Arc::clone(&tls), place.clone(), network.clone());
+        let (tls, place, network) = (tls.load_full(), place.clone(), network.clone());
         async move { dial::dial(&place, tls, &network).await.map(TokioIo::new) }
     });
     Endpoint::from_shared(format!("https://{}", url.authority()))

@@ -93,12 +93,14 @@ pub async fn register(
     let join = &pending.join;
     let url = ServerUrl::new(&join.host, join.port)
         .ok_or_else(|| RegisterError::Answer("the join string's host cannot be dialled".to_owned()))?;
+    let configured = control.filter(|control| control.url == url).and_then(|control| control.pin);
     let trust = Trust::choose(
-        join.pin.into_iter().collect(),
+        // A join string without a pin does not undo one that a person has written down.
+        join.pin.or(configured).into_iter().collect(),
         control.is_some_and(|control| control.insecure_skip_verify),
         control.and_then(|control| control.ca_file.as_deref()),
     );
-    let proof = proof(home, &url, pending)?;
+    let proof = proof(home, &url, &trust)?;
     let link = Link::new(url.clone(), tls::client_config(&trust)?, seams.network.clone());
     match &join.join {
         Some(token) => link.use_token(Some(token)),
@@ -168,13 +170,15 @@ pub fn carry_token(
     Ok(())
 }
 
-/// The identity and token of an earlier registration, if this is the server that gave them.
-fn proof(home: &Home, url: &ServerUrl, pending: &Pending) -> Result<Option<(Uuid, Token)>, IdentityError> {
+/// The identity and token of an earlier registration, if what is trusted makes sure that this is the server that gave them.
+fn proof(home: &Home, url: &ServerUrl, trust: &Trust) -> Result<Option<(Uuid, Token)>, IdentityError> {
     // An identity that cannot be read proves nothing, and is replaced.
     let Some((folder, identity)) = home.search(url)?.place else { return Ok(None) };
     let known = identity.pins();
-    let is_the_server = match pending.join.pin {
-        Some(named) if !known.is_empty() => known.contains(&named),
+    let is_the_server = match trust {
+        Trust::Pinned(named) if !known.is_empty() => known.iter().any(|pin| named.contains(pin)),
+        // Anybody could answer, and the pin said who it must be.
+        Trust::Unchecked if !known.is_empty() => false,
         // Without two pins to compare, the address is what a person vouches for.
         _ => identity.url == *url,
     };

@@ -101,8 +101,9 @@ pub(crate) struct Leaf {
 pub(crate) struct Watch {
     pub(crate) request: v1::WatchAuthorizedNodesRequest,
     pub(crate) token: String,
+    /// What goes with the first message.
+    pub(crate) info: v1::ServerInfo,
     to: mpsc::UnboundedSender<Result<Encoded<WatchAuthorizedNodesResponse>, Status>>,
-    info: v1::ServerInfo,
     is_first: bool,
 }
 

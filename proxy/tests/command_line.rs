@@ -143,6 +143,17 @@ fn mistakes_of_a_person_end_with_2_and_say_so_in_json() {
 }
 
 #[test]
+fn a_join_string_with_another_pin_than_the_configuration_is_not_used_up() {
+    let pin = Pin::of_spki(b"other");
+    let host = Host::new(&format!("pulse_control_plane:\n  url: https://127.0.0.1:1\n  pin: {pin}\n"));
+    let (code, json) = host.json(&["register", "--join", &join_string(), "--hostname", "delly"]);
+    assert_eq!((code, json["reason"].as_str()), (Some(2), Some("other_pin")), "{json}");
+    let text = json["error"].as_str().expect("it says why");
+    assert!(text.contains(&pin.to_string()) && text.contains("take the pin out"), "{text}");
+    assert_eq!(host.json(&["status"]).1["registration_pending"], false);
+}
+
+#[test]
 fn a_registration_without_its_server_is_kept_and_told_apart_from_one_that_is_done() {
     let config = "# mine\nallowed_nodes: [delly]   # ours\n";
     let host = Host::new(config);

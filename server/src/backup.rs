@@ -17,6 +17,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::store::StoreError;
+
 /// What a backup calls itself.
 pub const FORMAT: &str = "pulse-backup";
 /// The version of the format: another one cannot be read.
@@ -76,6 +78,13 @@ pub struct Part {
     pub sha256: String,
 }
 
+/// The part that has this content.
+fn part(name: &str, content: &[u8]) -> Part {
+    let mut hashing = Hashing::new();
+    hashing.add(content);
+    Part { name: name.to_owned(), bytes: content.len() as u64, sha256: hashing.hex() }
+}
+
 /// Why a backup was not made, read or put back.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -99,8 +108,7 @@ pub enum BackupError {
     #[error("{error}{}", source_of(error))]
     Store {
         /// What the store said.
-        #[from]
-        error: crate::store::StoreError,
+        error: StoreError,
     },
     /// The data folder is in use.
     #[error("{0}")]
@@ -108,6 +116,15 @@ pub enum BackupError {
     /// Something else went wrong, as it says.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> BackupError {
+        match error {
+            StoreError::InUse { .. } => BackupError::InUse(error.to_string()),
+            error => BackupError::Store { error },
+        }
+    }
 }
 
 impl BackupError {

@@ -12,6 +12,7 @@ mod epoch;
 mod expiry;
 mod instances;
 mod join;
+mod load;
 mod proxies;
 mod register;
 
@@ -31,6 +32,8 @@ use crate::store::{Commit, Store, StoreError};
 
 use draft::Draft;
 pub use join::NewJoin;
+pub use load::LoadError;
+pub(crate) use load::catalog;
 pub use register::{Registered, Registration};
 
 /// Why a change was not made. Nothing is changed then.

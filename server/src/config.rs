@@ -5,17 +5,18 @@
 //! `port`, because container platforms set `PULSE_PORT` to things of their own.
 //! Never: opens a certificate, a key or a socket.
 
+mod limits;
+
 use pulse_config::{Document, Environment, LogFormat, LogLevel, Mistakes, Reading, Section, Warning};
+use pulse_proto::DEFAULT_PORT;
 use pulse_proto::join::split_authority;
-use pulse_proto::{DEFAULT_PORT, MAX_NODES};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::limits::Quota;
-use crate::limits::address::Network;
+use crate::network::Network;
+pub use limits::{Limits, Quota};
 
 /// The configuration file if no other is named.
 pub const DEFAULT_PATH: &str = "/etc/pulse/pulse.yaml";
@@ -95,69 +96,9 @@ pub struct Retention {
     pub max_age: Duration,
 }
 
-/// Bounds on what comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The most nodes of one list.
-    pub max_nodes_per_list: u64,
-    /// The most readings of one report.
-    pub max_readings_per_report: u64,
-    /// The most connections at one time.
-    pub max_connections: u64,
-    /// The most connections at one time of one address (IPv6: of one /64).
-    pub max_connections_per_address: u64,
-    /// The most streams at one time of one connection.
-    pub max_streams_per_connection: u64,
-    /// The most watches at one time.
-    pub max_watches: u64,
-    /// The most unary calls at one time; and the most registrations beside them.
-    pub max_calls: u64,
-    /// The most bytes of a request's headers.
-    pub max_header_list_bytes: u64,
-    /// The most bytes of a request's body.
-    pub max_request_bytes: u64,
-    /// How long a TLS handshake may take.
-    pub handshake_timeout: Duration,
-    /// How long a request's headers may take.
-    pub header_timeout: Duration,
-    /// How often a proxy may begin a watch.
-    pub watches: Quota,
-    /// How often a host may register.
-    pub registrations: Quota,
-    /// How often an address may bring no good token, before it is told to wait.
-    pub failures: Quota,
-}
-
 impl Default for Retention {
     fn default() -> Self {
         Self { max_bytes: 2 << 30, max_age: Duration::from_secs(90 * 24 * 60 * 60) }
-    }
-}
-
-const TWELVE: NonZeroU32 = NonZeroU32::new(12).expect("it is not zero");
-const THIRTY: NonZeroU32 = NonZeroU32::new(30).expect("it is not zero");
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_nodes_per_list: MAX_NODES as u64,
-            max_readings_per_report: pulse_proto::MAX_READINGS as u64,
-            max_connections: 60_000,
-            // A fleet behind one NAT is one address, with one connection for each proxy.
-            max_connections_per_address: 1_024,
-            // A proxy needs one watch and a few unary calls beside it.
-            max_streams_per_connection: 16,
-            max_watches: 60_000,
-            // A call takes milliseconds, so these are thousands a second; each holds 1 MiB at the most.
-            max_calls: 512,
-            max_header_list_bytes: 16 * 1024,
-            max_request_bytes: 1024 * 1024,
-            handshake_timeout: Duration::from_secs(5),
-            header_timeout: Duration::from_secs(10),
-            watches: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
-            registrations: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
-            failures: per_minute(THIRTY),
-        }
     }
 }
 
@@ -284,8 +225,8 @@ fn read_file(document: &Document, environment: &Environment) -> Result<Reading<W
             log_level: keys.choice("log_level", LogLevel::CHOICES),
             log_format: keys.choice("log_format", LogFormat::CHOICES),
             readings: keys.section("readings", read_retention),
-            trusted_proxies: keys.list("trusted_proxies", Network::parse),
-            limits: keys.section("limits", read_limits),
+            trusted_proxies: keys.list("trusted_proxies", network),
+            limits: keys.section("limits", Limits::read),
         }
     })
 }
@@ -307,60 +248,6 @@ fn read_retention(keys: &mut Section<'_, '_>) -> Retention {
         max_bytes: keys.bytes("max_bytes", 16 << 20..=1 << 44).unwrap_or(default.max_bytes),
         max_age: keys.duration("max_age", seconds(60 * 60..=3650 * 24 * 60 * 60)).unwrap_or(default.max_age),
     }
-}
-
-fn read_limits(keys: &mut Section<'_, '_>) -> Limits {
-    let default = Limits::default();
-    Limits {
-        // A proxy refuses a longer list, so a higher bound would only move the error to it.
-        max_nodes_per_list: keys
-            .integer("max_nodes_per_list", 1..=MAX_NODES as u64)
-            .unwrap_or(default.max_nodes_per_list),
-        max_readings_per_report: keys
-            .integer("max_readings_per_report", pulse_proto::MAX_READINGS as u64..=65_536)
-            .unwrap_or(default.max_readings_per_report),
-        max_connections: keys.integer("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
-        max_connections_per_address: keys
-            .integer("max_connections_per_address", 1..=1_000_000)
-            .unwrap_or(default.max_connections_per_address),
-        max_streams_per_connection: keys
-            .integer("max_streams_per_connection", 2..=1000)
-            .unwrap_or(default.max_streams_per_connection),
-        max_watches: keys.integer("max_watches", 1..=1_000_000).unwrap_or(default.max_watches),
-        max_calls: keys.integer("max_calls", 8..=65_536).unwrap_or(default.max_calls),
-        max_header_list_bytes: keys
-            .bytes("max_header_list_bytes", 4 << 10..=1 << 20)
-            .unwrap_or(default.max_header_list_bytes),
-        max_request_bytes: keys
-            .bytes("max_request_bytes", 1 << 20..=64 << 20)
-            .unwrap_or(default.max_request_bytes),
-        handshake_timeout: keys
-            .duration("handshake_timeout", seconds(1..=60))
-            .unwrap_or(default.handshake_timeout),
-        header_timeout: keys.duration("header_timeout", seconds(1..=60)).unwrap_or(default.header_timeout),
-        watches: Quota {
-            burst: count(keys, "watch_burst", 1_000).unwrap_or(default.watches.burst),
-            interval: keys.duration("watch_interval", seconds(1..=600)).unwrap_or(default.watches.interval),
-        },
-        registrations: Quota {
-            burst: count(keys, "registration_burst", 1_000).unwrap_or(default.registrations.burst),
-            interval: keys
-                .duration("registration_interval", seconds(1..=600))
-                .unwrap_or(default.registrations.interval),
-        },
-        failures: count(keys, "failed_calls_per_minute", 100_000).map_or(default.failures, per_minute),
-    }
-}
-
-/// A number from 1 to `most`.
-fn count(keys: &mut Section<'_, '_>, key: &str, most: u32) -> Option<NonZeroU32> {
-    let count = keys.integer(key, 1..=u64::from(most))?;
-    u32::try_from(count).ok().and_then(NonZeroU32::new)
-}
-
-/// So many at once, and as many in a minute.
-fn per_minute(count: NonZeroU32) -> Quota {
-    Quota { burst: count, interval: Duration::from_secs(60) / count.get() }
 }
 
 /// Reads an address to listen on: `ADDR`, `ADDR:PORT`, `[V6]`, `[V6]:PORT` or `:PORT` (every address).
@@ -391,6 +278,11 @@ fn public_address(text: &str) -> Result<Option<PublicAddress>, String> {
     let rule =
         || "must be HOST or HOST:PORT without https:// (IPv6 in brackets), like pulse.lan:7655".to_owned();
     split_authority(text).map(|(host, port)| Some(PublicAddress { host, port })).ok_or_else(rule)
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    let rule = || format!("must be an address or a network like 10.0.0.0/8 or fd00::/8, but is {text:?}");
+    text.parse().map_err(|_| rule())
 }
 
 /// The first folder that the service manager made for us (systemd.exec(5): several are parted by colons).

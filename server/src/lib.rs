@@ -116,6 +116,10 @@ pub enum RunError {
 impl RunError {
     /// Whether a person must change something before another start can help.
     pub fn is_for_operator(&self) -> bool {
+        // One that still runs comes to its end by itself.
+        if let RunError::Restore(error) = self {
+            return !matches!(error, backup::BackupError::InUse(_));
+        }
         matches!(
             self,
             RunError::DataDir { .. }
@@ -123,7 +127,6 @@ impl RunError {
                 | RunError::AdminSocket(_)
                 | RunError::Store(StoreError::Unreadable(_))
                 | RunError::Key(_)
-                | RunError::Restore(_)
                 | RunError::Listen(
                     ListenError::Plaintext(_) | ListenError::NotHere(_) | ListenError::NotAllowed(_)
                 )
@@ -168,6 +171,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         let pulse =
             Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
         let pulse = pulse.await?;
+        backup::restore::sweep(&config.data_dir);
         pulse.backups.sweep();
         Ok::<_, RunError>((store, Arc::new(pulse)))
     };

@@ -7,6 +7,7 @@
 
 pub mod address;
 mod bucket;
+pub mod places;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,14 +17,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::config::{self, Config};
-use address::{AddressGroup, Network};
-pub use bucket::{Quota, TokenBuckets};
+use crate::network::{self, Network};
+use address::AddressGroup;
+pub use bucket::TokenBuckets;
+use places::{Place, Places};
 
 /// Health watches and reflection streams at one time: they need no token, and a load balancer needs one.
 const OPEN_STREAMS: usize = 256;
 
 /// Registrations at one time of hosts that bring no token of this server.
 const STRANGERS: usize = 64;
+
+/// Unary calls of one proxy at one time. It needs two or three; more are those of one that does not finish them, and
+/// would take the places of all.
+const CALLS_OF_ONE: usize = 8;
+
+/// Watches of one proxy at one time. It has one; those that it began before end when they take what they are sent, which
+/// one that never reads does not.
+const WATCHES_OF_ONE: usize = 24;
 
 /// When to come back to a server that has as much to do as it takes.
 pub const OVERLOAD_RETRY: Duration = Duration::from_secs(2);
@@ -41,15 +52,18 @@ pub struct CallLimits {
     failures: TokenBuckets<AddressGroup>,
     trusted_proxies: Vec<Network>,
     calls: Arc<Semaphore>,
+    calls_of_one: Arc<Places<Uuid>>,
     registering: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    streams_of_one: Arc<Places<Uuid>>,
     open_streams: Arc<Semaphore>,
 }
 
 /// A place among the calls or streams that run; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+#[expect(dead_code, reason = "held, not read")]
+pub struct Slot(OwnedSemaphorePermit, Option<Place<Uuid>>);
 
 impl CallLimits {
     /// The bounds that the configuration sets.
@@ -65,9 +79,11 @@ impl CallLimits {
             failures: TokenBuckets::new(failures),
             trusted_proxies: config.trusted_proxies.clone(),
             calls: places(max_calls),
+            calls_of_one: Places::new(CALLS_OF_ONE),
             registering: places(max_calls),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             streams: places(max_watches),
+            streams_of_one: Places::new(WATCHES_OF_ONE),
             open_streams: Arc::new(Semaphore::new(OPEN_STREAMS)),
         }
     }
@@ -80,16 +96,16 @@ impl CallLimits {
     /// The time until the next failure would be answered as such.
     pub fn failed(&self, peer: Option<IpAddr>) -> Result<(), Duration> {
         match peer {
-            Some(peer) if !address::any_contains(&self.trusted_proxies, peer) => {
+            Some(peer) if !network::any_contains(&self.trusted_proxies, peer) => {
                 self.failures.take(&AddressGroup::of(peer))
             }
             _ => Ok(()),
         }
     }
 
-    /// A place for a unary call whose caller is known; `None`: as many run as may.
-    pub fn call(&self) -> Option<Slot> {
-        slot(&self.calls)
+    /// A place for a unary call of a proxy; `None`: as many run as may, of it or in all.
+    pub fn call(&self, proxy: Uuid) -> Option<Slot> {
+        slot_of_one(&self.calls, &self.calls_of_one, proxy)
     }
 
     /// A place for a registration of a host that brings a token of this server.
@@ -102,9 +118,12 @@ impl CallLimits {
         slot(&self.strangers)
     }
 
-    /// A place for a watch stream.
-    pub fn stream(&self) -> Option<Slot> {
-        slot(&self.streams)
+    /// A place for a watch stream of a proxy, or of who only watches what a proxy is told (`None`).
+    pub fn stream(&self, proxy: Option<Uuid>) -> Option<Slot> {
+        match proxy {
+            Some(proxy) => slot_of_one(&self.streams, &self.streams_of_one, proxy),
+            None => slot(&self.streams),
+        }
     }
 
     /// A place for a stream that needs no token.
@@ -114,5 +133,10 @@ impl CallLimits {
 }
 
 fn slot(places: &Arc<Semaphore>) -> Option<Slot> {
-    Arc::clone(places).try_acquire_owned().ok().map(Slot)
+    Arc::clone(places).try_acquire_owned().ok().map(|place| Slot(place, None))
+}
+
+fn slot_of_one(places: &Arc<Semaphore>, of_one: &Arc<Places<Uuid>>, proxy: Uuid) -> Option<Slot> {
+    let of_one = of_one.take(proxy)?;
+    slot(places).map(|slot| Slot(slot.0, Some(of_one)))
 }

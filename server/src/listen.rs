@@ -12,6 +12,7 @@ pub mod admin_socket;
 mod connection;
 pub mod file_limit;
 pub mod grpc_timeout;
+mod impatient;
 mod plain_http;
 mod tasks;
 
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::limits::address::Network;
+use crate::network::Network;
 use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 use crate::tls::Tls;
@@ -41,7 +42,7 @@ const BACKLOG: u32 = 4096;
 
 /// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing: as long as a
 /// sign of life of HTTP/2 may take.
-const STALLED_MS: u32 = 30_000;
+const STALLED: Duration = Duration::from_secs(30);
 
 /// Who is at the other end of a connection: an extension of every request that came over TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,7 +266,7 @@ fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(20))?;
     sockopt::set_tcp_keepcnt(&socket, 3)?;
     // And callers that take no more of their answers, though their kernel is alive (tcp(7)).
-    sockopt::set_tcp_user_timeout(&socket, STALLED_MS)?;
+    sockopt::set_tcp_user_timeout(&socket, u32::try_from(STALLED.as_millis()).unwrap_or(u32::MAX))?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -1,21 +1,24 @@
-//! What Pulse counts of itself: every metric's name, meaning and labels, in this one file.
+//! What Pulse counts of itself: every metric's name, meaning and labels, in this one file; the labels' words in `label`.
 //!
 //! In: counts from the modules, each through its own field. Out: [`Metrics::encode`], text for a scraper.
 //! Always: names begin with `pulse_` (but for the two that every process has), say their unit, and counters end in
 //! `_total`; a label's values are words that the program knows beforehand.
 //! Never: a label for a proxy, a node or an address: ten thousand of them would be ten thousand time series.
 
-use std::fmt;
+mod label;
+
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+pub use label::{Bucket, ConnectionRefusal, HandshakeFailure, ReportResult, StreamEnd};
 
 /// The media type of [`Metrics::encode`]: OpenMetrics, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,108 +30,6 @@ const PUSH_LATENCY_SECONDS: [f64; 15] =
 /// A commit is one fsync: 0.1 ms on a good disk, seconds on a dying one.
 const COMMIT_SECONDS: [f64; 12] =
     [0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0, 10.0];
-
-/// An enum whose variants are the values of a label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            /// The word in logs and metrics.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text,)+ }
-            }
-        }
-
-        impl EncodeLabelValue for $name {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                EncodeLabelValue::encode(&self.as_str(), encoder)
-            }
-        }
-    };
-}
-
-label! {
-    /// Why a watch stream ended.
-    StreamEnd {
-        /// The server went down and said goodbye.
-        Drained = "drained",
-        /// The proxy went away.
-        Gone = "gone",
-        /// The proxy was revoked or removed.
-        Revoked = "revoked",
-        /// Another stream with the same token took its place.
-        Replaced = "replaced",
-        /// Its token ended, as the proxy has another one.
-        TokenEnded = "token_ended",
-        /// The proxy holds more than this database knows.
-        DatabaseOlder = "database_older",
-        /// The server ended it because of an error of its own.
-        Failed = "failed",
-    }
-}
-
-label! {
-    /// What became of a report of temperatures.
-    ReportResult {
-        /// Its readings were stored.
-        Stored = "stored",
-        /// It had been stored before.
-        Repeated = "repeated",
-        /// Some of its nodes were refused, the others stored.
-        Partial = "partial",
-        /// None of it was stored.
-        Refused = "refused",
-    }
-}
-
-label! {
-    /// Why a connection was closed as soon as it was made.
-    ConnectionRefusal {
-        /// There are as many as `limits.max_connections` allows.
-        Limit = "limit",
-        /// There are as many from its address as `limits.max_connections_per_address` allows.
-        AddressLimit = "address_limit",
-        /// Nothing was asked in the time that a new connection has for it.
-        Idle = "idle",
-        /// The caller of the admin socket may not use it.
-        NotAdmin = "not_admin",
-    }
-}
-
-label! {
-    /// Of which kind a token bucket was that was empty.
-    Bucket {
-        /// Watches of one proxy.
-        Watch = "watch",
-        /// Registrations of one host.
-        Registration = "registration",
-        /// Calls of one address without a good token.
-        FailedCall = "failed_call",
-    }
-}
-
-label! {
-    /// Why a TLS handshake failed.
-    HandshakeFailure {
-        /// It took too long.
-        Timeout = "timeout",
-        /// The caller spoke plain HTTP.
-        PlainHttp = "plain_http",
-        /// The caller spoke something else.
-        NotTls = "not_tls",
-        /// The caller went away in the middle.
-        Closed = "closed",
-        /// The caller refused: it does not trust the certificate, or has another pin.
-        RefusedByPeer = "refused_by_peer",
-        /// The caller speaks TLS 1.1 or older only; 1.2 and 1.3 are spoken here.
-        Version = "version",
-        /// No common cipher, or bytes that make no sense.
-        Protocol = "protocol",
-    }
-}
 
 /// One label: its name, and a value that is an enum above or a constant of the contract.
 type Label<T> = [(&'static str, T); 1];

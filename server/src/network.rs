@@ -29,6 +29,11 @@ impl Network {
     }
 }
 
+/// Whether one of the networks has the address.
+pub fn any_contains(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
+}
+
 /// The address with its first bits only; `None` if it has fewer.
 fn masked(address: IpAddr, prefix_bits: u32) -> Option<IpAddr> {
     match address {
@@ -95,6 +100,8 @@ mod tests {
             ("2001:db8::/48", "2001:db8:0:ffff::1", "2001:db8:1::1"),
             ("::/0", "2001:db8::1", "10.0.0.1"),
             ("::1", "::1", "::2"),
+            ("fd00::/8", "fdff::1", "fe80::1"),
+            ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
         ] {
             assert!(network(text).contains(inside.parse().unwrap()), "{text} {inside}");
             assert!(!network(text).contains(outside.parse().unwrap()), "{text} {outside}");

@@ -14,25 +14,20 @@ use pulse_proto::{Chance, Clock, Pin};
 
 use crate::RunError;
 use crate::backup::make::Backups;
-use crate::catalog::Catalog;
-use crate::changes::Changes;
+use crate::changes::{Changes, catalog};
 use crate::config::Config;
 use crate::fleet::{Fleet, FleetView, SyncState};
-use crate::inventory::Inventory;
 use crate::limits::CallLimits;
 use crate::metrics::Metrics;
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
 use crate::refusals::Refusals;
-use crate::registry::{Proxy, Registry};
+use crate::registry::Proxy;
 use crate::rpc::Rpc;
 use crate::shutdown::Drain;
-use crate::store::{Ahead, Loaded, Store};
+use crate::store::{Ahead, Store};
 use crate::tls::Tls;
-
-/// Stands in for the refresh interval where nobody is told of it.
-const UNTOLD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Everything that the server is made of, for those who answer admins.
 #[derive(Debug)]
@@ -194,33 +189,4 @@ impl Pulse {
             chance,
         }
     }
-}
-
-/// Takes the catalog out of what was loaded.
-fn catalog(loaded: &mut Loaded) -> Catalog {
-    let mut inventory = Inventory::default();
-    loaded.instances.drain(..).for_each(|instance| inventory.put(Arc::new(instance)));
-    let mut registry = Registry::default();
-    loaded.proxies.drain(..).for_each(|proxy| registry.put_proxy(Arc::new(proxy)));
-    loaded.tokens.drain(..).for_each(|token| registry.put_token(token));
-    loaded.join_tokens.drain(..).for_each(|token| registry.put_join_token(Arc::new(token)));
-    loaded.join_windows.drain(..).for_each(|window| registry.put_join_window(Arc::new(window)));
-    let Loaded { server_id, epoch, revision, .. } = *loaded;
-    Catalog { server_id, epoch, revision, inventory, registry }
-}
-
-/// The changes of a fleet that nobody serves: for a restore.
-///
-/// # Errors
-/// As [`Pulse::load`].
-pub(crate) async fn changes_alone(store: &Store, clock: &Clock) -> Result<Changes, RunError> {
-    let mut loaded = store.load().await?;
-    let catalog = catalog(&mut loaded);
-    let key = SigningKey::from_pkcs8(&loaded.signing_key)?;
-    let metrics = Arc::new(Metrics::new());
-    // No signature covers the interval; a server tells its own.
-    let publisher = Publisher::new(key, UNTOLD_INTERVAL, Arc::clone(&metrics), loaded.lists);
-    let fleet = Fleet::new(UNTOLD_INTERVAL, loaded.statuses, clock.clone());
-    fleet.load_ahead(loaded.ahead);
-    Ok(Changes::new(store.clone(), catalog, publisher, fleet, metrics, usize::MAX, clock.clone()))
 }

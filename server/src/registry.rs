@@ -155,6 +155,13 @@ pub struct JoinToken {
     pub revoked_at: Option<SystemTime>,
 }
 
+impl JoinToken {
+    /// Whether it is good for one more registration at this time, if its instance is there.
+    pub fn is_good_at(&self, now: SystemTime) -> bool {
+        self.revoked_at.is_none() && now < self.expires_at && self.used < self.uses
+    }
+}
+
 /// A time in which hosts without a join token may register, to wait for approval.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JoinWindow {

@@ -6,6 +6,7 @@
 mod ahead;
 mod auth;
 mod edge;
+mod headers;
 mod limited;
 mod open_streams;
 mod register;

@@ -6,18 +6,18 @@
 //!
 //! The engine is SQLite (`sqlite`). Nothing outside this module knows it.
 
-pub mod check;
+mod checked;
 mod files;
 mod past;
 mod sqlite;
+mod status;
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pulse_proto::{Chance, Clock, ListHash, Node, Position, Scope, SignedAllowlist, TokenDigest};
+use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use crate::audit;
@@ -25,8 +25,10 @@ use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
 
+pub use checked::{Checked, Finding};
 pub use files::{Copied, DataLock, DatabaseCopy};
 pub use past::{ListChange, ListFound};
+pub use status::{Ahead, KeptList, Mark, ProxyStatus};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,17 @@ pub enum StoreError {
         /// What the engine said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A server or a restore works on the data folder.
+    #[error(
+        "another pulse server, or a restore, has the data folder {}: stop it first, or use another folder \
+         ({} is locked)", data_dir.display(), lock.display()
+    )]
+    InUse {
+        /// The data folder.
+        data_dir: PathBuf,
+        /// The file that is locked.
+        lock: PathBuf,
     },
     /// The database holds something that this version cannot read; names the table and the row.
     #[error("the database is damaged or of a newer version: {0}")]
@@ -136,72 +149,6 @@ impl fmt::Debug for Loaded {
     }
 }
 
-/// A list, by its place and its hash, and when something was done with it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
-    /// Epoch and revision of the list.
-    pub position: Position,
-    /// Hash of the list.
-    pub hash: ListHash,
-    /// When, by the server's clock.
-    pub at: SystemTime,
-}
-
-/// What was wrong with the list on a proxy's disk when the proxy started.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeptList {
-    /// In one word: `missing`, `damaged`, `older`, `foreign`, `unreadable`.
-    pub problem: String,
-    /// For people: which file, what is wrong, what to do.
-    pub detail: String,
-    /// When it was said first, by the server's clock.
-    pub at: SystemTime,
-}
-
-/// What a proxy did and said last. Written in groups, at most 5 s late.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ProxyStatus {
-    /// Whose it is.
-    pub proxy: Uuid,
-    /// When it was last heard.
-    pub last_seen: Option<SystemTime>,
-    /// When it last asked for a list: opened a watch, or (older proxies) pulled.
-    pub last_pull: Option<SystemTime>,
-    /// The last list sent to it, or confirmed as held by it.
-    pub pushed: Option<Mark>,
-    /// The last list that it put in force.
-    pub applied: Option<Mark>,
-    /// Whether that list is on its disk.
-    pub on_disk: bool,
-    /// The last list that it refused, if it has applied none since.
-    pub refused: Option<Mark>,
-    /// Why it refused it, or what was wrong with its disk. Empty: nothing.
-    pub last_error: String,
-    /// Where its list comes from, as it said: `pushed`, `cache`, `static`, `none`. Empty: it did not say.
-    pub list_source: String,
-    /// Its version, as it last said.
-    pub version: String,
-    /// Whether it does not check the server's certificate, as it last said.
-    pub insecure_skip_verify: bool,
-    /// What was wrong with the list on its disk when it last started, if something was.
-    pub kept_list: Option<KeptList>,
-    /// The address from which it last opened a watch.
-    pub peer: Option<IpAddr>,
-}
-
-/// What a proxy holds that this database never made: the database is older than the fleet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ahead {
-    /// Whose it is.
-    pub proxy: Uuid,
-    /// The list that it said it holds.
-    pub position: Position,
-    /// The fleet's epoch when it was noticed; a new epoch ends it.
-    pub noticed_epoch: u64,
-    /// When it was noticed.
-    pub noticed_at: SystemTime,
-}
-
 /// What became of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recorded {
@@ -232,7 +179,7 @@ impl Store {
     /// The folder is there already; a new database gets its identity and its signing key here.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if it cannot be opened or written, or another server has it;
+    /// [`StoreError::Database`] if it cannot be opened or written; [`StoreError::InUse`] if another server has it;
     /// [`StoreError::Unreadable`] if it is of a newer version.
     pub async fn open(data_dir: &Path, retention: Retention, clock: Clock) -> Result<Store, StoreError> {
         let data_dir = data_dir.to_owned();
@@ -385,4 +332,14 @@ impl Store {
     pub async fn close(&self) -> Result<(), StoreError> {
         self.engine.close().await
     }
+}
+
+/// Checks a database: the file's integrity, references, the audit chain, every list's hash and signature, and whether
+/// all that a server loads can be read. Only reads, so that a server may run meanwhile. Blocks for as long as it takes
+/// to read the file.
+///
+/// # Errors
+/// [`StoreError`] if the file cannot be opened, or is no database of Pulse, or of a newer version.
+pub fn check(path: &Path) -> Result<Checked, StoreError> {
+    sqlite::check::check(path)
 }

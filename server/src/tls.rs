@@ -8,7 +8,9 @@
 
 mod authority;
 mod bridge;
+mod certificate;
 mod error;
+mod exchange;
 mod files;
 mod handshake;
 mod identity;
@@ -27,7 +29,8 @@ use rustls::ServerConfig;
 use crate::config::Config;
 use crate::public_address::{self, Host};
 use crate::shutdown::{Drain, Reloads};
-use authority::{Authority, Paths};
+use authority::Authority;
+use files::Paths;
 use handshake::Live;
 use identity::{Fingerprint, Validity};
 use names::Names;
@@ -189,7 +192,7 @@ impl Tls {
             if Some(before.pin) != in_use {
                 return Err(TlsError::AuthorityChanged(paths.folder()));
             }
-            bridge::build(paths, &before, now)?;
+            exchange::begin(paths, &before, now)?;
         }
         self.take(&mut seen, self.source.load(now)?)?;
         seen.exchange.ok_or_else(|| TlsError::AuthorityMismatch(paths.folder()))
@@ -203,7 +206,7 @@ impl Tls {
         let mut seen = self.seen();
         let Source::Own { paths, .. } = &self.source else { return Err(TlsError::NoAuthority) };
         let exchange = seen.exchange.ok_or(TlsError::NoExchange)?;
-        bridge::take_down(paths)?;
+        exchange::finish(paths)?;
         self.take(&mut seen, self.source.load(now)?)?;
         tracing::info!(previous = %exchange.previous, "the exchange of the authority's key is finished; the previous pin is good no more");
         Ok(exchange)

@@ -276,9 +276,9 @@ async fn a_new_token_is_good_beside_the_old_one_until_its_first_use_ends_that() 
     let world = open(folder.path()).await;
     let join = world.join(1, None).await;
     let registered = world.register(host("a", Some(join))).await;
-    let (id, old) = (registered.proxy.id, registered.token.unwrap().digest());
-    let (unused, _) = world.changes.rotate_token(id).await.unwrap();
-    let (new, _) = world.changes.rotate_token(id).await.unwrap();
+    let old = registered.token.unwrap().digest();
+    let (unused, _) = world.changes.rotate_token(old).await.unwrap();
+    let (new, _) = world.changes.rotate_token(old).await.unwrap();
     let standing =
         |digest: TokenDigest| world.changes.catalog().registry.token(&digest).map(|token| token.standing);
     assert_eq!(standing(old), Some(TokenStanding::Current));
@@ -289,6 +289,16 @@ async fn a_new_token_is_good_beside_the_old_one_until_its_first_use_ends_that() 
     world.changes.promote_token(new.digest()).await.unwrap();
     assert_eq!(standing(old), None);
     assert_eq!(standing(new.digest()), Some(TokenStanding::Current));
+    // The one before it is good for nothing, though its call may have begun when it still was.
+    assert_eq!(join_reason(world.changes.rotate_token(old).await.unwrap_err()), "UNKNOWN_TOKEN");
+    assert_eq!(join_reason(world.changes.unregister(old).await.unwrap_err()), "UNKNOWN_TOKEN");
+    world.changes.unregister(new.digest()).await.unwrap();
+    for error in [
+        world.changes.unregister(new.digest()).await.unwrap_err(),
+        world.changes.rotate_token(new.digest()).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, ChangeError::NotActive(..)), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -398,7 +408,7 @@ async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_
     let registered = world.register(host("a", Some(join))).await;
     let (id, old) = (registered.proxy.id, registered.token.unwrap().digest());
     world.changes.request_rotation(&admin(), id).await.unwrap();
-    let unused = world.changes.rotate_token(id).await.unwrap().0.digest();
+    let unused = world.changes.rotate_token(old).await.unwrap().0.digest();
     // The answer may never have reached the proxy: until the new token is used, the request stands.
     let is_asked = || world.changes.catalog().registry.proxy(id).unwrap().rotate_requested;
     assert!(is_asked());
@@ -421,7 +431,7 @@ async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_
     assert_eq!(world.changes.catalog().revision, revision, "with nothing to take off, nothing is changed");
 
     // Used in its last second, it is the proxy's token, and the old one is gone.
-    let used = world.changes.rotate_token(id).await.unwrap().0.digest();
+    let used = world.changes.rotate_token(old).await.unwrap().0.digest();
     hands.pass(599);
     world.changes.promote_token(used).await.unwrap();
     hands.pass(3600);
@@ -605,7 +615,8 @@ async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
     let hands = Hands::default();
     let world = open_at(folder.path(), hands.clock()).await;
     let join = world.join(1, None).await;
-    let id = world.register(host("a", Some(join))).await.proxy.id;
+    let registered = world.register(host("a", Some(join))).await;
+    let (id, token) = (registered.proxy.id, registered.token.unwrap().digest());
     let debug = async |seconds| {
         let made = world.changes.debug_token(&admin(), id, Duration::from_secs(seconds)).await?;
         Ok::<TokenDigest, ChangeError>(made.0.digest())
@@ -624,7 +635,7 @@ async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
         assert!(matches!(debug(bad).await, Err(ChangeError::Invalid { field: "ttl", .. })));
     }
     // A rotation and another registration of the host leave them; its end does not.
-    let new = world.changes.rotate_token(id).await.unwrap().0.digest();
+    let new = world.changes.rotate_token(token).await.unwrap().0.digest();
     world.changes.promote_token(new).await.unwrap();
     let join = world.join(1, None).await;
     world.register(host("a", Some(join))).await;

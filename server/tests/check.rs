@@ -61,6 +61,7 @@ fn every_row_that_is_not_as_it_was_written_is_named() {
         ("UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 5", "audit", "5", "it does not have its hash"),
         ("DELETE FROM audit WHERE seq = 3", "audit", "4", "row 3 is missing before it"),
         ("DELETE FROM audit WHERE seq IN (1, 2)", "audit", "3", "rows 1 to 2 are missing before it"),
+        ("UPDATE audit SET seq = 0 WHERE seq = 1", "audit", "0", "the log begins with row 1"),
         (last, "audit", "", "row 5 is missing at the end"),
         (&format!("{last}{set_head}"), "audit", "", "the fleet is at 5: rows are missing at the end"),
         (

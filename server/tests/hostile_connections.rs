@@ -6,6 +6,7 @@ mod client;
 #[path = "support/raw.rs"]
 mod raw;
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pulse_test_support::v1::AllowlistSnapshot;
@@ -17,6 +18,7 @@ use raw::{
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Builder;
 use tonic::{Code, Status};
 
 /// When the last of them must have been noticed.
@@ -72,10 +74,48 @@ impl Scene {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// Each waits half a minute for its server to lose patience, so they wait side by side, each with a runtime of its own:
+/// one that blocks its thread meanwhile must not hold up another's streams.
+#[test]
+fn who_stands_still_trickles_or_takes_nothing_is_noticed_within_35_seconds() {
+    fn alone(scene: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        std::thread::spawn(|| {
+            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.expect("a runtime can be made").block_on(scene);
+        })
+    }
+    let scenes = [
+        (
+            "who_says_nothing_after_connecting_or_after_the_handshake_is_let_go",
+            alone(who_says_nothing_after_connecting_or_after_the_handshake_is_let_go()),
+        ),
+        (
+            "who_sends_a_byte_a_second_is_let_go_wherever_that_is",
+            alone(who_sends_a_byte_a_second_is_let_go_wherever_that_is()),
+        ),
+        (
+            "an_idle_connection_of_http_1_is_let_go_after_its_request",
+            alone(an_idle_connection_of_http_1_is_let_go_after_its_request()),
+        ),
+        ("a_frozen_proxy_is_noticed", alone(a_frozen_proxy_is_noticed())),
+        (
+            "who_asks_and_asks_and_takes_no_answer_is_let_go",
+            alone(who_asks_and_asks_and_takes_no_answer_is_let_go()),
+        ),
+        (
+            "answers_that_find_no_window_are_bounded_and_harm_nobody",
+            alone(answers_that_find_no_window_are_bounded_and_harm_nobody()),
+        ),
+    ];
+    // What went wrong is said by each thread's panic.
+    let failed: Vec<&str> =
+        scenes.into_iter().filter_map(|(name, scene)| scene.join().is_err().then_some(name)).collect();
+    assert_eq!(failed, [""; 0]);
+}
+
 async fn who_says_nothing_after_connecting_or_after_the_handshake_is_let_go() {
     let mut scene = Scene::new("").await;
-    let mut silent = TcpStream::connect(scene.server.address()).await.unwrap();
+    let mut silent = TcpStream::connect(scene.server.address()).await.expect("the server listens");
     let mut shaken = dial(&scene.server, &["h2"]).await;
     let mut older = dial(&scene.server, &["http/1.1"]).await;
     let (silent, shaken, older, _) = tokio::join!(
@@ -92,7 +132,6 @@ async fn who_says_nothing_after_connecting_or_after_the_handshake_is_let_go() {
     scene.a_push_arrives().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn who_sends_a_byte_a_second_is_let_go_wherever_that_is() {
     let mut scene = Scene::new("").await;
     let path = format!("{SERVICE}/ReportSync");
@@ -102,7 +141,7 @@ async fn who_sends_a_byte_a_second_is_let_go_wherever_that_is() {
     let preface = PREFACE.iter().copied().chain(frame(SETTINGS, 0, 0, &[])).collect::<Vec<_>>();
     let headers = frame(HEADERS, END_HEADERS, 1, &call_headers(&path, &token));
 
-    let in_handshake = TcpStream::connect(scene.server.address()).await.unwrap();
+    let in_handshake = TcpStream::connect(scene.server.address()).await.expect("the server listens");
     let in_head = dial(&scene.server, &["http/1.1"]).await;
     let in_preface = dial(&scene.server, &["h2"]).await;
     let mut in_headers = dial(&scene.server, &["h2"]).await;
@@ -113,12 +152,12 @@ async fn who_sends_a_byte_a_second_is_let_go_wherever_that_is() {
     later
         .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &call_headers(&path, &token)))
         .await
-        .unwrap();
+        .expect("the connection is new");
     let second = frame(HEADERS, END_HEADERS, 3, &call_headers(&path, &token));
     let in_body = async {
         let mut raw = Raw::over(dial(&scene.server, &["h2"]).await).await;
         let begun = Instant::now();
-        let answer = raw.call(&path, &token, trickling()).await.unwrap();
+        let answer = raw.call(&path, &token, trickling()).await.expect("it is answered");
         let status = Status::from_header_map(answer.headers()).expect("it is refused");
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         begun.elapsed()
@@ -135,17 +174,15 @@ async fn who_sends_a_byte_a_second_is_let_go_wherever_that_is() {
     scene.a_push_arrives().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_of_http_1_is_let_go_after_its_request() {
     let scene = Scene::new("").await;
     let mut stream = dial(&scene.server, &["http/1.1"]).await;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the connection is new");
     let (elapsed, answer) = until_closed(&mut stream, NOTICED).await;
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
     assert!(elapsed >= Duration::from_secs(5), "it may ask again: {elapsed:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_proxy_is_noticed() {
     let mut scene = Scene::new("").await;
     let mut proxy = Proxy::builder("frozen").build();
@@ -166,12 +203,11 @@ async fn a_frozen_proxy_is_noticed() {
     scene.server.wait_for_state(&proxy.id(), "IN_SYNC");
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn who_asks_and_asks_and_takes_no_answer_is_let_go() {
     let mut scene = Scene::new("").await;
     let mut stream = raw::dial_narrow(&scene.server).await;
     // Its first requests are answered, until all that lies between is full.
-    let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(10);
+    let request = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(400);
     let mut taken_at = Instant::now();
     loop {
         match tokio::time::timeout(NOTICED, stream.write_all(&request)).await {
@@ -305,7 +341,6 @@ async fn one_stream_too_many_is_refused_and_the_others_live() {
     assert_eq!(refused, (33, vec![0, 0, 0, 7]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_find_no_window_are_bounded_and_harm_nobody() {
     let mut scene = Scene::new("").await;
     let mut stream = dial(&scene.server, &["h2"]).await;
@@ -315,8 +350,8 @@ async fn answers_that_find_no_window_are_bounded_and_harm_nobody() {
     let other = Client::register(&scene.server, &scene.join, "closed").await;
     let watch_of_other = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &other.token);
     drop(watch);
-    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch_of_other)).await.unwrap();
-    stream.write_all(&frame(raw::DATA, END_STREAM, 1, &[0; 5])).await.unwrap();
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch_of_other)).await.expect("the connection is new");
+    stream.write_all(&frame(raw::DATA, END_STREAM, 1, &[0; 5])).await.expect("the connection is new");
     eventually(PATIENCE, "the stream has begun", || {
         let streams = scene.server.metrics().value("pulse_watch_streams");
         if streams >= 2.0 { Ok(()) } else { Err(streams) }

@@ -16,6 +16,7 @@ use pulse_test_support::v1::{
 };
 use pulse_test_support::{Client, PATIENCE, Proxy, Server, connect, eventually, in_time, with_token};
 use raw::{ONE, OTHER, Raw, dial, dial_from, endless};
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -301,6 +302,109 @@ async fn calls_beyond_the_cap_are_told_to_come_back_while_probes_streams_and_the
         let stored = server.metrics().value("pulse_readings_total");
         if stored > 0.0 { Ok(()) } else { Err(stored) }
     });
+}
+
+/// Calls that are begun on one connection and not finished; they end with what is returned.
+async fn held(server: &Server, method: &str, token: &str, calls: usize) -> (Raw, JoinSet<Status>) {
+    let raw = Raw::over(dial(server, &["h2"]).await).await;
+    let mut held = JoinSet::new();
+    for _ in 0..calls {
+        let (mut raw, path, token) = (raw.clone(), format!("{SERVICE}/{method}"), token.to_owned());
+        held.spawn(async move {
+            let answer = raw.call(&path, &token, endless(b"\0\0\0")).await.expect("it is answered");
+            Status::from_header_map(answer.headers()).expect("it is refused")
+        });
+    }
+    (raw, held)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_finishes_no_call_takes_no_place_of_another() {
+    let server = server("limits: {max_calls: 16}");
+    let join = join(&server, 2);
+    let good = Client::register(&server, &join, "delly").await;
+    let bad = Client::register(&server, &join, "minipc").await;
+    let (_raw, mut held) = held(&server, "ReportTemperatures", &bad.token, 16).await;
+    for _ in 0..8 {
+        let refused = in_time("half of them are refused", held.join_next()).await.unwrap().unwrap();
+        told_to_wait(&refused, reason::OVERLOADED);
+    }
+    let report = good.authorized(ReportTemperaturesRequest::default());
+    let answer = good.grpc.clone().report_temperatures(report).await.unwrap_err();
+    assert_eq!(answer.code(), Code::InvalidArgument, "it is heard: {answer:?}");
+    assert_eq!(held.len(), 8, "the others are under way still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_are_begun_and_never_read_are_a_few_of_one_proxy() {
+    let server = server("limits: {watch_burst: 100}");
+    let join = join(&server, 2);
+    let bad = Client::register(&server, &join, "delly").await.reconnect_with_window(&server, 1).await;
+    let mut unread = Vec::new();
+    let refused = loop {
+        // One connection has 16 streams at the most.
+        let client = bad.reconnect_with_window(&server, 1).await;
+        match client.try_watch(Default::default()).await {
+            Ok(watch) => unread.push((client, watch)),
+            Err(status) => break status,
+        }
+    };
+    told_to_wait(&refused, reason::OVERLOADED);
+    assert_eq!(unread.len(), 24);
+    let good = Client::register(&server, &join, "minipc").await;
+    good.watch(Default::default()).await.snapshot().await;
+    // It is served again once it lets go of them.
+    drop(unread);
+    in_time("a place is free", async {
+        while bad.try_watch(Default::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_revoked_takes_no_place_of_a_host_that_may_register() {
+    let server = server("limits: {max_calls: 8}");
+    let used = join(&server, 1);
+    let bad = Client::register(&server, &used, "delly").await;
+    server.pulse_ok(&["proxy", "revoke", &bad.proxy_id]);
+    let secret = used.split("join=").nth(1).unwrap();
+    let mut all = Vec::new();
+    for token in [&*bad.token, secret] {
+        all.push(held(&server, "Register", token, 8).await);
+    }
+    // What comes behind them on their connections is answered, so they are under way.
+    for (raw, _) in &all {
+        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::Full::from(&b"\0\0\0\0\0"[..]));
+        raw.clone().call(&format!("{SERVICE}/ReportSync"), "none", body).await.expect("it is answered");
+    }
+    Client::register(&server, &join(&server, 1), "minipc").await;
+    assert!(all.iter().all(|(_, held)| held.len() == 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_asks_for_a_new_token_again_and_again_is_told_to_wait() {
+    let server = server("");
+    let join = join(&server, 2);
+    let client = Client::register(&server, &join, "delly").await;
+    let rotate = async |client: &Client| {
+        client.grpc.clone().rotate_token(client.authorized(RotateTokenRequest {})).await
+    };
+    let begun = Instant::now();
+    let mut rotated = 0;
+    let refused = loop {
+        match rotate(&client).await {
+            Ok(_) => rotated += 1,
+            Err(status) => break status,
+        }
+    };
+    let most = 12 + begun.elapsed().as_secs() / 5 + 1;
+    assert!((12..=most).contains(&rotated), "{rotated} tokens were made, of {most} at the most");
+    told_to_wait(&refused, reason::RATE_LIMITED);
+    // Its own token is as good as before, and another proxy's rotation is its own affair.
+    client.watch(Default::default()).await.snapshot().await;
+    rotate(&Client::register(&server, &join, "minipc").await).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -249,3 +249,58 @@ fn every_word_of_a_newer_list_is_noticed() {
         assert_shown(&server, false);
     });
 }
+
+#[test]
+fn a_new_epoch_amid_changes_reaches_every_stream_and_none_goes_back() {
+    const STREAMS: usize = 50;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = Server::start();
+    put_home(&server, "add", &["delly"]);
+    let join = server.join_string(&["--instance", "home", "--uses", "50"]);
+    let change = |number: usize| {
+        let body = json!({ "endpoints": [{ "name": "delly" }, { "name": format!("n{number}") }] });
+        let answer = server.admin("PUT", "/instances/home", Some(&body)).expect("the server answers");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    let watches = runtime.block_on(async {
+        let first = Client::register(&server, &join, "host-0").await;
+        let mut watches = Vec::new();
+        for number in 0..STREAMS {
+            let client = match number {
+                0 => first.clone(),
+                _ => first.register_beside(&join, &format!("host-{number}")).await,
+            };
+            // A connection takes a few streams only.
+            let client = client.reconnect(&server).await;
+            watches.push(client.watch(WatchAuthorizedNodesRequest::default()).await);
+        }
+        watches
+    });
+    let before = server.allowlist("home")["epoch"].as_u64().expect("a number");
+    let epochs: Vec<u64> = std::thread::scope(|scope| {
+        scope.spawn(|| (1..=60).for_each(change));
+        let begin = || server.json(&["epoch", "new", "--yes"])["epoch"].as_u64().expect("a number");
+        (0..5).map(|_| begin()).collect()
+    });
+    assert!(epochs.is_sorted_by(|one, next| one < next) && epochs[0] > before, "{before} {epochs:?}");
+    change(99);
+    let newest = server.allowlist("home");
+    assert_eq!(newest["epoch"].as_u64(), epochs.last().copied());
+    runtime.block_on(async {
+        for mut watch in watches {
+            let mut reached = (0, 0);
+            while reached != (newest["epoch"].as_u64().unwrap(), newest["revision"].as_u64().unwrap()) {
+                let list = watch.snapshot().await;
+                assert!((list.epoch, list.revision) > reached, "{list:?} came behind {reached:?}");
+                reached = (list.epoch, list.revision);
+            }
+        }
+    });
+    let history = server.json(&["allowlist", "history", "--instance", "home", "--limit", "500"]);
+    let places: Vec<_> = history["revisions"].as_array().expect("a list").iter().collect();
+    assert_eq!(places.len(), 67, "the first, 60 and one changes, 5 epochs");
+    let place = |one: &Value| (one["epoch"].as_u64(), one["revision"].as_u64());
+    assert!(places.is_sorted_by(|newer, older| place(newer) > place(older)), "{places:#?}");
+    assert_shown(&server, false);
+    server.pulse_ok(&["check"]);
+}

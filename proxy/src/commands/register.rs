@@ -27,6 +27,7 @@ pub(super) async fn register(given: &RegisterArgs, config: &Config) -> Result<An
     let join = join_string(given)?;
     let url = ServerUrl::new(&join.host, join.port)
         .ok_or_else(|| CommandError::usage("bad_join_string", "the join string's host cannot be dialled"))?;
+    refuse_other_pin(config, &url, &join)?;
     let pending = pending(given, join, &config.state_dir)?;
     let home = Home::new(&config.state_dir);
     // Before the join token is used: a file that cannot be written would make it wasted.
@@ -111,6 +112,22 @@ fn join_string(given: &RegisterArgs) -> Result<JoinString, CommandError> {
         }
     };
     text.parse().map_err(|error: pulse_proto::join::JoinError| bad(error.to_string()))
+}
+
+/// A pin of the configuration goes before that of a registration, so with another one `run` would refuse the server.
+fn refuse_other_pin(config: &Config, url: &ServerUrl, join: &JoinString) -> Result<(), CommandError> {
+    let written = config.control_plane.as_ref().filter(|control| control.url == *url);
+    match (written.and_then(|control| control.pin), join.pin) {
+        (Some(written), Some(named)) if written != named => {
+            let text = format!(
+                "pulse_control_plane.pin in {} is {written}, and the join string says {named}: if the join string is right, take \
+                 the pin out of the configuration (registering keeps the server's key by itself) and run this again",
+                config.path.display()
+            );
+            Err(CommandError::usage("other_pin", text))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn pending(given: &RegisterArgs, join: JoinString, state_dir: &Path) -> Result<Pending, CommandError> {

@@ -4,7 +4,7 @@
 //! has worked: the server drops a new token that is not used for ten minutes.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -277,6 +277,10 @@ fn newest(before: Option<Mark>, after: Option<Mark>) -> Option<Mark> {
 /// # Errors
 /// What is wrong with the file, without its content.
 pub fn read_seed(path: &Path) -> Result<Option<Token>, String> {
+    // Opening a pipe would wait for whoever writes into it.
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err("it is not a plain file".to_owned());
+    }
     let bytes = read_given(path, MAX_TOKEN_BYTES).map_err(|error| error.to_string())?;
     let Some(bytes) = bytes.filter(|bytes| !bytes.trim_ascii().is_empty()) else { return Ok(None) };
     let token = Token::parse(TokenKind::Ctrl, &String::from_utf8_lossy(&bytes));

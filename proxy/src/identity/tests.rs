@@ -199,6 +199,12 @@ fn a_token_file_may_be_a_link_and_hold_line_ends_and_errors_do_not_show_it() {
     fs::write(&real, format!("{}\r\n", token.reveal())).unwrap();
     assert_eq!(read_seed(&link), Ok(Some(token.clone())));
     fs::write(&real, &token.reveal()[..40]).unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0);
+    made.unwrap();
+    for other in [pipe.as_path(), folder.path()] {
+        assert_eq!(read_seed(other), Err("it is not a plain file".to_owned()), "and it does not wait");
+    }
     let error = read_seed(&link).unwrap_err();
     assert!(error.contains("damaged") && !error.contains(&token.reveal()[6..30]), "{error}");
 }

@@ -24,7 +24,7 @@ pub struct Offered<'a> {
 /// The keys to trust when `offered` is heard on an authenticated connection.
 ///
 /// Without known keys those in use are learnt; with them, only announced ones are added.
-/// Of more than [`MAX_KEYS`] the oldest go that the server no longer offers; never `kept`, which signs the list on the disk.
+/// Of more than `MAX_KEYS` the oldest go that the server no longer offers; never `kept`, which signs the list on the disk.
 pub fn trust<'a>(
     known: &[PublicKey],
     offered: impl Iterator<Item = Offered<'a>> + Clone,

@@ -2,8 +2,9 @@
 //!
 //! In: what the server says of itself, and what is pinned. Out: the pins to take in place of those, or none.
 //! Always: one that is pinned must be among them, so an announcement counts only where a pin vouched for the connection, a pin
-//! of another kind (a leaf's) stays, and this proxy is never locked out; and a trusted signing key must have signed them, so
-//! whoever took the key of the server's certificate alone cannot bring pins of his own.
+//! of another kind (a leaf's) stays, and this proxy is never locked out; a trusted signing key must have signed them, so
+//! whoever took the key of the server's certificate alone cannot bring pins of his own; and they never go back, so that whoever
+//! took an earlier key cannot bring it in again with what the server said when it was good.
 
 use pulse_proto::signature::{PinsStatement, PublicKey};
 use pulse_proto::{Pin, v1};
@@ -18,7 +19,9 @@ pub(crate) fn announced_pins(server: &v1::ServerInfo, keys: &[PublicKey], known:
         return None;
     }
     let pins: Vec<Pin> = server.ca_pins.iter().map(|pin| pin.parse().ok()).collect::<Option<_>>()?;
-    if !pins.iter().any(|pin| known.contains(pin)) {
+    // The newest known one is among them, and what stands behind it, being older, is known too.
+    let newest = pins.iter().position(|pin| Some(pin) == known.first())?;
+    if !pins[newest..].iter().all(|pin| known.contains(pin)) {
         return None;
     }
     let statement = PinsStatement { server_id: &server.server_id, pins: &server.ca_pins };
@@ -53,13 +56,22 @@ mod tests {
     }
 
     #[test]
-    fn pins_are_taken_if_a_trusted_key_signed_them_and_a_known_one_is_among_them() {
+    fn pins_are_taken_if_a_trusted_key_signed_them_and_they_do_not_go_back() {
         let (key, other) = (SigningKey::generate().unwrap().0, SigningKey::generate().unwrap().0);
         let [old, new, leaf] = [&b"old"[..], b"new", b"leaf"].map(Pin::of_spki);
         let keys = [key.public()];
         let said = server(&key, &[new, old]);
         assert_eq!(announced_pins(&said, &keys, &[old]), Some(vec![new, old]));
         assert_eq!(announced_pins(&server(&key, &[new]), &keys, &[new, old]), Some(vec![new]));
+        let next = Pin::of_spki(b"next");
+        assert_eq!(
+            announced_pins(&server(&key, &[next, new]), &keys, &[new, old]),
+            Some(vec![next, new]),
+            "the exchange after one whose end was not heard"
+        );
+        // What was said before, or during an exchange that is over: signed, and played back.
+        assert_eq!(announced_pins(&server(&key, &[old]), &keys, &[new, old]), None);
+        assert_eq!(announced_pins(&said, &keys, &[new]), None);
         // A connection that no pin vouched for, a leaf's pin, and a lock-out.
         for known in [&[][..], &[leaf]] {
             assert_eq!(announced_pins(&said, &keys, known), None);

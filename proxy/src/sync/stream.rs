@@ -17,6 +17,7 @@ use super::{Followed, Sync};
 use crate::gate::{InForce, Source};
 use crate::link::{Failure, describe};
 use crate::telemetry::chain;
+use crate::tls;
 
 /// How long the first message may take, dialling included.
 const FIRST_MESSAGE: Duration = Duration::from_secs(30);
@@ -119,6 +120,13 @@ impl Sync {
             tracing::error!(error = %chain(&error), "what the server says of itself is not on the disk");
         }
         self.follow_standing();
+        // Before the next stream does, whoever sends readings may dial. What cannot be trusted is said when that stream is due.
+        let trust = self.standing.trust();
+        if trust != self.trust
+            && let Ok(config) = tls::client_config(&trust)
+        {
+            self.link.trust_when_dialling(config);
+        }
         self.take_interval(server.refresh_interval);
     }
 
@@ -166,7 +174,9 @@ impl Sync {
                 }
             }
             Kind::RotateToken(_) => return self.rotate().await,
-            Kind::Revoked(revoked) => return Some(Ended::Failed(Failure::Revoked(one_line(&revoked.reason)))),
+            Kind::Revoked(revoked) => {
+                return Some(Ended::Failed(Failure::Revoked(one_line(&revoked.reason))));
+            }
             Kind::Goodbye(goodbye) => {
                 let wait = goodbye.reconnect_after.and_then(|wait| wait.try_into().ok());
                 return Some(Ended::Goodbye(wait.unwrap_or_default(), goodbye.reason));

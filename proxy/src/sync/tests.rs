@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pulse_proto::{Node, Token, TokenKind, reason};
+use pulse_proto::signature::PinsStatement;
+use pulse_proto::{Node, Scope, SignedAllowlist, Token, TokenKind, reason};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
@@ -24,6 +25,7 @@ struct Proxy {
     folder: tempfile::TempDir,
     token: Token,
     gate: Gate,
+    link: Link,
     contact_rx: watch::Receiver<Contact>,
     trigger: DrainTrigger,
     task: JoinHandle<()>,
@@ -41,10 +43,10 @@ impl Proxy {
         let mut standing = standing(folder.path(), pulse);
         let fixed = StaticNodes { nodes: vec![Node::new("fixed", "").unwrap()], networks: 0 };
         let (writer, gate) = gate(first_in_force(&mut standing, &fixed));
-        let (sync, _, contact_rx) = Sync::new(standing, fixed, writer, Seams::system()).unwrap();
+        let (sync, link, contact_rx) = Sync::new(standing, fixed, writer, Seams::system()).unwrap();
         let (trigger, drained) = drain();
         let task = tokio::task::spawn(sync.run(drained));
-        Proxy { folder, token, gate, contact_rx, trigger, task }
+        Proxy { folder, token, gate, link, contact_rx, trigger, task }
     }
 
     async fn stop(self) -> (tempfile::TempDir, Token) {
@@ -482,6 +484,30 @@ async fn what_was_wrong_with_the_kept_list_is_told_to_the_server_for_the_whole_s
 }
 
 #[tokio::test]
+async fn without_an_id_another_proxys_newer_list_is_told_by_its_scope() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(3, &["delly"])));
+    pulse.report().await;
+    let (folder, _) = proxy.stop().await;
+    let signed = |scope| {
+        let (position, now) = (Position { epoch: 7, revision: 4 }, std::time::SystemTime::now());
+        let nodes = pulse_proto::Allowlist::new([Node::new("other", "").unwrap()]);
+        SignedAllowlist::sign(&pulse.key, position, scope, nodes, now, Duration::from_secs(60))
+    };
+    let path = only_folder(folder.path()).join("allowlist.cache");
+    let load = |list| {
+        crate::cache::store(&path, None, &list, std::time::SystemTime::now()).unwrap();
+        standing(folder.path(), &pulse).cached().unwrap()
+    };
+    let error = load(signed(Scope::Instance(Uuid::now_v7()))).unwrap_err();
+    assert!(error.reason() == "foreign" && error.to_string().contains("and all was applied"), "{error}");
+    // As a crash between the list and its mark leaves it.
+    assert_eq!(load(signed(Scope::All)).unwrap().list.position.revision, 4);
+}
+
+#[tokio::test]
 async fn another_server_at_the_address_is_never_sent_a_token() {
     let mut pulse = FakePulse::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -672,7 +698,23 @@ async fn registering_again_proves_the_identity_and_keeps_the_token() {
         Ok(answer.clone())
     }));
     let again = register::register(&pending(&pulse), &home, None, &Seams::system()).await.unwrap();
-    assert_eq!((again.identity.proxy_id, again.token), (Some(proxy_id), token));
+    assert_eq!((again.identity.proxy_id, &again.token), (Some(proxy_id), &token));
+
+    // Nor to whoever answers where nothing is checked, though a pin is known.
+    let mut unchecked = pending(&pulse);
+    unchecked.join.pin = None;
+    let mut control = pulse.control(&home.path().join("token"));
+    (control.pin, control.insecure_skip_verify) = (None, true);
+    let fresh = answers(&pulse, proxy_id, &again.token);
+    *pulse.register.lock().unwrap() = Some(Box::new(move |request| {
+        assert!(request.metadata().get("x-proxy-token").is_none());
+        Ok(fresh.clone())
+    }));
+    register::register(&unchecked, &home, Some(&control), &Seams::system()).await.unwrap();
+    // A pin of the configuration counts there too.
+    control.pin = Some(crate::testing::Authority::new().pin);
+    let error = register::register(&unchecked, &home, Some(&control), &Seams::system()).await.unwrap_err();
+    assert!(matches!(error, register::RegisterError::WrongServer(_)), "{error}");
 
     // A server with other keys at the same address is another one: nothing is proved to it.
     let other = FakePulse::start().await;
@@ -833,6 +875,73 @@ async fn a_stranger_at_the_servers_address_brings_no_keys_of_its_own() {
     let again = standing(folder.path(), &pulse);
     assert_eq!(again.identity().unwrap().server_id.to_string(), stranger.server_id);
     assert_ne!(again.token(), Some(&token));
+}
+
+#[tokio::test]
+async fn a_server_that_was_met_before_is_taken_only_under_a_tls_key_that_it_had() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let mut watch = pulse.watch().await;
+    watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+    pulse.report().await;
+    let (folder, _) = proxy.stop().await;
+    // This host was registered with another server once.
+    let other = pulse_proto::signature::SigningKey::generate().unwrap().0;
+    let earlier = Identity {
+        server_id: Uuid::now_v7(),
+        url: "https://earlier.test".parse().unwrap(),
+        pin: Some(crate::testing::Authority::new().pin),
+        keys: vec![other.public()],
+        mark: None,
+        ..standing(folder.path(), &pulse).identity().unwrap().clone()
+    };
+    let home = Home::new(folder.path());
+    home.folder(earlier.server_id).create(&earlier).unwrap();
+    let mut info = pulse.info.clone();
+    info.server_id = earlier.server_id.to_string();
+    info.signing_keys[0].public_key = other.public().as_bytes().to_vec();
+
+    for pin in [earlier.pin, None] {
+        home.folder(earlier.server_id).create(&Identity { pin, ..earlier.clone() }).unwrap();
+        let mut known = standing(folder.path(), &pulse);
+        known.learn(&info).unwrap();
+        assert_eq!(
+            (known.keys(), known.pins()),
+            ([pulse.key.public()].as_slice(), vec![pulse.authority.pin])
+        );
+        assert_eq!(standing(folder.path(), &pulse).identity(), known.identity());
+    }
+    // Two databases of one data folder.
+    let pin = Some(pulse.authority.pin);
+    home.folder(earlier.server_id).create(&Identity { pin, ..earlier.clone() }).unwrap();
+    let mut known = standing(folder.path(), &pulse);
+    known.learn(&info).unwrap();
+    assert_eq!(known.identity().unwrap().server_id, earlier.server_id);
+}
+
+#[tokio::test]
+async fn a_key_that_the_server_gave_up_is_good_for_no_dial_from_that_moment() {
+    let mut pulse = FakePulse::start().await;
+    let proxy = Proxy::start(&pulse);
+    let (old, new) = (pulse.authority.pin, crate::testing::Authority::new().pin);
+    let dial = async || {
+        proxy.link.redial();
+        let status = in_time(proxy.link.client().unregister(v1::UnregisterRequest {})).await.unwrap_err();
+        Failure::of(&status)
+    };
+    for (pins, is_refused) in [(vec![new, old], false), (vec![new], true)] {
+        let mut watch = pulse.watch().await;
+        watch.info.ca_pins = pins.iter().map(ToString::to_string).collect();
+        let statement = PinsStatement { server_id: &watch.info.server_id, pins: &watch.info.ca_pins };
+        watch.info.ca_pins_signature = pulse.key.sign_pins(&statement);
+        watch.info.ca_pins_key_id = pulse.key.public().key_id();
+        watch.send(Kind::Snapshot(pulse.list(1, &["delly"])));
+        pulse.report().await;
+        // The stream lives, and somebody else dials.
+        let failure = dial().await;
+        assert_eq!(matches!(failure, Failure::WrongServer(_)), is_refused, "{failure:?}");
+        watch.fail(Status::aborted("again"));
+    }
 }
 
 #[tokio::test]

@@ -4,16 +4,20 @@
 //! backup at a time. Whoever stops reading ends it, and the copy goes.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pulse_proto::Clock;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::{
-    BackupError, DATABASE, FORMAT, FORMAT_VERSION, Hashing, KEY_FILES, MANIFEST, Manifest, Part, SUMS, sums,
+    BackupError, DATABASE, FORMAT, FORMAT_VERSION, Hashing, KEY_FILES, MANIFEST, Manifest, Part, SUMS, part,
+    sums,
 };
 use crate::api::time;
 use crate::store::{DatabaseCopy, Store};
@@ -24,6 +28,9 @@ const COPY: &str = "pulse.db.copy";
 const CHUNK_BYTES: usize = 128 << 10;
 /// How many chunks wait for whoever reads.
 const CHUNKS: usize = 4;
+/// How long whoever reads may take for one chunk: a disk that is busy writes 128 KiB in less, and somebody who stopped
+/// must not keep the copy on the disk, and others from their backup, for ever.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How often files are read again because they were exchanged meanwhile.
 const LOOKS: usize = 10;
 
@@ -50,16 +57,13 @@ impl Backups {
         Backups { data_dir: data_dir.to_owned(), clock, turn: Arc::default() }
     }
 
-    /// Removes what a backup or a restore left that was cut short with its program. The server has the folder's lock.
+    /// Removes what a backup left that was cut short with its program. The server has the folder's lock.
     pub fn sweep(&self) {
-        if let Err(error) = super::restore::remove_unpacked(&self.data_dir) {
-            tracing::warn!(%error, "what an unfinished restore left cannot be removed");
-        }
         for name in [COPY.to_owned(), format!("{COPY}-journal")] {
             let path = self.data_dir.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => tracing::info!(path = %path.display(), "removed what an unfinished backup left"),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "what an unfinished backup left cannot be removed");
                 }
@@ -116,7 +120,7 @@ fn read_keys(data_dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BackupErro
             let path = data_dir.join(name);
             match std::fs::read(&path) {
                 Ok(content) => found.push((name, content)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(BackupError::file(format!("read {}", path.display()), error)),
             }
         }
@@ -132,12 +136,6 @@ fn read_keys(data_dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BackupErro
     }
     let text = format!("the keys in {} are exchanged all the time: what does that?", data_dir.display());
     Err(BackupError::Other(text))
-}
-
-fn part(name: &str, content: &[u8]) -> Part {
-    let mut hashing = Hashing::new();
-    hashing.add(content);
-    Part { name: name.to_owned(), bytes: content.len() as u64, sha256: hashing.hex() }
 }
 
 fn part_of_file(name: &str, path: &Path) -> Result<Part, BackupError> {
@@ -164,12 +162,15 @@ fn send(
     chunks_tx: mpsc::Sender<io::Result<Bytes>>,
     turn: OwnedMutexGuard<()>,
 ) {
-    if let Err(error) = archive(manifest, &copy, keys, Chunks(chunks_tx.clone())) {
+    let chunks = Chunks { chunks_tx: chunks_tx.clone(), patience: PATIENCE };
+    let done = archive(manifest, &copy, keys, chunks);
+    // Before the error is told, which waits as long as the reader likes.
+    drop((copy, turn));
+    if let Err(error) = done {
         tracing::warn!(%error, "a backup was not read to its end");
         // Whoever read it may be gone.
         let _ = chunks_tx.blocking_send(Err(error));
     }
-    drop((copy, turn));
 }
 
 fn archive(
@@ -202,17 +203,45 @@ fn header(bytes: u64, modified: u64) -> tar::Header {
     header
 }
 
-/// Gives what is written to whoever reads the stream.
-struct Chunks(mpsc::Sender<io::Result<Bytes>>);
+/// Gives what is written to whoever reads the stream. Needs a thread that may wait.
+struct Chunks {
+    chunks_tx: mpsc::Sender<io::Result<Bytes>>,
+    patience: Duration,
+}
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "whoever asked for it went away"))?;
+        let sent = self.chunks_tx.send_timeout(Ok(Bytes::copy_from_slice(bytes)), self.patience);
+        Handle::current().block_on(sent).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => io::Error::new(
+                ErrorKind::TimedOut,
+                format!("whoever asked for it took none of it for {} s", self.patience.as_secs()),
+            ),
+            SendTimeoutError::Closed(_) => {
+                io::Error::new(ErrorKind::BrokenPipe, "whoever asked for it went away")
+            }
+        })?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stopped_is_not_waited_for_for_ever() {
+        let (chunks_tx, mut chunks) = mpsc::channel(1);
+        let mut writer = Chunks { chunks_tx, patience: Duration::from_millis(20) };
+        let written = tokio::task::spawn_blocking(move || (writer.write(b"first"), writer.write(b"second")));
+        let (first, second) = written.await.unwrap();
+        assert_eq!(first.unwrap(), 5);
+        assert_eq!(second.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(chunks.recv().await.unwrap().unwrap(), "first");
+        assert!(chunks.recv().await.is_none(), "and no more came");
     }
 }

@@ -43,12 +43,14 @@ fn read(path: &Path, into: Option<Into<'_>>) -> Result<Manifest, BackupError> {
         Some(_) => BackupError::file(format!("read {}", path.display()), error),
         None => unusable(format!("it is damaged or cut short ({error})")),
     };
-    let file = File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    // Looked at before it is opened: opening a pipe waits for whoever writes it.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(unusable("it is no regular file".to_owned()));
     }
+    let file = File::open(path).map_err(failed)?;
     let mut archive = tar::Archive::new(file);
-    let mut entries = archive.entries().map_err(failed)?;
+    // Raw: names here are short, and an entry that only describes the next one would be read into memory whole.
+    let mut entries = archive.entries().map_err(failed)?.raw(true);
     let mut next = || match entries.next() {
         None => Ok(None),
         Some(entry) => entry.map(Some),
@@ -56,7 +58,8 @@ fn read(path: &Path, into: Option<Into<'_>>) -> Result<Manifest, BackupError> {
 
     let no_backup = || unusable("it is no backup of Pulse: it does not begin with a manifest".to_owned());
     let first = next().map_err(|_| no_backup())?.ok_or_else(no_backup)?;
-    if first.path_bytes() != MANIFEST.as_bytes() || first.size() > MAX_MANIFEST_BYTES {
+    let is_manifest = first.path_bytes() == MANIFEST.as_bytes() && first.header().entry_type().is_file();
+    if !is_manifest || first.size() > MAX_MANIFEST_BYTES {
         return Err(no_backup());
     }
     let mut text = Vec::new();
@@ -102,7 +105,7 @@ fn read(path: &Path, into: Option<Into<'_>>) -> Result<Manifest, BackupError> {
     let expected = sums(&text, &manifest);
     let cut = || unusable(format!("it ends before {SUMS}: it is cut short"));
     let last = next().map_err(failed)?.ok_or_else(cut)?;
-    let is_it = last.path_bytes() == SUMS.as_bytes();
+    let is_it = last.path_bytes() == SUMS.as_bytes() && last.header().entry_type().is_file();
     let mut said = Vec::new();
     last.take(MAX_MANIFEST_BYTES).read_to_end(&mut said).map_err(failed)?;
     if !is_it || said != expected.as_bytes() {
@@ -151,3 +154,6 @@ fn manifest(text: &[u8]) -> Result<Manifest, String> {
     }
     Ok(manifest)
 }
+
+#[cfg(test)]
+mod tests;

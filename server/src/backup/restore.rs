@@ -6,9 +6,9 @@
 //! start of the server. Files belong to the owner of the data folder. Never: deletes what was there.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,9 +17,8 @@ use serde_json::json;
 
 use super::{BackupError, DATABASE, KEY_FILES, Manifest, read};
 use crate::audit::{Actor, Entry, unix_ms};
-use crate::pulse;
-use crate::store::check::{Checked, check};
-use crate::store::{DataLock, Retention, Store};
+use crate::changes::{ChangeError, Changes, LoadError};
+use crate::store::{Checked, DataLock, Retention, Store, check};
 
 /// Where the backup is unpacked; what is left of it counts for nothing.
 const UNPACKED: &str = "restore.new";
@@ -133,8 +132,7 @@ impl Unpacked {
         // From here on forward only.
         rename(&unpacked, &self.data_dir.join(READY))?;
         self.folder.0 = None;
-        flush(&self.data_dir)?;
-        let finished = go_on(&self.data_dir).map_err(|error| {
+        let finished = flush(&self.data_dir).and_then(|()| go_on(&self.data_dir)).map_err(|error| {
             BackupError::Other(format!(
                 "{error}; the backup is half in place: nothing is lost, the next `pulse restore` or start of the server \
                  goes on with it once that is mended"
@@ -163,11 +161,16 @@ impl Unpacked {
             }),
         };
         store.append_audit(vec![entry]).await?;
-        let changes = pulse::changes_alone(&store, clock).await;
-        let changes = changes.map_err(|error| BackupError::Other(error.to_string()))?;
+        let changes = Changes::alone(&store, clock).await;
+        let changes = changes.map_err(|error| match error {
+            LoadError::Store(error) => error.into(),
+            error => BackupError::Other(error.to_string()),
+        })?;
         if new_epoch {
-            let begun = changes.begin_epoch(actor).await;
-            begun.map_err(|error| BackupError::Other(format!("begin a new epoch: {error}")))?;
+            changes.begin_epoch(actor).await.map_err(|error| match error {
+                ChangeError::Store(error) => error.into(),
+                error => BackupError::Other(format!("begin a new epoch: {error}")),
+            })?;
         }
         let catalog = changes.catalog();
         drop(changes);
@@ -248,11 +251,15 @@ pub fn finish(data_dir: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Removes what a restore left that was cut short before anything was moved. The caller has the lock of the folder.
-///
-/// # Errors
-/// It cannot be removed.
-pub fn remove_unpacked(data_dir: &Path) -> Result<(), BackupError> {
+/// At the start of a server, which has the lock of the folder: removes what a restore left that was cut short before
+/// anything was moved.
+pub fn sweep(data_dir: &Path) {
+    if let Err(error) = remove_unpacked(data_dir) {
+        tracing::warn!(%error, "what an unfinished restore left cannot be removed");
+    }
+}
+
+fn remove_unpacked(data_dir: &Path) -> Result<(), BackupError> {
     let path = data_dir.join(UNPACKED);
     match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(BackupError::file(
@@ -279,23 +286,26 @@ fn aside_of(folder: &Path) -> Result<OsString, BackupError> {
 
 fn make_aside(aside: &Path, data_dir: &Path) -> Result<(), BackupError> {
     match DirBuilder::new().mode(0o700).create(aside) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Of an earlier try; a link could lead elsewhere.
+        Err(_) if fs::symlink_metadata(aside).is_ok_and(|found| found.is_dir()) => Ok(()),
         Err(error) => Err(BackupError::file(format!("make {}", aside.display()), error)),
         Ok(()) => give_to_owner(aside, data_dir, 0o700),
     }
 }
 
-/// Gives a file the mode, and the owner of the data folder: a restore is often made by root.
+/// Gives a file the mode, and the owner of the data folder: a restore is often made by root. A link is an error: it
+/// could name a file that is root's own.
 fn give_to_owner(path: &Path, data_dir: &Path, mode: u32) -> Result<(), BackupError> {
     let failed =
         |error| BackupError::file(format!("give {} to the owner of its folder", path.display()), error);
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
-    let (owner, found) =
-        (fs::metadata(data_dir).map_err(failed)?, fs::symlink_metadata(path).map_err(failed)?);
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    let (owner, found) = (fs::metadata(data_dir).map_err(failed)?, file.metadata().map_err(failed)?);
     if (owner.uid(), owner.gid()) == (found.uid(), found.gid()) {
         return Ok(());
     }
-    match chown(path, Some(owner.uid()), Some(owner.gid())) {
+    match fchown(&file, Some(owner.uid()), Some(owner.gid())) {
         // Who is not root owns what he makes, and may not give it away: then the folder's group is all that differs.
         Err(error) if error.kind() == ErrorKind::PermissionDenied && owner.uid() == found.uid() => Ok(()),
         other => other.map_err(failed),

@@ -24,7 +24,7 @@ impl Changes {
         self.apply(actor, |draft| {
             let before = draft.before.epoch;
             let latest = unix_ms(draft.at + MAX_CLOCK_AHEAD);
-            let held = self.fleet.highest_epoch_ahead().filter(|held| *held <= latest).unwrap_or_default();
+            let held = self.fleet.highest_epoch_ahead(latest).unwrap_or_default();
             let epoch = before.max(held).checked_add(1).map(|least| least.max(unix_ms(draft.at)));
             let epoch = epoch.filter(|epoch| i64::try_from(*epoch).is_ok()).ok_or(ChangeError::Invalid {
                 field: "epoch",
@@ -47,7 +47,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::pulse::changes_alone;
     use crate::store::{Retention, Store};
 
     const BEGUN_MS: u64 = 1_767_323_045_006;
@@ -59,7 +58,7 @@ mod tests {
     async fn open(folder: &Path, clock: Clock) -> (Store, Changes) {
         let retention = Retention { max_bytes: u64::MAX, max_age: Duration::MAX };
         let store = Store::open(folder, retention, clock.clone()).await.expect("the store opens");
-        let changes = changes_alone(&store, &clock).await.expect("it loads");
+        let changes = Changes::alone(&store, &clock).await.expect("it loads");
         (store, changes)
     }
 
@@ -109,6 +108,11 @@ mod tests {
         let next = changes.begin_epoch(&Actor::Server).await.unwrap();
         assert_eq!(next, epoch + 1, "nobody carries it away");
         assert!(changes.fleet.ahead_of(liar, next).is_none(), "until it says so again");
+        let (newest, held) = (Position { epoch: next, revision: 2 }, next + 1_000);
+        changes.fleet.notice(liar, Position { epoch: i64::MAX as u64, revision: 1 }, newest);
+        changes.fleet.notice(honest, Position { epoch: held, revision: 3 }, newest);
+        let last = changes.begin_epoch(&Actor::Server).await.unwrap();
+        assert_eq!(last, held + 1, "a lie hides nobody who is ahead");
     }
 
     #[tokio::test]

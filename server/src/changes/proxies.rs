@@ -61,16 +61,17 @@ impl Changes {
         .await
     }
 
-    /// Gives a proxy a new token beside its present one. An earlier one that was never used ends.
+    /// Gives the proxy whose token this is a new one beside it. An earlier one that was never used ends.
     ///
     /// # Errors
-    /// [`ChangeError::NotActive`], [`ChangeError::Store`].
-    pub async fn rotate_token(&self, id: Uuid) -> Result<(Token, SystemTime), ChangeError> {
+    /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn rotate_token(&self, present: TokenDigest) -> Result<(Token, SystemTime), ChangeError> {
         let token = Token::generate(TokenKind::Ctrl)?;
         let digest = token.digest();
+        let id = self.token(&present)?.proxy;
         let use_before = self
             .apply(&Actor::Proxy(id), |draft| {
-                active(draft, id)?;
+                bearer(draft, &present)?;
                 let is_unused = |token: &&CtrlToken| matches!(token.standing, TokenStanding::Next { .. });
                 let unused: Vec<CtrlToken> =
                     draft.before.registry.tokens_of(id).filter(is_unused).copied().collect();
@@ -94,9 +95,7 @@ impl Changes {
     /// # Errors
     /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
     pub async fn promote_token(&self, digest: TokenDigest) -> Result<(), ChangeError> {
-        let text = "the ctrl token has ended, as a newer one was asked for: use that";
-        let ended = || ChangeError::Join { reason: reason::UNKNOWN_TOKEN, text };
-        let token = self.catalog().registry.token(&digest).copied().ok_or_else(ended)?;
+        let token = self.token(&digest)?;
         self.apply(&Actor::Proxy(token.proxy), |draft| {
             let proxy = active(draft, token.proxy)?;
             match draft.before.registry.token(&digest).map(|token| token.standing) {
@@ -116,14 +115,33 @@ impl Changes {
         .await
     }
 
+    /// Takes the proxy whose token this is off, as it asks for itself.
+    ///
+    /// # Errors
+    /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
+    pub async fn unregister(&self, token: TokenDigest) -> Result<(), ChangeError> {
+        let id = self.token(&token)?.proxy;
+        self.apply(&Actor::Proxy(id), |draft| {
+            let before = bearer(draft, &token)?;
+            let reason = "unregistered by itself".to_owned();
+            Ok(((), end(draft, &before, "proxy.remove", Standing::Removed { at: draft.at, reason })))
+        })
+        .await
+    }
+
+    fn token(&self, digest: &TokenDigest) -> Result<CtrlToken, ChangeError> {
+        self.catalog().registry.token(digest).copied().ok_or_else(ended)
+    }
+
     /// Revokes a proxy: its tokens become tombstones, its stream ends, it may read nothing.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Store`].
     pub async fn revoke_proxy(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
-        self.end(actor, id, "proxy.revoke", |at| Standing::Revoked {
-            at,
-            reason: "revoked by an admin".to_owned(),
+        self.apply(actor, |draft| {
+            let before = known(draft, id)?;
+            let reason = "revoked by an admin".to_owned();
+            Ok(((), end(draft, &before, "proxy.revoke", Standing::Revoked { at: draft.at, reason })))
         })
         .await
     }
@@ -133,34 +151,25 @@ impl Changes {
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Store`].
     pub async fn remove_proxy(&self, actor: &Actor, id: Uuid) -> Result<(), ChangeError> {
-        let reason = match actor {
-            Actor::Proxy(_) => "unregistered by itself",
-            _ => "removed by an admin",
-        };
-        self.end(actor, id, "proxy.remove", |at| Standing::Removed { at, reason: reason.to_owned() }).await
-    }
-
-    async fn end(
-        &self,
-        actor: &Actor,
-        id: Uuid,
-        action: &'static str,
-        standing: impl FnOnce(SystemTime) -> Standing,
-    ) -> Result<(), ChangeError> {
         self.apply(actor, |draft| {
             let before = known(draft, id)?;
-            let standing = standing(draft.at);
-            if std::mem::discriminant(&before.standing) != std::mem::discriminant(&standing) {
-                draft.put_proxy(Proxy { standing, ..(*before).clone() });
-                let tokens: Vec<CtrlToken> = draft.before.registry.tokens_of(id).copied().collect();
-                for token in tokens {
-                    draft.put_token(CtrlToken { standing: TokenStanding::Tombstone, ..token });
-                }
-            }
-            Ok(((), note(action, id, json!({ "hostname": before.hostname }))))
+            let reason = "removed by an admin".to_owned();
+            Ok(((), end(draft, &before, "proxy.remove", Standing::Removed { at: draft.at, reason })))
         })
         .await
     }
+}
+
+/// Ends a proxy: it may connect no more, and its tokens become tombstones. Once is enough.
+fn end(draft: &mut Draft<'_>, before: &Proxy, action: &'static str, standing: Standing) -> Note {
+    if std::mem::discriminant(&before.standing) != std::mem::discriminant(&standing) {
+        draft.put_proxy(Proxy { standing, ..before.clone() });
+        let tokens: Vec<CtrlToken> = draft.before.registry.tokens_of(before.id).copied().collect();
+        for token in tokens {
+            draft.put_token(CtrlToken { standing: TokenStanding::Tombstone, ..token });
+        }
+    }
+    note(action, before.id, json!({ "hostname": before.hostname }))
 }
 
 /// Makes `current` the one token of its proxy. Tombstones stay, and those who only watch.
@@ -182,6 +191,21 @@ fn known(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
     let is_there = |proxy: &&Arc<Proxy>| !matches!(proxy.standing, Standing::Removed { .. });
     let not_found = || ChangeError::NotFound { what: "proxy", name: id.to_string() };
     draft.before.registry.proxy(id).filter(is_there).cloned().ok_or_else(not_found)
+}
+
+/// The active proxy whose present token this is: it may have been another's turn since the call began.
+fn bearer(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<Proxy>, ChangeError> {
+    let token = draft.before.registry.token(digest).ok_or_else(ended)?;
+    match token.standing {
+        TokenStanding::Current => active(draft, token.proxy),
+        TokenStanding::Tombstone => Err(ChangeError::NotActive(token.proxy, "revoked")),
+        TokenStanding::Next { .. } | TokenStanding::Debug { .. } => Err(ended()),
+    }
+}
+
+fn ended() -> ChangeError {
+    let text = "the ctrl token has ended, as a newer one took its place: use that";
+    ChangeError::Join { reason: reason::UNKNOWN_TOKEN, text }
 }
 
 pub(super) fn active(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {

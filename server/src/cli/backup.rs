@@ -25,6 +25,7 @@ pub(super) async fn run(asking: &Asking, file: &Path, force: bool) -> Result<(),
     let failed = |error: io::Error| target.not_written(&error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let cancelled =
         || Failure::local("CANCELLED", "cancelled: no backup was made, and nothing is left".to_owned());
     let download = asking.client.download("/backup", |piece| under_way.write_all(piece).map_err(failed));
@@ -32,6 +33,7 @@ pub(super) async fn run(asking: &Asking, file: &Path, force: bool) -> Result<(),
         done = download => done?,
         _ = interrupt.recv() => return Err(cancelled()),
         _ = terminate.recv() => return Err(cancelled()),
+        _ = hangup.recv() => return Err(cancelled()),
     }
     under_way.as_file().sync_all().map_err(failed)?;
     let manifest = read::verify(under_way.path()).map_err(|error| {
@@ -77,6 +79,10 @@ struct Target<'a> {
 impl Target<'_> {
     fn of(file: &Path, force: bool) -> Result<Target<'_>, Failure> {
         let shown = file.display();
+        if file == Path::new("-") {
+            let text = "a backup is read back, so it needs a file; for one that is called so, say ./-";
+            return Err(Failure::usage("NO_FILE_NAME", text.to_owned()));
+        }
         let name = file.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
             Failure::usage("NO_FILE_NAME", format!("{shown} is no name of a file: say where the backup goes"))
         })?;
@@ -87,6 +93,11 @@ impl Target<'_> {
         match std::fs::symlink_metadata(file) {
             Ok(found) if found.is_dir() => {
                 return Err(Failure::usage("IS_A_FOLDER", format!("{shown} is a folder: name a file in it")));
+            }
+            // It would be taken away and a file put there, and a device is missed.
+            Ok(found) if !found.is_file() => {
+                let text = format!("{shown} is no regular file, and is not replaced: name another one");
+                return Err(Failure::usage("NO_REGULAR_FILE", text));
             }
             Ok(_) if !force => {
                 let text =
@@ -122,8 +133,18 @@ impl Target<'_> {
         let named =
             if self.force { under_way.persist(self.file) } else { under_way.persist_noclobber(self.file) };
         named.map_err(|error| self.not_written(&error.error))?;
-        let flushed = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        flushed.map_err(|error| self.not_written(&error))
+        match File::open(&self.folder).and_then(|folder| folder.sync_all()) {
+            // Some file systems, most on a network, know no flush of a folder.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            Err(error) => Err(Failure::local(
+                "NOT_FLUSHED",
+                format!(
+                    "flush the folder of {}: {error}; the backup is there and whole, but may be gone after a power cut",
+                    self.file.display()
+                ),
+            )),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn not_written(&self, error: &io::Error) -> Failure {

@@ -18,8 +18,7 @@ use crate::audit::Actor;
 use crate::backup::restore::{Restored, Unpacked, unpack};
 use crate::backup::{BackupError, DATABASE, read};
 use crate::config::Config;
-use crate::store::StoreError;
-use crate::store::check::{Checked, check};
+use crate::store::{Checked, StoreError, check};
 
 /// Does what was typed; returns the exit code.
 pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {

@@ -159,14 +159,21 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
     fact("lag", or_dash(proxy.lag_seconds.map(|lag| span(seconds(lag)))));
     if let Some(ahead) = &proxy.ahead {
         let since = ago(ahead.noticed_at, now);
-        let what = format!("epoch {}, revision {}, which this database never made", ahead.epoch, ahead.revision);
-        fact("ahead", format!("it holds a list of {what} ({since}); it is sent none until `pulse epoch new`"));
+        let what =
+            format!("epoch {}, revision {}, which this database never made", ahead.epoch, ahead.revision);
+        fact(
+            "ahead",
+            format!("it holds a list of {what} ({since}); it is sent none until `pulse epoch new`"),
+        );
     }
     if proxy.applied.is_some() {
         fact("on its disk", if proxy.is_on_disk { "yes" } else { "no" }.to_owned());
     }
     if let Some(kept) = &proxy.kept_list {
-        fact("kept list", format!("{} when it started ({}): {}", kept.problem, ago(kept.at, now), kept.detail));
+        fact(
+            "kept list",
+            format!("{} when it started ({}): {}", kept.problem, ago(kept.at, now), kept.detail),
+        );
     }
     if proxy.refused.is_some() {
         fact("refused", list(&proxy.refused));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -14,7 +15,7 @@ use tokio::net::UnixListener;
 use uuid::Uuid;
 
 use super::*;
-use crate::args::Scope;
+use crate::args::{Instance, Join, Proxy, Scope};
 
 fn at(seconds: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(1_767_323_045 + seconds).expect("within the calendar")
@@ -246,7 +247,10 @@ fn status_is_one_fact_a_line() {
     assert!(text.contains("running       2 h, since 2026-01-02 01:04:05Z\n"), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");
-    assert!(text.contains("older than the fleet: 2 proxies are ahead of it since 2026-01-02 03:03:05Z\n"), "{text}");
+    assert!(
+        text.contains("older than the fleet: 2 proxies are ahead of it since 2026-01-02 03:03:05Z\n"),
+        "{text}"
+    );
 }
 
 /// What the small server was asked: method, path with query, body.

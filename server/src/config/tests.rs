@@ -1,4 +1,5 @@
 use super::*;
+use std::num::NonZeroU32;
 
 fn load(
     text: &str,
@@ -42,9 +43,13 @@ fn empty_file_gives_the_defaults() {
 #[test]
 fn limits_on_calls_are_read() {
     let config = read("");
-    let twelve = Quota { burst: TWELVE, interval: Duration::from_secs(5) };
+    let quota = |burst, seconds| Quota {
+        burst: NonZeroU32::new(burst).expect("it is not zero"),
+        interval: Duration::from_secs(seconds),
+    };
+    let twelve = quota(12, 5);
     assert_eq!((config.limits.watches, config.limits.registrations), (twelve, twelve));
-    assert_eq!(config.limits.failures, Quota { burst: THIRTY, interval: Duration::from_secs(2) });
+    assert_eq!(config.limits.failures, quota(30, 2));
     assert_eq!((config.limits.max_connections_per_address, config.trusted_proxies.len()), (1_024, 0));
 
     let text = "trusted_proxies: [10.0.0.0/8, '::1']\nlimits: {watch_burst: 3, watch_interval: 1m, \

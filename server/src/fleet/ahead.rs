@@ -83,9 +83,10 @@ impl Fleet {
         all
     }
 
-    /// The highest epoch of a list that a proxy was noticed to hold.
-    pub fn highest_epoch_ahead(&self) -> Option<u64> {
-        lock(&self.inner.ahead.noticed).values().map(|ahead| ahead.position.epoch).max()
+    /// The highest epoch of a list that a proxy was noticed to hold, of those that are not above `at_most`.
+    pub fn highest_epoch_ahead(&self, at_most: u64) -> Option<u64> {
+        let noticed = lock(&self.inner.ahead.noticed);
+        noticed.values().map(|ahead| ahead.position.epoch).filter(|epoch| *epoch <= at_most).max()
     }
 
     /// Says in the log when the database begins to be older than the fleet, and when that ends.
@@ -136,7 +137,7 @@ mod tests {
         let at = |epoch, revision| Position { epoch, revision };
         assert!(!fleet.notice(proxy, at(5, 3), at(5, 3)), "the newest is not ahead");
         assert!(!fleet.notice(proxy, at(4, 9), at(5, 3)), "an earlier epoch is not either");
-        assert!(fleet.ahead_of(proxy, 5).is_none() && fleet.highest_epoch_ahead().is_none());
+        assert!(fleet.ahead_of(proxy, 5).is_none() && fleet.highest_epoch_ahead(9).is_none());
         assert!(fleet.notice(proxy, at(5, 4), at(5, 3)));
         assert!(!fleet.notice(proxy, at(5, 8), at(5, 3)), "it is known");
         assert!(!fleet.notice(proxy, at(5, 2), at(5, 20)));

@@ -6,7 +6,6 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::Hash;
-use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use tokio::time::Instant;
 
+use crate::config::Quota;
+
 /// Keys that are remembered at one time: some 10 MB. Whoever comes beyond that is not held up, because memory is
 /// what has to last.
 const MAX_KEYS: usize = 100_000;
@@ -23,15 +24,6 @@ const MAX_KEYS: usize = 100_000;
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often they are dropped while there is no room.
 const SWEEP_WHEN_FULL: Duration = Duration::from_secs(1);
-
-/// How much a bucket holds, and how fast it fills.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Quota {
-    /// How many tokens a full bucket has.
-    pub burst: NonZeroU32,
-    /// How long one token takes to come back; not zero.
-    pub interval: Duration,
-}
 
 /// A bucket for each key, full at first.
 pub struct TokenBuckets<K: Hash + Eq + Clone> {
@@ -106,6 +98,7 @@ impl Clock for Elapsed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroU32;
     use tokio::time::advance;
 
     const QUOTA: Quota = Quota { burst: NonZeroU32::new(12).unwrap(), interval: Duration::from_secs(5) };

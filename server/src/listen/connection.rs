@@ -22,8 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+use super::impatient::Impatient;
 use super::tasks::ConnectionTasks;
-use super::{Bounds, Peer, plain_http};
+use super::{Bounds, Peer, STALLED, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
 use crate::shutdown::Drain;
 
@@ -47,7 +48,7 @@ pub(super) struct Serving {
 
 /// What a caller turned out to speak.
 enum Greeting {
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Impatient<TcpStream>>>),
     PlainHttp(TcpStream),
 }
 
@@ -59,7 +60,7 @@ impl Serving {
         // Pushes and answers are small and must not wait for each other. It fails only on a socket that is dead.
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = &self.acceptor else {
-            return self.http(stream, peer).await;
+            return self.http(Impatient::new(stream, STALLED), peer).await;
         };
         let greeting = tokio::select! {
             // Nothing was asked yet, so nothing is lost.
@@ -149,7 +150,8 @@ async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<Greeting, Ha
         Ok(0) | Err(_) => Err(HandshakeFailure::Closed),
         Ok(_) => match first[0] {
             TLS_HANDSHAKE => {
-                acceptor.accept(stream).await.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure)
+                let accepted = acceptor.accept(Impatient::new(stream, STALLED)).await;
+                accepted.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure)
             }
             // Every method of HTTP begins so, and the preface of HTTP/2 too.
             b'A'..=b'Z' => Ok(Greeting::PlainHttp(stream)),

@@ -12,9 +12,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
-use pulse_proto::{TOKEN_METADATA, Token, TokenDigest, TokenKind, reason};
+use pulse_proto::{Token, TokenDigest, TokenKind, reason};
 use tonic::{Code, Status};
 
+use super::headers::{bearer, beside};
 use super::status::{change_status, refusal};
 use super::{Rpc, SERVICE_PATH, limited};
 use crate::listen::Peer;
@@ -87,14 +88,12 @@ async fn caller(
     peer: Option<IpAddr>,
     is_watch: bool,
 ) -> Result<Caller, Status> {
-    let source = || peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
+    let source = || limited::source(peer);
     let unknown = |text: &str| {
         rpc.refusals.note(reason::UNKNOWN_TOKEN, source());
         refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text)
     };
-    let Some(text) =
-        bearer(headers).or_else(|| headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok()))
-    else {
+    let Some(text) = bearer(headers).or_else(|| beside(headers)) else {
         rpc.refusals.note(reason::MISSING_TOKEN, source());
         let text =
             "no ctrl token came with the call: send it as `authorization: Bearer pctl_…` or `x-proxy-token`";
@@ -119,31 +118,25 @@ async fn caller(
         }));
     };
     let mut observes_until = None;
-    let revoked = match (&proxy.standing, standing) {
-        (_, TokenStanding::Tombstone) | (Standing::Revoked { .. } | Standing::Removed { .. }, _) => {
-            Some(match &proxy.standing {
-                Standing::Revoked { reason, .. } | Standing::Removed { reason, .. } => reason.clone(),
-                Standing::Active => "this token was revoked; the proxy has another one".to_owned(),
-            })
-        }
-        (Standing::Active, TokenStanding::Next { use_before }) => {
+    let revoked = revoked(proxy, standing);
+    match standing {
+        _ if revoked.is_some() => {}
+        TokenStanding::Next { use_before } => {
             if use_before <= rpc.clock.now() {
                 return Err(unknown(
                     "the new ctrl token was not used in time and has ended: use the one before it",
                 ));
             }
             rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
-            None
         }
-        (Standing::Active, TokenStanding::Current) => None,
-        (Standing::Active, TokenStanding::Debug { until }) => {
+        TokenStanding::Current | TokenStanding::Tombstone => {}
+        TokenStanding::Debug { until } => {
             if until <= rpc.clock.now() {
                 return Err(unknown(DEBUG_TOKEN_ENDED));
             }
             observes_until = Some(until);
-            None
         }
-    };
+    }
     if let Some(why) = &revoked {
         rpc.refusals.note(reason::PROXY_REVOKED, format!("proxy:{}", proxy.id));
         if !is_watch {
@@ -151,6 +144,40 @@ async fn caller(
         }
     }
     Ok(Caller { proxy: Arc::clone(proxy), token: digest, observes_until, revoked, peer })
+}
+
+/// Why a token's bearer may do nothing, though the token is known.
+pub(super) fn revoked(proxy: &Proxy, standing: TokenStanding) -> Option<String> {
+    match &proxy.standing {
+        Standing::Revoked { reason, .. } | Standing::Removed { reason, .. } => Some(reason.clone()),
+        Standing::Active if standing == TokenStanding::Tombstone => {
+            Some("this token was revoked; the proxy has another one".to_owned())
+        }
+        Standing::Active => None,
+    }
+}
+
+/// The caller that the layer put into the request.
+pub(super) fn caller_of(extensions: &tonic::Extensions) -> Result<Caller, Status> {
+    extensions.get::<Caller>().cloned().ok_or_else(|| Status::internal("the call was not authenticated"))
+}
+
+/// The caller as it stands now that its message is there: that may have taken a while, and a token which ended meanwhile
+/// is good for nothing.
+pub(super) fn present_caller(rpc: &Rpc, extensions: &tonic::Extensions) -> Result<Caller, Status> {
+    let caller = caller_of(extensions)?;
+    let registry = &rpc.changes.catalog().registry;
+    let token = registry.token(&caller.token);
+    let Some((token, proxy)) = token.and_then(|token| Some((token, registry.proxy(token.proxy)?))) else {
+        rpc.refusals.note(reason::UNKNOWN_TOKEN, limited::source(caller.peer));
+        let text = "the ctrl token ended while the call was under way, as a newer one took its place: use that";
+        return Err(refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text));
+    };
+    if let Some(why) = revoked(proxy, token.standing) {
+        rpc.refusals.note(reason::PROXY_REVOKED, format!("proxy:{}", proxy.id));
+        return Err(revoked_status(&why));
+    }
+    Ok(Caller { proxy: Arc::clone(proxy), ..caller })
 }
 
 /// What a person is told whose debug token is over.
@@ -168,10 +195,4 @@ pub(super) fn debug_token_status(rpc: &Rpc, source: String) -> Status {
 pub(super) fn revoked_status(why: &str) -> Status {
     let text = format!("this proxy may read nothing ({why}): register the host again with a join token");
     refusal(Code::PermissionDenied, reason::PROXY_REVOKED, &text)
-}
-
-/// The token of an `authorization: Bearer …` header.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }

@@ -7,18 +7,19 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
+use pulse_proto::{Token, TokenKind, reason};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Rpc;
-use super::auth::bearer;
+use super::headers::{bearer, beside};
 use super::status::retry;
 use crate::changes::Registration;
 use crate::limits::{OVERLOAD_RETRY, Slot};
 use crate::listen::Peer;
 use crate::metrics::Bucket;
+use crate::registry::TokenStanding;
 
 /// The address that a call came from.
 pub(super) fn peer_of(extensions: &tonic::Extensions) -> Option<IpAddr> {
@@ -50,6 +51,15 @@ pub(super) fn watch(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
     })
 }
 
+/// Takes a proxy's token for one new ctrl token: each is a commit of its own, and a row of the audit log.
+pub(super) fn rotation(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
+    let key = (None, String::new(), proxy.to_string());
+    rpc.limits.registrations.take(&key).map_err(|wait| {
+        let text = "this proxy asks for a new token too often: wait";
+        empty(rpc, Bucket::Registration, format!("proxy:{proxy}"), text, wait)
+    })
+}
+
 /// Takes a host's token for one registration, if the host shows that it may register.
 pub(super) fn registration(rpc: &Rpc, new: &Registration) -> Result<(), Status> {
     let catalog = rpc.changes.catalog();
@@ -69,29 +79,36 @@ pub(super) fn registration(rpc: &Rpc, new: &Registration) -> Result<(), Status> 
 
 /// A place for a call that is not a watch.
 pub(super) fn call_slot(rpc: &Rpc, proxy: Uuid) -> Result<Slot, Status> {
-    rpc.limits.call().ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
+    rpc.limits.call(proxy).ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
 }
 
-/// A place for a watch, for as long as it lasts.
-pub(super) fn stream_slot(rpc: &Rpc, proxy: Uuid) -> Result<Slot, Status> {
-    rpc.limits.stream().ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
+/// A place for a watch, for as long as it lasts. An observer's is none of the proxy's.
+pub(super) fn stream_slot(rpc: &Rpc, proxy: Uuid, is_observer: bool) -> Result<Slot, Status> {
+    rpc.limits
+        .stream((!is_observer).then_some(proxy))
+        .ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
 }
 
-/// A place for a registration: one of those for hosts that bring a token which this server made, or of the few for
+/// A place for a registration: one of those for hosts that bring a token which is good on this server, or of the few for
 /// strangers.
 pub(super) fn registration_slot(
     rpc: &Rpc,
     headers: &HeaderMap,
     peer: Option<IpAddr>,
 ) -> Result<Slot, Status> {
-    let catalog = rpc.changes.catalog();
-    let is_known = |text: &str| match Token::parse(TokenKind::Join, text) {
-        Ok(join) => catalog.registry.join_token(&join.digest()).is_some(),
-        Err(_) => Token::parse(TokenKind::Ctrl, text)
-            .is_ok_and(|ctrl| catalog.registry.token(&ctrl.digest()).is_some()),
+    let (catalog, now) = (rpc.changes.catalog(), rpc.clock.now());
+    let is_good_join = |join: Token| {
+        catalog.registry.join_token(&join.digest()).is_some_and(|join| join.is_good_at(now))
     };
-    let beside = headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok());
-    let slot = match bearer(headers).into_iter().chain(beside).any(is_known) {
+    let is_good_ctrl = |ctrl: Token| {
+        let standing = catalog.registry.token(&ctrl.digest()).map(|token| token.standing);
+        matches!(standing, Some(TokenStanding::Current | TokenStanding::Next { .. }))
+    };
+    let is_good = |text: &str| match Token::parse(TokenKind::Join, text) {
+        Ok(join) => is_good_join(join),
+        Err(_) => Token::parse(TokenKind::Ctrl, text).is_ok_and(is_good_ctrl),
+    };
+    let slot = match bearer(headers).into_iter().chain(beside(headers)).any(is_good) {
         true => rpc.limits.registration(),
         false => rpc.limits.stranger(),
     };

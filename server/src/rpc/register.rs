@@ -2,13 +2,13 @@
 
 use pulse_proto::hex;
 use pulse_proto::v1::{self, register_response::List};
-use pulse_proto::{TOKEN_METADATA, Token, TokenKind, reason};
+use pulse_proto::{Token, TokenKind, reason};
 use tonic::{Code, Request, Status};
 
-use super::auth::{Caller, bearer, debug_token_status};
+use super::auth::{debug_token_status, present_caller};
+use super::headers::{bearer, beside};
 use super::status::{change_status, invalid, refusal};
 use super::{Rpc, edge, limited};
-use crate::audit::Actor;
 use crate::changes::{ChangeError, Registered, Registration};
 use crate::fleet::waiting_reason;
 use crate::listen::Peer;
@@ -21,18 +21,14 @@ pub(super) async fn register(
     let (metadata, extensions, message) = request.into_parts();
     let headers = metadata.into_headers();
     let peer = extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
-    let bearer = bearer(&headers);
-    let beside = headers.get(TOKEN_METADATA).and_then(|value| value.to_str().ok());
+    let (bearer, beside) = (bearer(&headers), beside(&headers));
     if [bearer, beside].into_iter().flatten().any(|token| token.starts_with(TokenKind::Debug.prefix())) {
-        let source = peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string());
-        return Err(debug_token_status(rpc, source));
+        return Err(debug_token_status(rpc, limited::source(peer)));
     }
     let join = bearer.filter(|token| token.starts_with(TokenKind::Join.prefix()));
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
     // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
-    let refused = |reason| {
-        rpc.refusals.note(reason, peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string()));
-    };
+    let refused = |reason| rpc.refusals.note(reason, limited::source(peer));
     let parse = |kind, text| {
         Token::parse(kind, text).map_err(|error| {
             refused(reason::UNKNOWN_TOKEN);
@@ -94,7 +90,8 @@ fn proxy_url(value: &str) -> Result<String, Status> {
     if !url.is_empty() && !is_http {
         return Err(invalid("proxy_url", "it is neither empty nor begins with https:// or http://"));
     }
-    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}');
+    let is_plain =
+        |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}');
     if url.chars().all(is_plain) {
         return Ok(url);
     }
@@ -143,9 +140,10 @@ pub(super) async fn rotate_token(
     rpc: &Rpc,
     request: Request<v1::RotateTokenRequest>,
 ) -> Result<v1::RotateTokenResponse, Status> {
-    let caller = caller(request.extensions())?;
+    let caller = present_caller(rpc, request.extensions())?;
+    limited::rotation(rpc, caller.proxy.id)?;
     let (token, use_before) =
-        rpc.changes.rotate_token(caller.proxy.id).await.map_err(|error| change_status(&error))?;
+        rpc.changes.rotate_token(caller.token).await.map_err(|error| change_status(&error))?;
     rpc.fleet.seen(caller.proxy.id);
     Ok(v1::RotateTokenResponse { ctrl_token: token.reveal().to_owned(), use_before: Some(use_before.into()) })
 }
@@ -154,15 +152,10 @@ pub(super) async fn unregister(
     rpc: &Rpc,
     request: Request<v1::UnregisterRequest>,
 ) -> Result<v1::UnregisterResponse, Status> {
-    let id = caller(request.extensions())?.proxy.id;
-    rpc.changes.remove_proxy(&Actor::Proxy(id), id).await.map_err(|error| change_status(&error))?;
-    tracing::info!(proxy = %id, "a proxy unregistered");
+    let caller = present_caller(rpc, request.extensions())?;
+    rpc.changes.unregister(caller.token).await.map_err(|error| change_status(&error))?;
+    tracing::info!(proxy = %caller.proxy.id, "a proxy unregistered");
     Ok(v1::UnregisterResponse {})
-}
-
-/// The caller that the layer put into the request.
-pub(super) fn caller(extensions: &tonic::Extensions) -> Result<Caller, Status> {
-    extensions.get::<Caller>().cloned().ok_or_else(|| Status::internal("the call was not authenticated"))
 }
 
 #[cfg(test)]
@@ -174,7 +167,8 @@ mod tests {
         for good in ["", "https://delly:8443", "http://[2001:db8::5]:8443/x"] {
             assert_eq!(proxy_url(good).unwrap(), good);
         }
-        for bad in ["javascript:alert(1)", "delly:8443", "https://a\nb", "https://a/\"><script>", "https://ä"] {
+        for bad in ["javascript:alert(1)", "delly:8443", "https://a\nb", "https://a/\"><script>", "https://ä"]
+        {
             assert_eq!(proxy_url(bad).unwrap_err().code(), Code::InvalidArgument, "{bad}");
         }
     }

@@ -12,7 +12,7 @@ use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Position,
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-use super::register::caller;
+use super::auth::present_caller;
 use super::status::{invalid, store_status};
 use super::{Rpc, ahead, edge};
 use crate::metrics::ReportResult;
@@ -25,7 +25,7 @@ pub(super) async fn report_temperatures(
     rpc: &Rpc,
     request: Request<v1::ReportTemperaturesRequest>,
 ) -> Result<v1::ReportTemperaturesResponse, Status> {
-    let proxy = caller(request.extensions())?.proxy;
+    let proxy = present_caller(rpc, request.extensions())?.proxy;
     let taken = take(rpc, &proxy, request.into_inner()).await;
     if taken.is_err() {
         rpc.metrics.reported(ReportResult::Refused);

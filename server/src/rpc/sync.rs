@@ -4,7 +4,7 @@ use pulse_proto::MAX_REASON_BYTES;
 use pulse_proto::v1::{self, RefusalReason, SyncOutcome};
 use tonic::{Request, Status};
 
-use super::register::caller;
+use super::auth::present_caller;
 use super::status::invalid;
 use super::{Rpc, ahead, edge};
 use crate::registry::Proxy;
@@ -14,7 +14,7 @@ pub(super) fn report_sync(
     rpc: &Rpc,
     request: Request<v1::ReportSyncRequest>,
 ) -> Result<v1::ReportSyncResponse, Status> {
-    let proxy = caller(request.extensions())?.proxy;
+    let proxy = present_caller(rpc, request.extensions())?.proxy;
     let message = request.into_inner();
     let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
     let position = edge::position("", message.epoch, message.revision)?;

@@ -15,15 +15,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use super::auth::{Caller, DEBUG_TOKEN_ENDED, revoked_status};
-use super::register::caller;
+use super::auth::{Caller, DEBUG_TOKEN_ENDED, caller_of, revoked, revoked_status};
 use super::status::refusal;
 use super::{Rpc, WatchStream, ahead, edge, limited};
 use crate::fleet::{Opened, Presenter, waiting_reason};
 use crate::limits::Slot;
 use crate::metrics::StreamEnd;
 use crate::publish::Subscriber;
-use crate::registry::Standing;
 use crate::shutdown::Drain;
 
 type Message = Encoded<v1::WatchAuthorizedNodesResponse>;
@@ -37,12 +35,12 @@ pub(super) fn watch(
     rpc: &Rpc,
     request: Request<v1::WatchAuthorizedNodesRequest>,
 ) -> Result<WatchStream, Status> {
-    let caller = caller(request.extensions())?;
+    let caller = caller_of(request.extensions())?;
     let message = request.into_inner();
     if caller.observes_until.is_none() {
         limited::watch(rpc, caller.proxy.id)?;
     }
-    let slot = limited::stream_slot(rpc, caller.proxy.id)?;
+    let slot = limited::stream_slot(rpc, caller.proxy.id, caller.observes_until.is_some())?;
     if let Some(why) = caller.revoked {
         if caller.observes_until.is_none() {
             rpc.metrics.stream_ended(StreamEnd::Revoked);
@@ -191,13 +189,11 @@ impl Watch {
             return Some(Err(refusal(Code::Aborted, reason::REPLACED_BY_ANOTHER_STREAM, text)));
         }
         let catalog = self.rpc.changes.catalog();
-        if catalog.registry.token(&self.token).is_none() {
-            return Some(self.end_unknown());
-        }
+        let Some(token) = catalog.registry.token(&self.token) else { return Some(self.end_unknown()) };
         let proxy = catalog.registry.proxy(self.proxy)?;
-        if let Standing::Revoked { reason, .. } | Standing::Removed { reason, .. } = &proxy.standing {
-            self.end_with(StreamEnd::Revoked, Some(revoked_status(reason)));
-            return Some(Ok(encode(Kind::Revoked(v1::Revoked { reason: reason.clone() }), None)));
+        if let Some(reason) = revoked(proxy, token.standing) {
+            self.end_with(StreamEnd::Revoked, Some(revoked_status(&reason)));
+            return Some(Ok(encode(Kind::Revoked(v1::Revoked { reason }), None)));
         }
         let is_ahead = self.rpc.fleet.ahead_of(self.proxy, catalog.epoch).is_some();
         let kind = match proxy.scope() {

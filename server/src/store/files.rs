@@ -16,7 +16,8 @@ impl DataLock {
     /// Takes the lock.
     ///
     /// # Errors
-    /// [`StoreError::Database`] if a server has the folder, or the lock file cannot be made.
+    /// [`StoreError::InUse`] if a server or a restore has the folder, [`StoreError::Database`] if the lock file cannot
+    /// be made.
     pub fn take(data_dir: &Path) -> Result<DataLock, StoreError> {
         sqlite::lock(data_dir).map(|_file| DataLock { _file })
     }

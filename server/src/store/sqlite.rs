@@ -14,6 +14,7 @@ mod dictionary;
 mod fault;
 mod history;
 mod lists;
+mod pace;
 mod retention;
 mod schema;
 mod statuses;
@@ -34,7 +35,7 @@ use uuid::Uuid;
 
 use self::dictionary::Dictionary;
 use self::fault::Result;
-use self::tasks::Pace;
+use self::pace::Pace;
 use self::writer::{Queued, Request, Writer};
 use super::{
     Ahead, Commit, Copied, ListChange, ListFound, Loaded, NodeReport, ProxyStatus, Recorded, Report,
@@ -151,7 +152,8 @@ impl Sqlite {
     }
 
     pub(super) async fn save_ahead(&self, all: Vec<Ahead>) -> std::result::Result<(), StoreError> {
-        self.transact("write which proxies are ahead", move |transaction, _| ahead::put(transaction, &all)).await
+        self.transact("write which proxies are ahead", move |transaction, _| ahead::put(transaction, &all))
+            .await
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {

@@ -1,66 +1,32 @@
 //! Pulse's own certificate authority in the data folder, and the server's certificate that it signs.
 //!
 //! In: the folder, the names and the time. Out: a good [`Identity`] and the authority's [`Pin`].
-//! Always: the authority's key stays, because every proxy holds its pin, until an admin exchanges it ([`super::bridge`]);
+//! Always: the authority's key stays, because every proxy holds its pin, until an admin exchanges it ([`super::exchange`]);
 //! its certificate is made anew from the key long before it ends. The server's certificate is made anew whenever it does
 //! not fit, and carries the authority's in its chain.
 //! Never: makes a new authority where there are traces of an older one.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use pulse_proto::Pin;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 
 use super::TlsError;
 use super::bridge::{self, Bridge};
-use super::files::{self, Access};
+use super::certificate::{ca_params, params};
+use super::files::{Access, Paths, read, write};
 use super::identity::{Identity, Validity, certificates, inspect, x509};
 use super::names::{Name, Names};
 use super::show;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Renewed after two thirds, so each is good for at least a third of this after its last renewal: a copy of `ca.pem` that
 /// somebody checks with is good for more than six years after the next one is there.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
 const LEAF_LIFE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Certificates begin this long ago: proxies' clocks may be behind.
-pub(super) const BACKDATED: Duration = DAY;
-
-/// Where the files are.
-#[derive(Clone, Debug)]
-pub(super) struct Paths {
-    pub(super) ca_certificate: PathBuf,
-    pub(super) ca_key: PathBuf,
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
-    /// While the authority's key is exchanged: what leads from the one before to this one.
-    pub(super) bridge: PathBuf,
-    /// The next key, for the moment in which the bridge is built.
-    pub(super) next_ca_key: PathBuf,
-}
-
-impl Paths {
-    pub(super) fn in_folder(folder: &Path) -> Paths {
-        Paths {
-            ca_certificate: folder.join("ca.pem"),
-            ca_key: folder.join("ca.key"),
-            certificate: folder.join("server.pem"),
-            key: folder.join("server.key"),
-            bridge: folder.join("ca-bridge.pem"),
-            next_ca_key: folder.join("ca-next.key"),
-        }
-    }
-
-    pub(super) fn folder(&self) -> PathBuf {
-        self.ca_key.parent().map(Path::to_owned).unwrap_or_default()
-    }
-}
-
 /// The server's certificate from Pulse's own authority.
 #[derive(Debug)]
 pub(super) struct Own {
@@ -223,54 +189,7 @@ impl Leaf {
     }
 }
 
-/// What a certificate of an authority with this key says, whoever signs it.
-pub(super) fn ca_params(
-    pin: Pin,
-    now: SystemTime,
-    until: SystemTime,
-) -> Result<(CertificateParams, Validity), TlsError> {
-    let (mut params, validity) = params(now, until)?;
-    // Two Pulses in one trust store are told apart; the same key always has the same name, so that what the
-    // certificate before signed is good under this one.
-    let pin_hex = pin.to_string();
-    let short: String = pin_hex.trim_start_matches("sha256:").chars().take(8).collect();
-    params.distinguished_name.push(DnType::CommonName, format!("Pulse CA {short}"));
-    // It may sign one more authority: the next one, when its key is exchanged.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok((params, validity))
-}
-
-/// What every certificate shares. It begins a day before `now`.
-fn params(now: SystemTime, until: SystemTime) -> Result<(CertificateParams, Validity), TlsError> {
-    let since_epoch =
-        |time: SystemTime| Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-    let (from, until) = (since_epoch(now).saturating_sub(BACKDATED), since_epoch(until));
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let mut params = CertificateParams::default();
-    params.not_before = epoch + from;
-    params.not_after = epoch + until;
-    // Random, because two certificates of one key and name must not share it. The first byte keeps it positive and
-    // of full length (RFC 5280, 4.1.2.2: at most 20 bytes).
-    let mut serial = [0; 16];
-    aws_lc_rs::rand::fill(&mut serial).map_err(|_| TlsError::Random)?;
-    serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(serial.to_vec().into());
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "Pulse");
-    Ok((params, Validity { from: UNIX_EPOCH + from, until: UNIX_EPOCH + until }))
-}
-
-pub(super) fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
+fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
     let pem = String::from_utf8(pem).map_err(|_| TlsError::NoKey(path.to_owned()))?;
     KeyPair::from_pem(&pem).map_err(|_| TlsError::NoKey(path.to_owned()))
-}
-
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
-    files::read_if_there(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
-}
-
-pub(super) fn write(path: &Path, content: &str, access: Access) -> Result<(), TlsError> {
-    files::write(path, content.as_bytes(), access)
-        .map_err(|source| TlsError::Write { path: path.to_owned(), source })
 }

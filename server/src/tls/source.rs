@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use pulse_proto::Pin;
 
-use super::authority::{self, Paths};
+use super::authority;
 use super::bridge::Bridge;
+use super::files::Paths;
 use super::identity::{Fingerprint, Identity, Validity};
 use super::names::Names;
 use super::{Exchange, TlsError};

@@ -200,3 +200,21 @@ pub(crate) fn trickling() -> Body {
     });
     StreamBody::new(bytes).boxed_unsync()
 }
+
+/// A body that keeps its last byte back until it is told to go on.
+pub(crate) fn held(message: Bytes, go: tokio::sync::watch::Receiver<bool>) -> Body {
+    let (beginning, last) = message.split_at(message.len() - 1);
+    let (beginning, last) = (Bytes::copy_from_slice(beginning), Bytes::copy_from_slice(last));
+    let frames = futures_util::stream::unfold(Some((beginning, Some(last))), move |state| {
+        let mut go = go.clone();
+        async move {
+            let (now, later) = state?;
+            if later.is_none() {
+                // An error says that the test is over.
+                let _ = go.wait_for(|go| *go).await;
+            }
+            Some((Ok(Frame::data(now)), later.map(|later| (later, None))))
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

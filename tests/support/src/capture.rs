@@ -3,8 +3,8 @@
 //! In: arguments, standard output and error, answers. Out: `target/test-output/TEST_FILE/TEST.….txt`, written anew by each
 //! run. And, elsewhere, the keys of the servers that were started, so that the search knows what to look for:
 //! `target/test-secrets`, which nobody else may read.
-//! Always: what is a secret's own place (the answer to whoever asked for a new one) is left out by name, in [`REVEALING`]
-//! and [`REVEALING_PATHS`], and nothing else is.
+//! Always: what is a secret's own place (the answer to whoever asked for a new one) is left out by name, in `REVEALING`
+//! and `REVEALING_PATHS`, and nothing else is.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

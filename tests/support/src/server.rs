@@ -220,7 +220,14 @@ impl Server {
         run(cli, "")
     }
 
-    /// The same; returns what it printed.
+    /// Runs it with a fault in it.
+    pub fn pulse_with_fault(&self, arguments: &[&str], fault: &Fault) -> Ran {
+        let mut cli = command("pulse", &self.builder.variables);
+        cli.args(arguments).arg("--data-dir").arg(self.data_dir());
+        run(fault.around(&cli), "")
+    }
+
+    /// Runs `pulse ARGUMENTS` for this server without a fault; returns what it printed.
     ///
     /// # Panics
     /// When it fails.

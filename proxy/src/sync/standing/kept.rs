@@ -47,6 +47,11 @@ impl Standing {
                 let what = "another list was applied at its revision".to_owned();
                 Err(CacheError::Foreign { path, what })
             }
+            // The file of a proxy that was never told its id names no owner, and could be any such proxy's of this server.
+            Some(mark) if identity.proxy_id.is_none() && mark.scope != cached.list.scope => {
+                let what = format!("it is of scope {}, and {} was applied", cached.list.scope, mark.scope);
+                Err(CacheError::Foreign { path, what })
+            }
             _ => Ok(cached),
         });
         match &loaded {

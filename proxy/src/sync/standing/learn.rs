@@ -1,7 +1,8 @@
 //! What the server says of itself: met for the first time, met anew, or one more key.
 //!
 //! In: [`v1::ServerInfo`] of an authenticated stream. Out: an identity. Always: a key is pinned before a list is verified
-//! with it. Never: takes keys from a server that this proxy is not registered with, unless a person brought a new token.
+//! with it. Never: takes a server that this proxy is not registered with for its own, unless a person brought a new token, or
+//! it was met before and has the same TLS key.
 
 use pulse_proto::signature::PublicKey;
 use pulse_proto::{Pin, v1};
@@ -29,9 +30,7 @@ impl Standing {
             Some(registered_with) if registered_with == server_id => self.stranger = None,
             // A new token is a person's word for a new server. Without it, whoever stands in for the server could say
             // that it is another one, and bring keys of its own.
-            Some(registered_with)
-                if !self.has_new_seed() && !matches!(self.home.folder(server_id).identity(), Ok(Some(_))) =>
-            {
+            Some(registered_with) if !self.has_new_seed() && !self.is_vouched_for(server_id) => {
                 if self.stranger.replace(server_id) != Some(server_id) {
                     tracing::error!(%server_id, %registered_with,
                         "what answers is another server than the one this proxy is registered with: its signing keys are not taken; if that is intended, register again with a fresh join string");
@@ -75,6 +74,15 @@ impl Standing {
         }
         self.take_up_seed(|_| {});
         self.save()
+    }
+
+    /// Whether this is a server that was met before, and what vouched for the present connection vouches for it too.
+    /// Otherwise whoever has the certificate of one server could speak for another, or leave this proxy with a pin that
+    /// does not fit what is there.
+    fn is_vouched_for(&self, server_id: Uuid) -> bool {
+        let Ok(Some(other)) = self.home.folder(server_id).identity() else { return false };
+        let (ours, theirs) = (self.pins(), other.pins());
+        theirs.iter().any(|pin| ours.contains(pin)) || (ours.is_empty() && theirs.is_empty())
     }
 
     /// Makes, or finds, the folder of a server that was not expected.

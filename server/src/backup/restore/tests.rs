@@ -115,3 +115,23 @@ fn a_server_does_not_meddle_with_a_restore_that_runs() {
     drop(lock);
     finish(folder.path()).unwrap();
 }
+
+#[test]
+fn a_link_in_the_data_folder_leads_root_nowhere() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (data_dir, victim) = (folder.path(), elsewhere.path().join("shadow"));
+    std::os::unix::fs::symlink(&victim, data_dir.join("pulse.lock")).unwrap();
+    DataLock::take(data_dir).unwrap_err();
+    assert!(!victim.exists(), "nothing is made there");
+    fs::write(&victim, "root's").unwrap();
+    fs::set_permissions(&victim, Permissions::from_mode(0o640)).unwrap();
+    DataLock::take(data_dir).unwrap_err();
+    give_to_owner(&data_dir.join(LOCK), data_dir, 0o600).unwrap_err();
+    assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o640);
+    fs::remove_file(data_dir.join(LOCK)).unwrap();
+
+    begin(data_dir);
+    std::os::unix::fs::symlink(elsewhere.path(), data_dir.join(NAME)).unwrap();
+    finish(data_dir).unwrap_err();
+    assert_eq!(tree(elsewhere.path()).len(), 1, "nothing is moved there");
+}

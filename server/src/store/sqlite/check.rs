@@ -11,8 +11,7 @@ use super::cell::{Cells, rows};
 use super::fault::{Fault, Result};
 use super::{ahead, audit, catalog, history, lists, schema, statuses};
 use crate::audit::FIRST;
-use crate::store::StoreError;
-use crate::store::check::{Checked, Finding};
+use crate::store::{Checked, Finding, StoreError};
 
 /// The most findings of each kind: what is damaged is often damaged all over.
 const MAX_FINDINGS: usize = 50;
@@ -121,7 +120,9 @@ impl Check<'_> {
         rows(view, "audit", sql, [], |cells| {
             let row = audit::row(cells)?;
             self.checked.audit_rows += 1;
-            if row.seq != last + 1 {
+            if row.seq == 0 {
+                self.found("audit", 0, "the log begins with row 1: it was put there");
+            } else if row.seq != last + 1 {
                 self.found("audit", row.seq, format!("{} before it", missing(last + 1, row.seq - 1)));
             } else if row.previous_hash != hash {
                 self.found(

@@ -44,18 +44,15 @@ pub(in crate::store) fn lock(data_dir: &Path) -> std::result::Result<File, Store
         doing: format!("{doing} {}", path.display()),
         source: source.into(),
     };
+    // Not through a link: root takes the lock too, in a folder that belongs to another user.
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(flags);
+    let file = options.open(&path);
     let file = file.map_err(|error| failed("open the lock file", error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Database {
-            doing: format!(
-                "another pulse server has the data folder {}: stop it first, or use another folder",
-                data_dir.display()
-            ),
-            source: format!("{} is locked", path.display()).into(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { data_dir: data_dir.to_owned(), lock: path }),
         Err(TryLockError::Error(error)) => Err(failed("lock", error)),
     }
 }

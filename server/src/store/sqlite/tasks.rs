@@ -6,30 +6,16 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use pulse_proto::{Chance, Clock};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::dictionary::Dictionary;
 use super::fault::Fault;
+use super::pace::Pace;
 use super::writer::Writer;
 use super::{JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question, Sqlite, schema};
 use crate::store::{Retention, StoreError};
-
-/// The longest that one step takes: a disk that is busy, but not failing.
-const LONGEST_STEP: Duration = Duration::from_millis(60);
-
-/// How long each step takes.
-#[derive(Clone, Debug)]
-pub(super) struct Pace(Chance);
-
-impl Pace {
-    /// Waits for one step.
-    pub(super) async fn wait(&self) {
-        tokio::time::sleep(LONGEST_STEP.mul_f64(self.0.fraction())).await;
-    }
-}
 
 impl Sqlite {
     /// Opens or makes the database and starts both tasks. Needs a runtime around it.

@@ -94,21 +94,42 @@ pub(crate) fn lost_or_doubled(entries: &[Entry], rows: &[Row], kept: &[Range<usi
     let mut received: BTreeMap<Report, BTreeSet<Key<'_>>> = BTreeMap::new();
     let mut refused: BTreeMap<Report, BTreeSet<&str>> = BTreeMap::new();
     let mut acknowledged: BTreeSet<Report> = BTreeSet::new();
+    let mut unanswered: BTreeMap<Report, i64> = BTreeMap::new();
+    let mut refusing: BTreeSet<usize> = BTreeSet::new();
+    let mut overtaken: BTreeSet<Report> = BTreeSet::new();
     for (at, (_, event)) in entries.iter().enumerate() {
         match event {
             Event::Received { report, nodes } => {
                 let keys = nodes.iter().map(|(node, at)| (report.proxy, node.as_str(), *at));
                 received.entry(*report).or_default().extend(keys);
+                *unanswered.entry(*report).or_default() += 1;
             }
             Event::Answered { report, durable, refused: nodes } => {
                 refused.entry(*report).or_default().extend(nodes.iter().map(String::as_str));
-                if report.sequence <= *durable && kept.iter().any(|part| part.contains(&at)) {
-                    acknowledged.insert(*report);
+                *unanswered.entry(*report).or_default() -= 1;
+                if !nodes.is_empty() {
+                    refusing.insert(report.session);
+                }
+                match kept.iter().any(|part| part.contains(&at)) {
+                    true if report.sequence <= *durable => {
+                        acknowledged.insert(*report);
+                    }
+                    true => {}
+                    // Lost with the copy that was restored. Should it come again, a newer one of its session may hide it.
+                    false => {
+                        overtaken.insert(*report);
+                    }
                 }
             }
             _ => {}
         }
     }
+    // Of a report that came more than once an answer may be lost that refused a node; the next one does not say it again. It
+    // is not held against the server where it refused nodes of that session.
+    let is_unsure = |report: &Report| {
+        unanswered.get(report).is_some_and(|count| *count > 0) && refusing.contains(&report.session)
+    };
+    acknowledged.retain(|report| !is_unsure(report) && !overtaken.contains(report));
     let (mut least, mut most) = (BTreeMap::<Key<'_>, usize>::new(), BTreeMap::<Key<'_>, usize>::new());
     for (report, keys) in &received {
         for key in keys {

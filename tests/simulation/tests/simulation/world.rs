@@ -1,24 +1,23 @@
 //! One run: the hosts, the network between them, what goes wrong with them, and whether all is well at the end.
 
-use std::collections::BTreeMap;
+mod database;
+mod together;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulse::registry::{ScopeKind, Standing};
+use pulse::registry::ScopeKind;
 use pulse_proto::Token;
-use pulse_sensor_proxy::gate::Source;
-use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use turmoil::{Builder, Sim};
-use uuid::Uuid;
 
 use crate::admin::{self, Slot};
 use crate::chance::Dice;
 use crate::check::{self, Revocation};
 use crate::clock::SimTime;
-use crate::journal::{Entry, Event, Journal, List};
+use crate::journal::{Entry, Event, Journal};
 use crate::proxy::{Keep, ProxyHost};
 use crate::server::{self, ServerHost, Work};
 
@@ -26,11 +25,6 @@ use crate::server::{self, ServerHost, Work};
 const TICK: Duration = Duration::from_millis(20);
 /// How long things go wrong.
 const FAULTS: Duration = Duration::from_secs(100);
-/// How long all may take to come together after that: twice the longest back-off, and a person who registers hosts again.
-const CONVERGENCE: Duration = Duration::from_secs(240);
-/// How often a person looks whether somebody needs help, once nothing goes wrong any more.
-const HELP_INTERVAL: Duration = Duration::from_secs(20);
-
 /// The instances.
 pub(crate) const EAST: &str = "east";
 pub(crate) const WEST: &str = "west";
@@ -333,41 +327,6 @@ impl World {
         self.server.command(name, work);
     }
 
-    // People who register hosts.
-
-    /// Has a person register a host: a join token is asked for, and comes into the state folder when it is there.
-    fn register(&mut self, at: usize, scope_kind: ScopeKind) {
-        let made = Slot::default();
-        self.command(
-            format!("join token for {}", self.proxies[at].node),
-            admin::create_join(EAST, scope_kind, made.clone()),
-        );
-        self.joins.push((at, made));
-    }
-
-    fn hand_out_joins(&mut self) {
-        let mut handed = Vec::new();
-        self.joins.retain(|(at, made)| match made.take().pop() {
-            Some(token) => {
-                handed.push((*at, token));
-                false
-            }
-            None => true,
-        });
-        for (at, token) in handed {
-            let identity = self.proxies[at].identity().and_then(|(_, identity)| identity.proxy_id);
-            self.take_revocations();
-            let (now, number) = (self.now(), identity.map(|id| self.journal.number(&id.to_string())));
-            for revocation in
-                self.revoked.iter_mut().filter(|r| Some(r.identity) == number && r.until.is_none())
-            {
-                revocation.until = Some(now);
-            }
-            self.proxies[at].register(token);
-            self.fault(format!("{} is registered by a person", self.proxies[at].name));
-        }
-    }
-
     // The course of a run.
 
     fn begin(&mut self) {
@@ -423,124 +382,6 @@ impl World {
         }
     }
 
-    fn come_together(&mut self) {
-        let until = self.now() + CONVERGENCE;
-        let arrived = self.newest_rows();
-        let mut help_at = self.now() + HELP_INTERVAL;
-        loop {
-            self.pass(Duration::from_secs(1));
-            // A program that was being stopped when the faults ended.
-            for at in 0..self.proxies.len() - 1 {
-                let name = self.proxies[at].name.clone();
-                if !self.runs(&name) {
-                    self.sim.bounce(name.as_str());
-                }
-            }
-            if !self.runs(server::NAME) {
-                self.sim.bounce(server::NAME);
-            }
-            let missing = self.missing(&arrived);
-            if missing.is_empty() {
-                self.fault("all came together".to_owned());
-                // Once more, so that what is on its way arrives.
-                self.pass(Duration::from_secs(5));
-                return;
-            }
-            if self.now() >= until {
-                self.wrong.extend(missing.into_iter().map(|what| format!("not together in time: {what}")));
-                return;
-            }
-            if self.now() >= help_at {
-                help_at = self.now() + HELP_INTERVAL;
-                self.help();
-            }
-        }
-    }
-
-    /// What keeps the fleet from being as it should be.
-    fn missing(&mut self, arrived: &BTreeMap<String, i64>) -> Vec<String> {
-        let Some(pulse) = self.server.pulse() else { return vec!["the server is down".to_owned()] };
-        let catalog = pulse.changes.catalog();
-        let (rows, states) = (self.newest_rows(), self.server.states());
-        let mut missing = Vec::new();
-        for host in &self.proxies[..self.proxies.len() - 1] {
-            let name = &host.name;
-            let (Some((_, identity)), Some(held)) = (host.identity(), host.in_force()) else {
-                missing.push(format!("{name} is not registered"));
-                continue;
-            };
-            let proxy = identity.proxy_id.and_then(|id| catalog.registry.proxy(id));
-            let Some(proxy) = proxy else {
-                missing.push(format!("{name} is not known"));
-                continue;
-            };
-            if !matches!(proxy.standing, Standing::Active) {
-                if held.list().is_some() || identity.revoked.is_none() {
-                    missing.push(format!("{name} does not know that it is revoked"));
-                }
-                continue;
-            }
-            let Some(scope) = proxy.scope() else { continue };
-            let Some(newest) = pulse.lists.newest(scope) else {
-                missing.push(format!("there is no list for {name}"));
-                continue;
-            };
-            let newest = &newest.signed;
-            let is_newest = held.list().is_some_and(|list| {
-                list.scope == scope
-                    && list.position.epoch == newest.position.epoch
-                    && list.allowlist.hash() == newest.allowlist.hash()
-            });
-            if !is_newest || held.source() != Source::Pushed {
-                let has = held.list().map(|list| (list.position, list.scope));
-                missing.push(format!(
-                    "{name} has {has:?} ({}), the newest is {:?} of {scope}",
-                    held.source().as_str(),
-                    newest.position
-                ));
-                continue;
-            }
-            let state = states.get(&proxy.id).copied().unwrap_or("unseen");
-            if state != "IN_SYNC" {
-                missing.push(format!("{name} is shown {state}"));
-            }
-            let is_listed = newest.allowlist.nodes().iter().any(|node| node.name() == host.node);
-            let is_early = host.clock.ahead_ms() - self.server.clock.ahead_ms() > 240_000;
-            let row = |rows: &BTreeMap<String, i64>| rows.get(&host.node).copied().unwrap_or_default();
-            if is_listed && !is_early && row(&rows) <= row(arrived) {
-                missing.push(format!("no readings of {name} arrive"));
-            }
-        }
-        missing
-    }
-
-    /// A person looks at what the server and the hosts show, and does what they say.
-    fn help(&mut self) {
-        let Some(pulse) = self.server.pulse() else { return };
-        let catalog = pulse.changes.catalog();
-        if !pulse.fleet.ahead(&catalog.registry, catalog.epoch).is_empty() {
-            self.command("epoch new, as the server says".to_owned(), admin::begin_epoch());
-        }
-        for at in 0..self.proxies.len() - 1 {
-            let Some((folder, identity)) = self.proxies[at].identity() else {
-                self.register(at, ScopeKind::Instance);
-                continue;
-            };
-            let proxy = identity.proxy_id.and_then(|id| catalog.registry.proxy(id));
-            let is_meant = proxy.is_some_and(|proxy| !proxy.is_active());
-            let token = folder.token().ok().flatten();
-            let is_known = token.is_some_and(|token| {
-                catalog
-                    .registry
-                    .token(&token.digest())
-                    .is_some_and(|token| Some(token.proxy) == identity.proxy_id)
-            });
-            if (identity.revoked.is_some() && !is_meant) || !is_known {
-                self.register(at, ScopeKind::Instance);
-            }
-        }
-    }
-
     fn end(mut self) -> Outcome {
         self.write_down_lists();
         self.take_revocations();
@@ -554,76 +395,6 @@ impl World {
         self.wrong.extend(check::lost_or_doubled(&journal, &rows, &kept));
         self.wrong.extend(self.misplaced());
         Outcome { journal, wrong: self.wrong }
-    }
-
-    // What the database says.
-
-    fn database(&self) -> rusqlite::Result<Connection> {
-        let database = Connection::open_with_flags(
-            self.server.data_dir.join("pulse.db"),
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        Ok(database)
-    }
-
-    fn select<T>(&self, sql: &str, row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
-        let rows = self.database().and_then(|database| {
-            let mut statement = database.prepare(sql)?;
-            statement.query_map([], row)?.collect()
-        });
-        rows.expect("the database can be read")
-    }
-
-    fn write_down_lists(&self) {
-        let sql = "SELECT scope, epoch, revision, hash FROM allowlists ORDER BY epoch, revision, scope";
-        let lists = self.select(sql, |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get(3)?))
-        });
-        let mut lists: Vec<List> = lists
-            .into_iter()
-            .map(|(scope, epoch, revision, hash)| List {
-                scope: self.journal.scope(&scope),
-                epoch: epoch.unsigned_abs(),
-                revision: revision.unsigned_abs(),
-                hash,
-            })
-            .collect();
-        lists.sort_by(|a, b| (a.epoch, a.revision, &a.scope).cmp(&(b.epoch, b.revision, &b.scope)));
-        for list in lists {
-            self.journal.note(self.now(), Event::Published(list));
-        }
-    }
-
-    /// Every reading.
-    fn rows(&self) -> Vec<check::Row> {
-        let sql =
-            "SELECT r.proxy_id, n.name, r.collected_at FROM readings AS r JOIN nodes AS n ON n.id = r.node_id
-                   ORDER BY r.id";
-        let rows = self.select(sql, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
-        let number = |id: [u8; 16]| self.journal.number(&Uuid::from_bytes(id).to_string());
-        rows.into_iter().map(|(proxy, node, at)| (number(proxy), node, at)).collect()
-    }
-
-    /// The last row of each node.
-    fn newest_rows(&self) -> BTreeMap<String, i64> {
-        let sql =
-            "SELECT n.name, max(r.id) FROM readings AS r JOIN nodes AS n ON n.id = r.node_id GROUP BY n.name";
-        self.select(sql, |row| Ok((row.get(0)?, row.get(1)?))).into_iter().collect()
-    }
-
-    /// Readings that do not stand under the node whose sensors gave them.
-    fn misplaced(&self) -> Vec<String> {
-        let sql = "SELECT n.name, s.sensor, r.payload FROM readings AS r JOIN nodes AS n ON n.id = r.node_id
-                   JOIN series AS s ON s.node_id = n.id";
-        let rows = self.select(sql, |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(2)?)));
-        let wrong = rows.into_iter().filter_map(|(node, payload)| {
-            // One value: the number of the series, then thousandths of a degree in the last four bytes.
-            let milli = i32::from_le_bytes(*payload.last_chunk()?);
-            let is_right = (0..self.proxies.len())
-                .any(|at| node == node_of(at) && i64::from(milli) == celsius_of(at) as i64 * 1_000);
-            (!is_right).then(|| format!("{milli} thousandths of a degree stand under {node}"))
-        });
-        wrong.collect()
     }
 }
 

@@ -1,13 +1,10 @@
 //! What a check of a database found: nothing, or what is wrong and where.
 //!
-//! In: a database file. Out: [`Checked`]. Always: only reads, so that a server may run meanwhile.
+//! Out: [`Checked`], which [`super::check`] returns.
 
 use std::fmt;
-use std::path::Path;
 
 use uuid::Uuid;
-
-use super::{StoreError, sqlite};
 
 /// What is wrong, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,13 +44,4 @@ pub struct Checked {
     pub is_unusable: bool,
     /// What is wrong. Empty: all holds.
     pub findings: Vec<Finding>,
-}
-
-/// Checks a database: the file's integrity, references, the audit chain, every list's hash and signature, and whether
-/// all that a server loads can be read. Blocks for as long as it takes to read the file.
-///
-/// # Errors
-/// [`StoreError`] if the file cannot be opened, or is no database of Pulse, or of a newer version.
-pub fn check(path: &Path) -> Result<Checked, StoreError> {
-    sqlite::check::check(path)
 }

@@ -1,0 +1,40 @@
+//! Values that several commands take.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use pulse_proto::Node;
+
+use crate::api;
+
+/// Which nodes a proxy may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// Those of its instance
+    Instance,
+    /// Every node that Pulse knows
+    All,
+}
+
+impl From<Scope> for api::ScopeKind {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Instance => Self::Instance,
+            Scope::All => Self::All,
+        }
+    }
+}
+
+/// `NODE=ADDR`; `NODE` or `NODE=` if only the name is known.
+pub(super) fn endpoint(text: &str) -> Result<Node, String> {
+    let (name, address) = text.split_once('=').unwrap_or((text, ""));
+    Node::new(name, address).map_err(|error| error.to_string())
+}
+
+/// How long something is good for.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    match pulse_config::parse_duration(text)? {
+        short if short < Duration::from_secs(1) => Err(format!("must be at least 1s, but is {text:?}")),
+        ttl => Ok(ttl),
+    }
+}

@@ -1,0 +1,40 @@
+//! `pulse allowlist …`.
+
+use super::client::segment;
+use super::failure::Failure;
+use super::{Asking, history, show};
+use crate::api;
+use crate::args::Allowlist;
+
+impl Asking {
+    pub(super) async fn allowlist(&self, allowlist: &Allowlist) -> Result<String, Failure> {
+        match allowlist {
+            Allowlist::Show { instance, all, revision } => {
+                let path = path_of_list("/allowlists", instance, *all, &[("revision", *revision)]);
+                self.get(&path, |lists: api::Allowlists| show::allowlists(&lists)).await
+            }
+            Allowlist::History { instance, all, limit } => {
+                let limit = [("limit", Some(u64::from(*limit)))];
+                let path = path_of_list("/allowlists/history", instance, *all, &limit);
+                self.get(&path, |past: api::ListHistory| history::history(&past)).await
+            }
+            Allowlist::Diff { from, to, instance, all } => {
+                let revisions = [("from", Some(*from)), ("to", Some(*to))];
+                let path = path_of_list("/allowlists/diff", instance, *all, &revisions);
+                self.get(&path, |diff: api::ListDiff| history::diff(&diff)).await
+            }
+        }
+    }
+}
+
+/// A path with the list that is meant and further numbers.
+fn path_of_list(path: &str, instance: &Option<String>, all: bool, numbers: &[(&str, Option<u64>)]) -> String {
+    let which = match (instance, all) {
+        (Some(name), _) => Some(format!("instance={}", segment(name))),
+        (None, true) => Some("scope=all".to_owned()),
+        (None, false) => None,
+    };
+    let numbers = numbers.iter().filter_map(|(key, number)| Some(format!("{key}={}", (*number)?)));
+    let query: Vec<String> = which.into_iter().chain(numbers).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
