@@ -54,7 +54,9 @@ pub enum Refusal {
     #[error(transparent)]
     Node(#[from] NodeError),
     /// A node stands there twice, perhaps in another spelling.
-    #[error("the list has {nodes} nodes, of which only {different} are different (names are compared case-blind)")]
+    #[error(
+        "the list has {nodes} nodes, of which only {different} are different (names are compared case-blind)"
+    )]
     Doubled {
         /// How many there are.
         nodes: usize,

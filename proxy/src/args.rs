@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn every_command_takes_the_common_flags_behind_it() {
-        for command in ["run", "unregister", "sync", "status", "collect", "config check", "register --join -"] {
+        for command in ["run", "unregister", "sync", "status", "collect", "config check", "register --join -"]
+        {
             let line = format!("pulse-sensor-proxy {command} --config /c --state-dir /s --json");
             let args = Args::try_parse_from(line.split(' ')).unwrap();
             assert!(args.json && args.config.is_some() && args.state_dir.is_some(), "{command}");

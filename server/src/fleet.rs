@@ -99,8 +99,13 @@ impl Fleet {
             status.version = opened.version;
             status.list_source = opened.list_source;
             status.insecure_skip_verify = opened.insecure_skip_verify;
-            // Until it has another list on its disk, it has none.
-            status.on_disk &= opened.kept_list.is_none() || status.list_source == "pushed";
+            status.on_disk = match &*status.list_source {
+                // It began with it.
+                "cache" => true,
+                "pushed" => status.on_disk,
+                // Until it has another list on its disk, it has none.
+                _ => status.on_disk && opened.kept_list.is_none(),
+            };
             let before = status.kept_list.take();
             status.kept_list = opened.kept_list.map(|(problem, detail)| match before {
                 Some(told) if told.problem == problem && told.detail == detail => told,
@@ -130,6 +135,7 @@ impl Fleet {
         self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
             status.on_disk = on_disk;
+            counts_as_pushed(status);
             let is_it = |known: Mark| (known.position, known.hash) == (mark.position, mark.hash);
             let is_known = status.applied.is_some_and(is_it);
             if is_known && status.refused.is_some_and(|refused| !is_it(refused)) {
@@ -307,10 +313,21 @@ impl Presenter {
             {
                 status.applied = Some(mark);
             }
+            if is_in_force {
+                counts_as_pushed(status);
+            }
             if is_in_force && status.refused.take_if(|refused| refused.hash == hash).is_some() {
                 status.last_error.clear();
             }
         });
+    }
+}
+
+/// A proxy says once, when its stream begins, where its list comes from; a list that it puts in force afterwards, or hears
+/// to be the newest, is pushed.
+fn counts_as_pushed(status: &mut ProxyStatus) {
+    if !status.list_source.is_empty() {
+        status.list_source = "pushed".to_owned();
     }
 }
 

@@ -84,7 +84,9 @@ impl Inventory {
     /// The instance of this name (case-blind) that was removed last.
     pub fn removed_by_name(&self, name: &str) -> Option<&Arc<Instance>> {
         let removed = self.instances.values().filter(|instance| !instance.is_present());
-        removed.filter(|instance| instance.name.eq_ignore_ascii_case(name)).max_by_key(|instance| instance.removed_at)
+        removed
+            .filter(|instance| instance.name.eq_ignore_ascii_case(name))
+            .max_by_key(|instance| instance.removed_at)
     }
 
     /// The instances that are present, by name.

@@ -25,8 +25,9 @@ use places::{Place, Places};
 /// Health watches and reflection streams at one time: they need no token, and a load balancer needs one.
 const OPEN_STREAMS: usize = 256;
 
-/// Registrations at one time of hosts that bring no token of this server.
+/// Registrations at one time of hosts that bring no good token of this server; and of those, of one address.
 const STRANGERS: usize = 64;
+const STRANGERS_OF_ONE: usize = 8;
 
 /// Unary calls of one proxy at one time. It needs two or three; more are those of one that does not finish them, and
 /// would take the places of all.
@@ -52,18 +53,26 @@ pub struct CallLimits {
     failures: TokenBuckets<AddressGroup>,
     trusted_proxies: Vec<Network>,
     calls: Arc<Semaphore>,
-    calls_of_one: Arc<Places<Uuid>>,
+    calls_of_one: Arc<Places<Who>>,
     registering: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    strangers_of_one: Arc<Places<Who>>,
     streams: Arc<Semaphore>,
-    streams_of_one: Arc<Places<Uuid>>,
+    streams_of_one: Arc<Places<Who>>,
     open_streams: Arc<Semaphore>,
 }
 
 /// A place among the calls or streams that run; it is free again when this is dropped.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held, not read")]
-pub struct Slot(OwnedSemaphorePermit, Option<Place<Uuid>>);
+pub struct Slot(OwnedSemaphorePermit, Option<Place<Who>>);
+
+/// Whose places are counted apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Who {
+    Proxy(Uuid),
+    Address(AddressGroup),
+}
 
 impl CallLimits {
     /// The bounds that the configuration sets.
@@ -82,6 +91,7 @@ impl CallLimits {
             calls_of_one: Places::new(CALLS_OF_ONE),
             registering: places(max_calls),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
+            strangers_of_one: Places::new(STRANGERS_OF_ONE),
             streams: places(max_watches),
             streams_of_one: Places::new(WATCHES_OF_ONE),
             open_streams: Arc::new(Semaphore::new(OPEN_STREAMS)),
@@ -95,17 +105,18 @@ impl CallLimits {
     /// # Errors
     /// The time until the next failure would be answered as such.
     pub fn failed(&self, peer: Option<IpAddr>) -> Result<(), Duration> {
-        match peer {
-            Some(peer) if !network::any_contains(&self.trusted_proxies, peer) => {
-                self.failures.take(&AddressGroup::of(peer))
-            }
-            _ => Ok(()),
-        }
+        self.counted(peer).map_or(Ok(()), |address| self.failures.take(&address))
+    }
+
+    /// What the bounds on one address count a caller under; `None`: they are not for it.
+    fn counted(&self, peer: Option<IpAddr>) -> Option<AddressGroup> {
+        let is_counted = |peer: &IpAddr| !network::any_contains(&self.trusted_proxies, *peer);
+        peer.filter(is_counted).map(AddressGroup::of)
     }
 
     /// A place for a unary call of a proxy; `None`: as many run as may, of it or in all.
     pub fn call(&self, proxy: Uuid) -> Option<Slot> {
-        slot_of_one(&self.calls, &self.calls_of_one, proxy)
+        slot_of_one(&self.calls, &self.calls_of_one, Who::Proxy(proxy))
     }
 
     /// A place for a registration of a host that brings a token of this server.
@@ -114,14 +125,17 @@ impl CallLimits {
     }
 
     /// A place for a registration of anybody else: few, so that strangers take none of those who are known.
-    pub fn stranger(&self) -> Option<Slot> {
-        slot(&self.strangers)
+    pub fn stranger(&self, peer: Option<IpAddr>) -> Option<Slot> {
+        match self.counted(peer) {
+            Some(address) => slot_of_one(&self.strangers, &self.strangers_of_one, Who::Address(address)),
+            None => slot(&self.strangers),
+        }
     }
 
     /// A place for a watch stream of a proxy, or of who only watches what a proxy is told (`None`).
     pub fn stream(&self, proxy: Option<Uuid>) -> Option<Slot> {
         match proxy {
-            Some(proxy) => slot_of_one(&self.streams, &self.streams_of_one, proxy),
+            Some(proxy) => slot_of_one(&self.streams, &self.streams_of_one, Who::Proxy(proxy)),
             None => slot(&self.streams),
         }
     }
@@ -136,7 +150,7 @@ fn slot(places: &Arc<Semaphore>) -> Option<Slot> {
     Arc::clone(places).try_acquire_owned().ok().map(|place| Slot(place, None))
 }
 
-fn slot_of_one(places: &Arc<Semaphore>, of_one: &Arc<Places<Uuid>>, proxy: Uuid) -> Option<Slot> {
-    let of_one = of_one.take(proxy)?;
+fn slot_of_one(places: &Arc<Semaphore>, of_one: &Arc<Places<Who>>, who: Who) -> Option<Slot> {
+    let of_one = of_one.take(who)?;
     slot(places).map(|slot| Slot(slot.0, Some(of_one)))
 }

@@ -28,8 +28,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::network::Network;
 use crate::metrics::Metrics;
+use crate::network::Network;
 use crate::shutdown::Drain;
 use crate::tls::Tls;
 use addresses::Addresses;

@@ -12,7 +12,7 @@ use pulse_proto::{Scope, TokenDigest};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use uuid::Uuid;
 
-use crate::network::Network;
+use crate::network::{Network, any_contains};
 
 /// How local callers reach a proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -185,8 +185,7 @@ impl JoinWindow {
 
     /// Whether it lets in hosts of this address.
     pub fn admits(&self, peer: Option<IpAddr>) -> bool {
-        let is_in = |peer| self.sources.iter().any(|network| network.contains(peer));
-        self.sources.is_empty() || peer.is_some_and(is_in)
+        self.sources.is_empty() || peer.is_some_and(|peer| any_contains(&self.sources, peer))
     }
 }
 

@@ -388,8 +388,8 @@ fn moved(data_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Restores with a fault in it, again and again, each time over the same files; what stands there afterwards is whole.
-/// Says how often it was the old and how often the new. `told` judges what the command said.
-fn restore_with_faults(blow: Blow, told: impl Fn(&Ran)) -> (u32, u32) {
+/// Says how often it was the old and how often the new. `told` judges what the command said, and whether it is the old.
+fn restore_with_faults(blow: Blow, told: impl Fn(&Ran, bool)) -> (u32, u32) {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let (mut server, path) = newer_than_its_backup(folder.path());
     let before = folder.path().join("before");
@@ -404,13 +404,13 @@ fn restore_with_faults(blow: Blow, told: impl Fn(&Ran)) -> (u32, u32) {
     };
     Fault::at_each_call(blow, 20, paths, |fault| {
         let ran = server.pulse_with_fault(&["restore", &path, "--new-epoch", "--yes"], fault);
-        if fault.happened().is_some() {
-            told(&ran);
-        }
         server.start_again();
         server.pulse_ok(&["instance", "show", "old"]);
         let is_old = server.pulse(&["instance", "show", "new"]).is_success();
         assert_eq!(server.pulse_ok(&["audit"]).contains("epoch.new"), !is_old, "{fault:?}");
+        if fault.happened().is_some() {
+            told(&ran, is_old);
+        }
         if is_old {
             olds += 1;
         } else {
@@ -430,7 +430,7 @@ fn a_restore_killed_at_any_write_leaves_the_old_or_the_new() {
     if !Fault::can_be_made() {
         return;
     }
-    let (olds, news) = restore_with_faults(Blow::Kill, |_| ());
+    let (olds, news) = restore_with_faults(Blow::Kill, |ran, _| assert!(!ran.is_success(), "{ran:?}"));
     assert!(olds > 5 && news > 5, "kills fell on either side: {olds} old, {news} new");
 }
 
@@ -439,14 +439,12 @@ fn a_restore_on_a_full_disk_says_so_and_leaves_the_old_or_the_new() {
     if !Fault::can_be_made() {
         return;
     }
-    let (olds, news) = restore_with_faults(Blow::Error("ENOSPC"), |ran| {
-        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+    let (olds, news) = restore_with_faults(Blow::Error("ENOSPC"), |ran, is_old| {
+        assert!(!ran.stderr.contains("panicked") && is_old <= !ran.is_success(), "{ran:?}");
         if !ran.is_success() {
             assert!(ran.code == Some(1) && ran.stderr.contains("not restored: "), "{ran:?}");
-        }
-        // Who reads that it is half in place knows that the next start goes on.
-        if ran.stderr.contains("half in place") {
-            assert!(ran.stderr.contains("goes on with it"), "{ran:?}");
+            // The start of the server went on with it, and that was said.
+            assert_eq!(ran.stderr.contains("half in place"), !is_old, "{ran:?}");
         }
     });
     assert!(olds > 5 && news > 5, "faults fell on either side: {olds} old, {news} new");

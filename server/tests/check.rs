@@ -1,7 +1,11 @@
 //! `pulse check` names every row of the audit log and every list that is not as it was written, with the server running
 //! or not.
 
-use pulse_test_support::{PATIENCE, Ran, Server};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use pulse_test_support::{PATIENCE, Ran, Server, binary};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -155,4 +159,30 @@ fn a_damaged_file_is_said_to_be_one_and_nothing_else_is_guessed() {
     let ran = server.pulse(&["check"]);
     assert!(ran.code == Some(1) && ran.stderr.contains("there is no database"), "{ran:?}");
     assert!(!path.exists(), "a check makes no file");
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so loudly")]
+fn who_may_not_look_is_told_so_and_not_that_there_is_nothing() {
+    let mut server = some_changes();
+    stop(&mut server);
+    let closed = || std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(server.data_dir(), closed()).unwrap();
+    let backup = tempfile::NamedTempFile::new().unwrap();
+    let backup = backup.path().display().to_string();
+    for arguments in [&["check"][..], &["restore", &backup, "--keep-epoch"]] {
+        let mut command = Command::new(binary("pulse"));
+        command.args(arguments).arg("--data-dir").arg(server.data_dir());
+        if rustix::process::geteuid().is_root() {
+            // Nothing is closed to root.
+            command.uid(4711).gid(4711);
+        }
+        let Ok(ran) = command.output() else {
+            eprintln!("SKIPPED: no other user may run {}", binary("pulse").display());
+            break;
+        };
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.code() == Some(1) && said.contains("run the command as root (sudo)"), "{said}");
+    }
+    std::fs::set_permissions(server.data_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
 }

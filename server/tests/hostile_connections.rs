@@ -77,7 +77,7 @@ impl Scene {
 /// Each waits half a minute for its server to lose patience, so they wait side by side, each with a runtime of its own:
 /// one that blocks its thread meanwhile must not hold up another's streams.
 #[test]
-fn who_stands_still_trickles_or_takes_nothing_is_noticed_within_35_seconds() {
+fn a_peer_that_stands_still_trickles_or_takes_nothing_is_noticed_within_35_seconds() {
     fn alone(scene: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         std::thread::spawn(|| {
             let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -346,11 +346,9 @@ async fn answers_that_find_no_window_are_bounded_and_harm_nobody() {
     let mut stream = dial(&scene.server, &["h2"]).await;
     // SETTINGS_INITIAL_WINDOW_SIZE = 0
     greet(&mut stream, &[0, 4, 0, 0, 0, 0]).await;
-    let watch = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &scene.client.token);
     let other = Client::register(&scene.server, &scene.join, "closed").await;
-    let watch_of_other = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &other.token);
-    drop(watch);
-    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch_of_other)).await.expect("the connection is new");
+    let watch = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &other.token);
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch)).await.expect("the connection is new");
     stream.write_all(&frame(raw::DATA, END_STREAM, 1, &[0; 5])).await.expect("the connection is new");
     eventually(PATIENCE, "the stream has begun", || {
         let streams = scene.server.metrics().value("pulse_watch_streams");

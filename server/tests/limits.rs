@@ -305,8 +305,15 @@ async fn calls_beyond_the_cap_are_told_to_come_back_while_probes_streams_and_the
 }
 
 /// Calls that are begun on one connection and not finished; they end with what is returned.
-async fn held(server: &Server, method: &str, token: &str, calls: usize) -> (Raw, JoinSet<Status>) {
-    let raw = Raw::over(dial(server, &["h2"]).await).await;
+async fn held(
+    server: &Server,
+    from: IpAddr,
+    method: &str,
+    token: &str,
+    calls: usize,
+) -> (Raw, JoinSet<Status>) {
+    let stream = dial_from(from, server.address(), &server.ca_path(), &["h2"]).await;
+    let raw = Raw::over(stream.expect("the server shakes hands")).await;
     let mut held = JoinSet::new();
     for _ in 0..calls {
         let (mut raw, path, token) = (raw.clone(), format!("{SERVICE}/{method}"), token.to_owned());
@@ -324,7 +331,7 @@ async fn a_proxy_that_finishes_no_call_takes_no_place_of_another() {
     let join = join(&server, 2);
     let good = Client::register(&server, &join, "delly").await;
     let bad = Client::register(&server, &join, "minipc").await;
-    let (_raw, mut held) = held(&server, "ReportTemperatures", &bad.token, 16).await;
+    let (_raw, mut held) = held(&server, ONE, "ReportTemperatures", &bad.token, 16).await;
     for _ in 0..8 {
         let refused = in_time("half of them are refused", held.join_next()).await.unwrap().unwrap();
         told_to_wait(&refused, reason::OVERLOADED);
@@ -332,18 +339,18 @@ async fn a_proxy_that_finishes_no_call_takes_no_place_of_another() {
     let report = good.authorized(ReportTemperaturesRequest::default());
     let answer = good.grpc.clone().report_temperatures(report).await.unwrap_err();
     assert_eq!(answer.code(), Code::InvalidArgument, "it is heard: {answer:?}");
-    assert_eq!(held.len(), 8, "the others are under way still");
+    assert!(held.try_join_next().is_none(), "the others are under way still");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_are_begun_and_never_read_are_a_few_of_one_proxy() {
     let server = server("limits: {watch_burst: 100}");
     let join = join(&server, 2);
-    let bad = Client::register(&server, &join, "delly").await.reconnect_with_window(&server, 1).await;
+    let bad = Client::register(&server, &join, "delly").await;
     let mut unread = Vec::new();
     let refused = loop {
         // One connection has 16 streams at the most.
-        let client = bad.reconnect_with_window(&server, 1).await;
+        let client = bad.reconnect_with_window(&server, 0).await;
         match client.try_watch(Default::default()).await {
             Ok(watch) => unread.push((client, watch)),
             Err(status) => break status,
@@ -371,8 +378,8 @@ async fn who_is_revoked_takes_no_place_of_a_host_that_may_register() {
     server.pulse_ok(&["proxy", "revoke", &bad.proxy_id]);
     let secret = used.split("join=").nth(1).unwrap();
     let mut all = Vec::new();
-    for token in [&*bad.token, secret] {
-        all.push(held(&server, "Register", token, 8).await);
+    for (from, token) in [(ONE, &*bad.token), (OTHER, secret)] {
+        all.push(held(&server, from, "Register", token, 8).await);
     }
     // What comes behind them on their connections is answered, so they are under way.
     for (raw, _) in &all {
@@ -380,7 +387,25 @@ async fn who_is_revoked_takes_no_place_of_a_host_that_may_register() {
         raw.clone().call(&format!("{SERVICE}/ReportSync"), "none", body).await.expect("it is answered");
     }
     Client::register(&server, &join(&server, 1), "minipc").await;
-    assert!(all.iter().all(|(_, held)| held.len() == 8));
+    assert!(all.iter_mut().all(|(_, held)| held.try_join_next().is_none()), "they are under way still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_of_one_address_take_no_place_of_a_host_that_a_window_is_open_to() {
+    let server = server("");
+    let opened = server.json(&["join", "open", "--from", "127.0.0.1"]);
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        let (raw, mut held) = held(&server, OTHER, "Register", &wrong(), 16).await;
+        // Eight of the first sixteen are refused, and then all.
+        for _ in 0..8 {
+            let refused = in_time("it is refused", held.join_next()).await.unwrap().unwrap();
+            told_to_wait(&refused, reason::OVERLOADED);
+        }
+        all.push((raw, held));
+    }
+    Client::register(&server, opened["join"].as_str().unwrap(), "minipc").await;
+    assert!(all[0].1.try_join_next().is_none(), "those that were begun are under way still");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,8 @@ fn a_backup_put_back_with_a_new_epoch_is_taken_by_all_at_once() {
     put_home(&server, "set", &["delly", "b"]);
     server.wait_for_applied(&proxy.id(), text(&server.allowlist("home"), "hash"));
 
-    put_back(&mut server, &copy, "--new-epoch");
+    let said = put_back(&mut server, &copy, "--new-epoch");
+    assert!(said.contains("is undone") && said.contains("must be registered again"), "{said}");
     let synced = server.wait_for_applied(&proxy.id(), text(&old, "hash"));
     assert!(synced["applied"]["epoch"].as_u64() > old["epoch"].as_u64(), "{synced}");
     assert_shown(&server, false);

@@ -577,6 +577,15 @@ fn the_join_string_comes_from_a_file_from_the_environment_or_from_standard_input
 }
 
 #[test]
+fn a_proxy_that_begins_with_its_kept_list_is_shown_to_have_it_on_its_disk() {
+    let server = home();
+    let proxy = Proxy::join(&server, "home", "delly");
+    let shown = server.wait_for_state(&proxy.id(), "IN_SYNC");
+    // The one of its registration, which the server did not send again.
+    assert_eq!(shown["is_on_disk"], true);
+}
+
+#[test]
 fn register_sync_status_and_collect_answer_in_json() {
     let server = home();
     let proxy = Proxy::builder("delly").build();

@@ -1,7 +1,11 @@
 //! The text of `identity.json`, and nothing but its text.
 //!
-//! Always: what is read is valid or refused with the field's name. Never: a secret; the token has its own file.
+//! Always: what is read is what was written, or refused with what is wrong. Never: a secret; the token has its own file.
+//!
+//! The last field, `sha256`, is over every byte before its comma: one digit that flipped in the mark or in a key would have
+//! every list refused, for a reason that is none. A file without it is an earlier version's.
 
+use pulse_proto::hash::sha256;
 use pulse_proto::signature::PublicKey;
 use pulse_proto::{ListHash, Pin, Position, Scope, TokenDigest, hex};
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,9 @@ use crate::config::ServerUrl;
 
 /// Grows when an older version could no longer read what a newer one writes.
 const FORMAT: u32 = 1;
+
+/// What stands before the checksum.
+const SUM: &str = ",\n  \"sha256\": \"";
 
 #[derive(Deserialize)]
 struct Head {
@@ -73,8 +80,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Identity, Unusable> {
         return Err(Unusable::Newer(head.format));
     }
     let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if let Some(at) = bytes.windows(SUM.len()).rposition(|window| window == SUM.as_bytes())
+        && bytes[at..] != *sum(&bytes[..at]).as_bytes()
+    {
+        return Err("its checksum does not fit".to_owned().into());
+    }
     if stored.format != FORMAT {
-        return Err(Unusable::Damaged(format!("it has format {}, this version knows {FORMAT}", stored.format)));
+        return Err(Unusable::Damaged(format!(
+            "it has format {}, this version knows {FORMAT}",
+            stored.format
+        )));
     }
     let pin =
         stored.pin.map(|pin| pin.parse::<Pin>()).transpose().map_err(|error| format!("pin: {error}"))?;
@@ -136,6 +151,13 @@ pub(super) fn encode(identity: &Identity) -> Vec<u8> {
         token_file_sha256: identity.seed.map(|digest| hex::encode(digest.as_bytes())),
     };
     let mut text = serde_json::to_vec_pretty(&stored).expect("strings and numbers make JSON");
-    text.push(b'\n');
+    text.truncate(text.len() - "\n}".len());
+    let sum = sum(&text);
+    text.extend_from_slice(sum.as_bytes());
     text
+}
+
+/// The end of a text: its checksum, and what closes it.
+fn sum(text: &[u8]) -> String {
+    format!("{SUM}{}\"\n}}\n", hex::encode(&sha256(text)))
 }

@@ -87,6 +87,39 @@ fn a_damaged_identity_is_an_error_and_not_no_identity() {
 }
 
 #[test]
+fn an_identity_with_any_bit_flipped_is_damaged_or_what_it_was() {
+    let (_folder, home) = home();
+    let identity = identity("https://a");
+    let folder = home.folder(identity.server_id);
+    folder.create(&identity).unwrap();
+    let path = folder.path().join("identity.json");
+    let good = fs::read(&path).unwrap();
+    let mut as_before = 0;
+    for at in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[at / 8] ^= 1 << (at % 8);
+        fs::write(&path, &bad).unwrap();
+        match folder.identity() {
+            Ok(read) => {
+                assert_eq!(read.as_ref(), Some(&identity), "bit {at}");
+                as_before += 1;
+            }
+            Err(error) => {
+                let is_told = matches!(&error, IdentityError::Damaged { .. } | IdentityError::Newer { .. });
+                assert!(is_told, "bit {at}: {error}");
+            }
+        }
+    }
+    // In the name of the checksum alone.
+    assert!(as_before < 100, "{as_before}");
+    // An earlier version's has none.
+    let text = String::from_utf8(good).unwrap();
+    let (without, _) = text.split_once(",\n  \"sha256\"").unwrap();
+    fs::write(&path, format!("{without}\n}}\n")).unwrap();
+    assert_eq!(folder.identity().unwrap().unwrap(), identity);
+}
+
+#[test]
 fn a_newer_versions_identity_is_not_called_damaged() {
     let (_folder, home) = home();
     let identity = identity("https://a");

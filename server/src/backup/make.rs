@@ -162,7 +162,7 @@ fn send(
     chunks_tx: mpsc::Sender<io::Result<Bytes>>,
     turn: OwnedMutexGuard<()>,
 ) {
-    let chunks = Chunks { chunks_tx: chunks_tx.clone(), patience: PATIENCE };
+    let chunks = Chunks { chunks_tx: chunks_tx.clone(), patience: PATIENCE, is_over: false };
     let done = archive(manifest, &copy, keys, chunks);
     // Before the error is told, which waits as long as the reader likes.
     drop((copy, turn));
@@ -207,12 +207,19 @@ fn header(bytes: u64, modified: u64) -> tar::Header {
 struct Chunks {
     chunks_tx: mpsc::Sender<io::Result<Bytes>>,
     patience: Duration,
+    /// Whether a chunk was not taken: then none is any more, though writers above still write when they are dropped.
+    is_over: bool,
 }
 
 impl Write for Chunks {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_over {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         let sent = self.chunks_tx.send_timeout(Ok(Bytes::copy_from_slice(bytes)), self.patience);
-        Handle::current().block_on(sent).map_err(|error| match error {
+        let sent = Handle::current().block_on(sent);
+        self.is_over = sent.is_err();
+        sent.map_err(|error| match error {
             SendTimeoutError::Timeout(_) => io::Error::new(
                 ErrorKind::TimedOut,
                 format!("whoever asked for it took none of it for {} s", self.patience.as_secs()),
@@ -236,11 +243,14 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stopped_is_not_waited_for_for_ever() {
         let (chunks_tx, mut chunks) = mpsc::channel(1);
-        let mut writer = Chunks { chunks_tx, patience: Duration::from_millis(20) };
-        let written = tokio::task::spawn_blocking(move || (writer.write(b"first"), writer.write(b"second")));
-        let (first, second) = written.await.unwrap();
-        assert_eq!(first.unwrap(), 5);
-        assert_eq!(second.unwrap_err().kind(), ErrorKind::TimedOut);
+        let mut writer = Chunks { chunks_tx, patience: Duration::from_millis(20), is_over: false };
+        let written = tokio::task::spawn_blocking(move || {
+            [&b"first"[..], b"second", b"third"]
+                .map(|bytes| writer.write(bytes).map_err(|error| error.kind()))
+        });
+        let kinds = (Err(ErrorKind::TimedOut), Err(ErrorKind::BrokenPipe));
+        let [first, second, third] = written.await.unwrap();
+        assert_eq!((first, (second, third)), (Ok(5), kinds), "and it is waited for once only");
         assert_eq!(chunks.recv().await.unwrap().unwrap(), "first");
         assert!(chunks.recv().await.is_none(), "and no more came");
     }

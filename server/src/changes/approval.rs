@@ -61,7 +61,7 @@ impl Changes {
     /// Closes the window that is open. Hosts that came through it go on waiting.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`] if none is, [`ChangeError::Store`].
+    /// [`ChangeError::NoWindow`], [`ChangeError::Store`].
     pub async fn close_joining(&self, actor: &Actor) -> Result<Arc<JoinWindow>, ChangeError> {
         self.apply(actor, |draft| {
             let open = draft.before.registry.join_window().filter(|window| window.is_open(draft.at));

@@ -117,6 +117,12 @@ impl Failure {
         Failure::local("UNREADABLE_ANSWER", text)
     }
 
+    /// The same, with more to say.
+    pub(super) fn with(mut self, text: &str) -> Failure {
+        self.text.push_str(text);
+        self
+    }
+
     /// Whether it passes once the server is back.
     pub(super) fn is_passing(&self) -> bool {
         ["SERVER_NOT_RUNNING", "NO_ANSWER", "DRAINING", "STORE_UNAVAILABLE"].contains(&self.reason.as_str())

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use pulse_config::Environment;
 use pulse_proto::Clock;
+use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -57,6 +58,7 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
         return Err(Failure::usage("EPOCH_NOT_SAID", text.to_owned()));
     }
     let data_dir = data_dir(place, environment)?;
+    allowed(&data_dir, Access::WRITE_OK | Access::EXEC_OK)?;
     let unpacked = unpack(&flags.file, &data_dir).map_err(|error| not_restored(&error))?;
     judge(&unpacked, flags.yes)?;
     let new_epoch = if is_said { flags.new_epoch } else { ask_for_epoch(&unpacked)? };
@@ -69,7 +71,7 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
     let runtime =
         runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
     let actor = Actor::admin(rustix::process::getuid().as_raw());
-    let finished_before = unpacked.finished_before.clone();
+    let (finished_before, made_at) = (unpacked.finished_before.clone(), unpacked.manifest.made_at);
     let clock = Clock::system();
     let restored = runtime.block_on(unpacked.put_in_place(&actor, new_epoch, &clock));
     let restored = restored.map_err(|error| not_restored(&error))?;
@@ -86,17 +88,25 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
             "an earlier restore was cut short and gone on with first; what was there is in {folder}\n"
         ))?;
     }
-    print(&said(&restored, &data_dir, new_epoch))
+    print(&said(&restored, &data_dir, new_epoch.then_some(made_at)))
 }
 
-fn said(restored: &Restored, data_dir: &Path, new_epoch: bool) -> String {
+/// `gone_since`: when the backup was made, if something was changed after that.
+fn said(restored: &Restored, data_dir: &Path, gone_since: Option<jiff::Timestamp>) -> String {
     let Restored { aside, epoch, revision } = restored;
     let folder = clean(&data_dir.display().to_string());
-    let which = if new_epoch { "a new one" } else { "as it was" };
+    let which = if gone_since.is_some() { "a new one" } else { "as it was" };
     let mut text = format!("restored {folder}: epoch {epoch} ({which}), revision {revision}\n");
     if let Some(aside) = aside {
         let aside = clean(&aside.display().to_string());
         text.push_str(&format!("what was there is in {aside}; remove that when all is well\n"));
+    }
+    if let Some(made_at) = gone_since {
+        text.push_str(&format!(
+            "what was done after {} is undone: proxies revoked since are active again, join tokens used since are good \
+             again, and proxies that registered or took a new token since must be registered again\n",
+            time(made_at)
+        ));
     }
     text.push_str("start the server now\n");
     text
@@ -150,6 +160,7 @@ fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Re
         Some(file) => (file.to_owned(), check_backup(file)?),
         None => {
             let path = data_dir(place, environment)?.join(DATABASE);
+            allowed(&path, Access::READ_OK)?;
             if !path.exists() {
                 let text = format!(
                     "there is no database {}; if the server has another data folder, name it: --data-dir DIR",
@@ -157,7 +168,7 @@ fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Re
                 );
                 return Err(Failure::local("NO_DATABASE", text));
             }
-            let checked = check(&path).map_err(|error| not_checked(&error))?;
+            let checked = check(&path).map_err(|error| not_checked(&error).with(beside(&path)))?;
             (path, checked)
         }
     };
@@ -204,6 +215,28 @@ fn check_backup(file: &Path) -> Result<Checked, Failure> {
 fn not_checked(error: &StoreError) -> Failure {
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     Failure::local("NOT_CHECKED", format!("{error}{source}"))
+}
+
+/// Refuses what belongs to another user. What is not there is not this one's concern.
+fn allowed(path: &Path, wanted: Access) -> Result<(), Failure> {
+    if access(path, wanted) != Err(rustix::io::Errno::ACCESS) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} may not be used by this user: run the command as root (sudo) or as the server's own user",
+        path.display()
+    );
+    Err(Failure::local("PERMISSION_DENIED", text))
+}
+
+/// What to do if the folder of a database cannot be written: SQLite keeps an index of the log beside it.
+fn beside(path: &Path) -> &'static str {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if access(folder, Access::WRITE_OK).is_ok() {
+        return "";
+    }
+    "; it can be read only where its folder can be written: copy pulse.db, pulse.db-wal and pulse.db-shm to another \
+     folder, and name that with --data-dir"
 }
 
 fn lines(checked: &Checked) -> String {

@@ -96,7 +96,8 @@ pub(super) fn view(
     let is_newest =
         |mark: Option<crate::store::Mark>| mark.is_some_and(|mark| Some(mark.hash) == newest_hash);
     // A list that was changed on its way may be refused under another hash.
-    let is_at = |mark: crate::store::Mark| newest.is_some_and(|newest| newest.signed.position == mark.position);
+    let is_at =
+        |mark: crate::store::Mark| newest.is_some_and(|newest| newest.signed.position == mark.position);
     // What is ahead holds another list, whatever it had applied when this copy of the database was made.
     let is_applied = is_newest(status.applied) && ahead.is_none();
     let lag = newest.filter(|_| !is_applied).map(|newest| newest.since.elapsed());

@@ -33,7 +33,8 @@ async fn readyz(State(pulse): State<Arc<Pulse>>) -> Response {
         let detail = "the database cannot be written: lists are served from memory, changes are refused";
         (StatusCode::OK, "degraded", Some(detail))
     } else if !pulse.ahead().is_empty() {
-        let detail = "the database is older than the fleet: some proxies are sent no list; see `pulse status`";
+        let detail =
+            "the database is older than the fleet: some proxies are sent no list; see `pulse status`";
         (StatusCode::OK, "degraded", Some(detail))
     } else {
         (StatusCode::OK, "ok", None)

@@ -101,7 +101,8 @@ impl From<TlsError> for Refusal {
             TlsError::NoExchange => "NO_EXCHANGE",
             _ => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the certificate was not changed");
-                let text = format!("{}; the certificate in use stays; mend that and ask again", chain(&error));
+                let text =
+                    format!("{}; the certificate in use stays; mend that and ask again", chain(&error));
                 return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "NOT_DONE", text);
             }
         };

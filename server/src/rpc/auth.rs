@@ -18,7 +18,6 @@ use tonic::{Code, Status};
 use super::headers::{bearer, beside};
 use super::status::{change_status, refusal};
 use super::{Rpc, SERVICE_PATH, limited};
-use crate::listen::Peer;
 use crate::registry::{Proxy, Standing, TokenStanding};
 
 /// The proxy that calls.
@@ -51,7 +50,7 @@ pub(super) async fn authenticate(
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     }
     let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_canonical());
+    let peer = limited::peer_of(request.extensions());
     if method == "/Register" {
         return match limited::registration_slot(&rpc, request.headers(), peer) {
             Ok(_slot) => next.run(request).await,
@@ -170,7 +169,8 @@ pub(super) fn present_caller(rpc: &Rpc, extensions: &tonic::Extensions) -> Resul
     let token = registry.token(&caller.token);
     let Some((token, proxy)) = token.and_then(|token| Some((token, registry.proxy(token.proxy)?))) else {
         rpc.refusals.note(reason::UNKNOWN_TOKEN, limited::source(caller.peer));
-        let text = "the ctrl token ended while the call was under way, as a newer one took its place: use that";
+        let text =
+            "the ctrl token ended while the call was under way, as a newer one took its place: use that";
         return Err(refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text));
     };
     if let Some(why) = revoked(proxy, token.standing) {

@@ -97,9 +97,8 @@ pub(super) fn registration_slot(
     peer: Option<IpAddr>,
 ) -> Result<Slot, Status> {
     let (catalog, now) = (rpc.changes.catalog(), rpc.clock.now());
-    let is_good_join = |join: Token| {
-        catalog.registry.join_token(&join.digest()).is_some_and(|join| join.is_good_at(now))
-    };
+    let is_good_join =
+        |join: Token| catalog.registry.join_token(&join.digest()).is_some_and(|join| join.is_good_at(now));
     let is_good_ctrl = |ctrl: Token| {
         let standing = catalog.registry.token(&ctrl.digest()).map(|token| token.standing);
         matches!(standing, Some(TokenStanding::Current | TokenStanding::Next { .. }))
@@ -110,7 +109,7 @@ pub(super) fn registration_slot(
     };
     let slot = match bearer(headers).into_iter().chain(beside(headers)).any(is_good) {
         true => rpc.limits.registration(),
-        false => rpc.limits.stranger(),
+        false => rpc.limits.stranger(peer),
     };
     slot.ok_or_else(|| overloaded(rpc, source(peer)))
 }

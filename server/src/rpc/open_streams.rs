@@ -20,7 +20,6 @@ use super::Rpc;
 use super::limited;
 use super::status::retry;
 use crate::limits::{OVERLOAD_RETRY, Slot};
-use crate::listen::Peer;
 
 /// How long a reflection stream may be there: a client asks some questions at once.
 const REFLECTION: Duration = Duration::from_secs(60);
@@ -31,7 +30,7 @@ type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The layer.
 pub(super) async fn bound(State(rpc): State<Rpc>, request: Request<Body>, next: Next) -> Response<Body> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_canonical());
+    let peer = limited::peer_of(request.extensions());
     let longest = match request.uri().path().rsplit('/').next() {
         Some("ServerReflectionInfo") => Some(REFLECTION),
         Some("Watch") => None,

@@ -11,7 +11,6 @@ use super::status::{change_status, invalid, refusal};
 use super::{Rpc, edge, limited};
 use crate::changes::{ChangeError, Registered, Registration};
 use crate::fleet::waiting_reason;
-use crate::listen::Peer;
 use crate::registry::{ProxyKind, TokenStanding};
 
 pub(super) async fn register(
@@ -20,7 +19,7 @@ pub(super) async fn register(
 ) -> Result<v1::RegisterResponse, Status> {
     let (metadata, extensions, message) = request.into_parts();
     let headers = metadata.into_headers();
-    let peer = extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical());
+    let peer = limited::peer_of(&extensions);
     let (bearer, beside) = (bearer(&headers), beside(&headers));
     if [bearer, beside].into_iter().flatten().any(|token| token.starts_with(TokenKind::Debug.prefix())) {
         return Err(debug_token_status(rpc, limited::source(peer)));

@@ -25,6 +25,7 @@ use crate::server::{self, ServerHost, Work};
 const TICK: Duration = Duration::from_millis(20);
 /// How long things go wrong.
 const FAULTS: Duration = Duration::from_secs(100);
+
 /// The instances.
 pub(crate) const EAST: &str = "east";
 pub(crate) const WEST: &str = "west";
