@@ -353,7 +353,9 @@ fn a_read_only_disk_stops_nothing_also_from_the_start_and_heals() {
     proxy.kill();
     proxy.start();
     let shown = server.wait_for_applied(&proxy.id(), &newest);
-    assert_eq!((&shown["list_source"], &shown["is_on_disk"]), (&"cache".into(), &false.into()), "{shown}");
+    assert_eq!((&shown["list_source"], &shown["is_on_disk"]), (&"pushed".into(), &false.into()), "{shown}");
+    assert!(proxy.process().has_said("in force until the server is heard"), "{:#?}", proxy.process().log());
+    assert!(proxy.process().has_said("source=\"cache\""), "{:#?}", proxy.process().log());
     assert_eq!(proxy.process().log().iter().filter(|line| line.contains("panicked")).count(), 0);
     proxy.terminate();
     assert_eq!(proxy.wait_exit(PATIENCE + Duration::from_secs(1)), Some(0));
