@@ -36,28 +36,38 @@ patterns=(
     '308187020100301306072a8648ce3d0201'
 )
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# An empty line would be found everywhere, and without a key there is nothing to look for.
+{ find "$keys" -type f -exec cat {} + 2>/dev/null || true; } | { grep -aE '.{16}' || true; } | sort -u >"$scratch/keys"
+if [ ! -s "$scratch/keys" ]; then
+    echo "secrets: no key of a server in $keys: run the tests first" >&2
+    exit 1
+fi
+
 found=0
-report() {
+look() {
+    local what=$1 status=0
+    shift
+    # 0: found; 1: not found; more: it could not look.
+    grep -rnao "$@" "$output" >"$scratch/hits" || status=$?
+    if [ "$status" -gt 1 ]; then
+        echo "secrets: $output could not be searched" >&2
+        exit 1
+    fi
     # Only where: what stands there is the secret.
     while IFS=: read -r file line _; do
-        echo "secrets: $1 in $file, line $line" >&2
+        echo "secrets: $what in $file, line $line" >&2
         found=1
-    done
+    done <"$scratch/hits"
 }
 
 for pattern in "${patterns[@]}"; do
-    report "a secret" < <(grep -rnaoE -e "$pattern" "$output" || true)
+    look "a secret" -E -e "$pattern"
 done
-if [ -d "$keys" ]; then
-    # An empty line would be found everywhere.
-    wanted=$(mktemp)
-    trap 'rm -f "$wanted"' EXIT
-    find "$keys" -type f -exec cat {} + | grep -E '.{16}' | sort -u >"$wanted" || true
-    if [ -s "$wanted" ]; then
-        report "a key of a server" < <(grep -rnaoF -f "$wanted" "$output" || true)
-    fi
-    [ $# -gt 0 ] || rm -rf "$keys"
-fi
+look "a key of a server" -F -f "$scratch/keys"
+[ $# -gt 0 ] || rm -rf "$keys"
 
 if [ "$found" -ne 0 ]; then
     echo "secrets: there must be none; tests/support/src/capture.rs says where one is shown on purpose" >&2

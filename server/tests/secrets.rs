@@ -180,9 +180,13 @@ fn search(content: &str, keys: &str) -> (bool, String) {
 
 #[test]
 fn the_search_finds_each_kind_of_secret_names_its_line_and_does_not_show_it() {
-    let (is_clean, text) = search("nothing here: pctl_… and pjoin_ and sha256:e3b0c442\n", "");
+    let clean = "nothing here: pctl_… and pjoin_ and sha256:e3b0c442\n";
+    let (is_clean, text) = search(clean, "a key that nobody ever said\n");
     assert!(is_clean && text.contains("none in 1 files"), "{text}");
-    assert!(!search("", "").0, "what searched nothing has found nothing");
+    let (is_clean, text) = search("", "a key that nobody ever said\n");
+    assert!(!is_clean && text.contains("nothing in"), "what searched nothing has found nothing: {text}");
+    let (is_clean, text) = search(clean, "");
+    assert!(!is_clean && text.contains("no key"), "what looked for nothing has found nothing: {text}");
     let token = |kind| Token::generate(kind).expect("there are random bytes").reveal().to_owned();
     let pem = "-----BEGIN PRIVATE KEY-----";
     let key = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA";

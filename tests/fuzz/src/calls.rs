@@ -51,6 +51,18 @@ pub fn check_register(data: &[u8]) {
     });
 }
 
+/// The fields that name the proxy's own list, to stand behind a message if the switch for it is on: two messages in a row
+/// are the two merged, and the later one's fields count. A watch and a sync report name a list with the same numbers.
+fn true_list(server: &Server, switches: u8) -> Vec<u8> {
+    let Some(List::Snapshot(list)) = &server.registered.list else { return Vec::new() };
+    if switches & TRUE_LIST == 0 {
+        return Vec::new();
+    }
+    let (scope, hash) = (list.scope.clone(), list.hash.clone());
+    let (epoch, revision) = (list.epoch, list.revision);
+    v1::ReportSyncRequest { epoch, revision, scope, hash, ..Default::default() }.encode_to_vec()
+}
+
 /// `WatchAuthorizedNodes`: the first message says which list is the newest; `unchanged` is said only of that one.
 ///
 /// # Panics
@@ -59,15 +71,7 @@ pub fn check_watch(data: &[u8]) {
     let Some((switches, rest)) = switches(data) else { return };
     ask(|server| {
         let mut message = rest.to_vec();
-        if switches & TRUE_LIST != 0
-            && let Some(List::Snapshot(list)) = &server.registered.list
-        {
-            // Two messages in a row are the two merged: the later one's fields count.
-            let v1::AllowlistSnapshot { epoch, revision, .. } = *list;
-            let (scope, hash) = (list.scope.clone(), list.hash.clone());
-            let held = v1::WatchAuthorizedNodesRequest { epoch, revision, scope, hash, ..Default::default() };
-            message.extend(held.encode_to_vec());
-        }
+        message.extend(true_list(server, switches));
         let token = server.token.clone();
         let method = "WatchAuthorizedNodes";
         let answer = call::<v1::WatchAuthorizedNodesRequest>(server, method, Some(&token), &message);
@@ -99,14 +103,7 @@ pub fn check_report_sync(data: &[u8]) {
     let Some((switches, rest)) = switches(data) else { return };
     ask(|server| {
         let mut message = rest.to_vec();
-        if switches & TRUE_LIST != 0
-            && let Some(List::Snapshot(list)) = &server.registered.list
-        {
-            let v1::AllowlistSnapshot { epoch, revision, .. } = *list;
-            let (scope, hash) = (list.scope.clone(), list.hash.clone());
-            let held = v1::ReportSyncRequest { epoch, revision, scope, hash, ..Default::default() };
-            message.extend(held.encode_to_vec());
-        }
+        message.extend(true_list(server, switches));
         let token = server.token.clone();
         if call::<v1::ReportSyncRequest>(server, "ReportSync", Some(&token), &message).is_some() {
             let (status, shown) =
