@@ -10,10 +10,13 @@ mod accept;
 mod addresses;
 pub mod admin_socket;
 mod connection;
+pub mod feed;
 pub mod file_limit;
 pub mod grpc_timeout;
+mod http2;
 mod impatient;
 mod plain_http;
+mod sniff;
 mod tasks;
 
 use std::io;
@@ -40,8 +43,7 @@ use file_limit::FileLimit;
 /// A whole fleet dials at once when its server comes back.
 const BACKLOG: u32 = 4096;
 
-/// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing: as long as a
-/// sign of life of HTTP/2 may take.
+/// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// Who is at the other end of a connection: an extension of every request that came over TCP.

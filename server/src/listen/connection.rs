@@ -4,6 +4,7 @@
 //! Always: the handshake, the first request, headers and signs of life are each bounded in time; the tasks of a
 //! connection end with it.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,30 +13,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+use super::http2::{End, Http2};
 use super::impatient::Impatient;
-use super::tasks::ConnectionTasks;
+use super::sniff::{Protocol, sniff};
 use super::{Bounds, Peer, STALLED, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
 use crate::shutdown::Drain;
 
 /// The first byte of a TLS record that holds a ClientHello (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-
-/// What a request's body may bring before the router has read it: 64 KiB for a call, 256 KiB for a connection.
-const STREAM_WINDOW_BYTES: u32 = 64 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
-/// What a slow reader may leave unsent in memory, for each call.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// What every connection needs.
 pub(super) struct Serving {
@@ -86,23 +82,76 @@ impl Serving {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let begun = Instant::now();
+        let sniffed = tokio::select! {
+            () = self.drain.started() => return,
+            sniffed = timeout(self.bounds.first_request, sniff(stream)) => sniffed,
+        };
+        match sniffed {
+            Ok(Ok((Protocol::Http1, stream))) => self.http1(stream, peer, begun).await,
+            Ok(Ok((Protocol::Http2, stream))) => self.http2(stream, peer, begun).await,
+            // It went away before it said anything.
+            Ok(Err(_)) => {}
+            Err(_) => self.metrics.connection_refused(ConnectionRefusal::Idle),
+        }
+    }
+
+    async fn http2<S>(&self, stream: S, peer: Peer, begun: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let first_request = self.bounds.first_request.saturating_sub(begun.elapsed());
+        let shaking = Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request);
+        let mut connection = match timeout(first_request, shaking).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return ended_by(peer, &error),
+            Err(_) => return self.metrics.connection_refused(ConnectionRefusal::Idle),
+        };
+        let mut draining = pin!(self.drain.started());
+        let mut is_draining = false;
+        let end = poll_fn(|cx| {
+            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+                is_draining = true;
+                connection.begin_to_drain();
+            }
+            connection.poll(cx)
+        });
+        match end.await {
+            End::Closed => {}
+            End::Failed(error) => ended_by(peer, &error),
+            End::Idle => self.metrics.connection_refused(ConnectionRefusal::Idle),
+            End::Silent => {
+                tracing::debug!(peer = %peer.address, "connection ended: its caller gave no sign of life");
+            }
+        }
+    }
+
+    async fn http1<S>(&self, stream: S, peer: Peer, begun: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let was_asked = AtomicBool::new(false);
         let service = service_fn(|mut request: Request<Incoming>| {
             was_asked.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer);
             self.router.clone().oneshot(request)
         });
-        let builder = self.builder();
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.headers)
+            // hyper takes no less than 8 KiB.
+            .max_buf_size((self.bounds.header_list_bytes as usize).max(8 << 10));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut draining = pin!(self.drain.started());
-        let mut first_request = pin!(tokio::time::sleep(self.bounds.first_request));
+        let mut first_request = pin!(sleep_until(begun + self.bounds.first_request));
         let (mut is_draining, mut is_new) = (false, true);
         loop {
             tokio::select! {
                 biased;
                 result = connection.as_mut() => {
                     if let Err(error) = result {
-                        tracing::debug!(peer = %peer.address, error, "connection ended by an error");
+                        ended_by(peer, &error);
                     }
                     return;
                 }
@@ -120,27 +169,10 @@ impl Serving {
             }
         }
     }
+}
 
-    fn builder(&self) -> auto::Builder<ConnectionTasks> {
-        let mut builder = auto::Builder::new(ConnectionTasks::default());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.bounds.headers)
-            // hyper takes no less than 8 KiB.
-            .max_buf_size((self.bounds.header_list_bytes as usize).max(8 << 10));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.bounds.keep_alive_interval)
-            .keep_alive_timeout(self.bounds.keep_alive_timeout)
-            .max_concurrent_streams(self.bounds.streams_per_connection)
-            .max_header_list_size(self.bounds.header_list_bytes)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(SEND_BUFFER_BYTES);
-        builder
-    }
+fn ended_by(peer: Peer, error: &(dyn std::error::Error + 'static)) {
+    tracing::debug!(peer = %peer.address, error, "connection ended by an error");
 }
 
 /// Finds out what the caller speaks, and shakes hands.
