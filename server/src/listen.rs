@@ -205,13 +205,8 @@ impl Listener {
     pub async fn serve(self, router: Router, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain) -> Drained {
         let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
         let addresses = Addresses::new(bounds.connections_per_address, bounds.trusted_proxies.clone());
-        let serving = Arc::new(Serving {
-            router,
-            acceptor: self.tls.map(|tls| tls.server_config().into()),
-            bounds,
-            metrics,
-            drain,
-        });
+        let tls = self.tls.map(|tls| tls.server_config());
+        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain));
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept::run(socket, slots.clone(), addresses.clone(), serving.clone()));
@@ -239,7 +234,7 @@ pub async fn serve_stream<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Serving { router, acceptor: None, bounds, metrics, drain }.http(stream, peer).await;
+    Serving::new(router, None, bounds, metrics, drain).http(stream, peer).await;
 }
 
 /// What to listen on in place of every IPv6 address, if that failed because there is no IPv6.

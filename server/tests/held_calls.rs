@@ -175,9 +175,11 @@ async fn who_does_not_read_while_its_token_is_revoked_hears_that_at_once_and_not
         streams.push(client.watch(Default::default()).await);
     }
     server.pulse_ok(&["proxy", "revoke", &thief.proxy_id]);
-    eventually(PATIENCE, "the stream that counts has ended", || match server.metrics().value("pulse_watch_streams") {
-        0.0 => Ok(()),
-        open => Err(open),
+    eventually(PATIENCE, "the stream that counts has ended", || {
+        match server.metrics().value("pulse_watch_streams") {
+            0.0 => Ok(()),
+            open => Err(open),
+        }
     });
     assert_eq!(registered(&server, &join).await.proxy_id, thief.proxy_id);
     server.pulse_ok(&["instance", "set", "home", "--endpoint", "secret"]);

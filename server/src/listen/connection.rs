@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +17,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tower::ServiceExt;
 
 use super::http2::{End, Http2};
@@ -33,13 +37,25 @@ use crate::shutdown::Drain;
 /// The first byte of a TLS record that holds a ClientHello (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// Answers to a ClientHello that wait for a core at one time, for each core: one takes some 0.2 ms, so nobody else waits
+/// longer than half a millisecond for them.
+const HANDSHAKES_OF_A_CORE: usize = 2;
+
 /// What every connection needs.
 pub(super) struct Serving {
     pub(super) router: Router,
-    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Places for answers to a ClientHello.
+    pub(super) handshakes: Semaphore,
     pub(super) bounds: Bounds,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
+}
+
+/// What a caller began with.
+enum Begun {
+    Hello(StartHandshake<Impatient<TcpStream>>),
+    PlainHttp(TcpStream),
 }
 
 /// What a caller turned out to speak.
@@ -49,32 +65,81 @@ enum Greeting {
 }
 
 impl Serving {
+    pub(super) fn new(
+        router: Router,
+        tls: Option<Arc<ServerConfig>>,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    ) -> Serving {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let handshakes = Semaphore::new(HANDSHAKES_OF_A_CORE * cores);
+        Serving { router, tls, handshakes, bounds, metrics, drain }
+    }
+
     /// Serves one connection to its end.
     pub(super) async fn serve(&self, stream: TcpStream, peer: Peer) {
         self.metrics.connections.inc();
         let _open = Open(&self.metrics);
         // Pushes and answers are small and must not wait for each other. It fails only on a socket that is dead.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.acceptor else {
+        let Some(tls) = &self.tls else {
             return self.http(Impatient::new(stream, STALLED), peer).await;
         };
         let greeting = tokio::select! {
             // Nothing was asked yet, so nothing is lost.
             () = self.drain.started() => return,
-            greeting = timeout(self.bounds.handshake, greet(stream, acceptor)) => greeting,
+            greeting = self.greet(stream, tls) => greeting,
         };
         let failure = match greeting {
-            Ok(Ok(Greeting::Tls(stream))) => return self.http(*stream, peer).await,
-            Ok(Ok(Greeting::PlainHttp(stream))) => {
+            Ok(Greeting::Tls(stream)) => return self.http(*stream, peer).await,
+            Ok(Greeting::PlainHttp(stream)) => {
                 // The answer is short, and who does not take it gets no more time than a handshake has.
                 let _ = timeout(self.bounds.handshake, plain_http::answer(stream)).await;
                 HandshakeFailure::PlainHttp
             }
-            Ok(Err(failure)) => failure,
-            Err(_) => HandshakeFailure::Timeout,
+            Err(failure) => failure,
         };
         self.metrics.handshake_failed(failure);
         tracing::debug!(peer = %peer.address, reason = failure.as_str(), "TLS handshake failed");
+    }
+
+    /// Finds out what the caller speaks, and shakes hands.
+    ///
+    /// The dear part of a handshake is the server's answer to a whole ClientHello. As few are made at a time as there are
+    /// places, first come, first served: when a fleet comes back, all others have their turn between two of them. Who
+    /// waits for a place holds none, and the time is not the caller's.
+    async fn greet(&self, stream: TcpStream, tls: &Arc<ServerConfig>) -> Result<Greeting, HandshakeFailure> {
+        let begun = async {
+            let mut first = [0];
+            match stream.peek(&mut first).await {
+                Ok(0) | Err(_) => Err(HandshakeFailure::Closed),
+                Ok(_) => match first[0] {
+                    TLS_HANDSHAKE => {
+                        let hello =
+                            LazyConfigAcceptor::new(Acceptor::default(), Impatient::new(stream, STALLED));
+                        hello.await.map(Begun::Hello).map_err(failure)
+                    }
+                    // Every method of HTTP begins so, and the preface of HTTP/2 too.
+                    b'A'..=b'Z' => Ok(Begun::PlainHttp(stream)),
+                    _ => Err(HandshakeFailure::NotTls),
+                },
+            }
+        };
+        let hello = match timeout(self.bounds.handshake, begun).await {
+            Ok(Ok(Begun::Hello(hello))) => hello,
+            Ok(Ok(Begun::PlainHttp(stream))) => return Ok(Greeting::PlainHttp(stream)),
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => return Err(HandshakeFailure::Timeout),
+        };
+        let answer = {
+            let _place = self.handshakes.acquire().await.expect("nobody closes it");
+            hello.into_stream(Arc::clone(tls))
+        };
+        match timeout(self.bounds.handshake, answer).await {
+            Ok(stream) => stream.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure),
+            Err(_) => Err(HandshakeFailure::Timeout),
+        }
     }
 
     /// Serves HTTP/1 or HTTP/2, told apart by the first bytes.
@@ -173,23 +238,6 @@ impl Serving {
 
 fn ended_by(peer: Peer, error: &(dyn std::error::Error + 'static)) {
     tracing::debug!(peer = %peer.address, error, "connection ended by an error");
-}
-
-/// Finds out what the caller speaks, and shakes hands.
-async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<Greeting, HandshakeFailure> {
-    let mut first = [0];
-    match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => Err(HandshakeFailure::Closed),
-        Ok(_) => match first[0] {
-            TLS_HANDSHAKE => {
-                let accepted = acceptor.accept(Impatient::new(stream, STALLED)).await;
-                accepted.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure)
-            }
-            // Every method of HTTP begins so, and the preface of HTTP/2 too.
-            b'A'..=b'Z' => Ok(Greeting::PlainHttp(stream)),
-            _ => Err(HandshakeFailure::NotTls),
-        },
-    }
 }
 
 fn failure(error: io::Error) -> HandshakeFailure {
