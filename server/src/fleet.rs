@@ -323,6 +323,18 @@ impl Presenter {
         self.stream == OBSERVER || lock(&self.entry.presence).stream == self.stream
     }
 
+    /// Whether the proxy has said what it did with the list that it was sent last.
+    pub fn has_answered(&self) -> bool {
+        if self.stream == OBSERVER {
+            return false;
+        }
+        let status = lock(&self.entry.status);
+        let is_sent = |said: &Mark| {
+            status.pushed.is_some_and(|sent| (sent.position, sent.hash) == (said.position, said.hash))
+        };
+        status.applied.as_ref().is_some_and(is_sent) || status.refused.as_ref().is_some_and(is_sent)
+    }
+
     /// Notes that a list was sent; `is_change` if the stream was open before the list was new.
     pub fn pushed(&self, position: Position, hash: ListHash, is_change: bool) {
         if self.stream == OBSERVER {

@@ -47,6 +47,9 @@ pub trait Feed: Send {
     /// The next message for which there is room.
     fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Next;
 
+    /// Whether the caller itself has said what it did with the last list.
+    fn is_read(&self) -> bool;
+
     /// The caller took nothing for too long. The trailers with which the stream ends; the feed is not asked again.
     fn give_up(&mut self) -> HeaderMap;
 }

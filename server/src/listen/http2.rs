@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             .max_send_buffer_size(SEND_BUFFER_BYTES);
         let mut connection: Connection<S, Bytes> = builder.handshake(stream).await?;
         let pings = connection.ping_pong().expect("it is taken once");
-        let life = Life::new(pings, bounds, first_request);
+        let life = Life::new(pings, peer, bounds, first_request);
         Ok(Http2 { connection, router, peer, calls: None, feeds: Vec::new(), life })
     }
 
@@ -145,6 +145,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                 Fed::Waiting => at += 1,
                 Fed::Ended => drop(self.feeds.swap_remove(at)),
             }
+        }
+        if !self.feeds.iter().any(Feeding::has_unread) {
+            self.life.lists_are_read();
         }
     }
 }

@@ -377,6 +377,10 @@ impl Feed for Watch {
         }
     }
 
+    fn is_read(&self) -> bool {
+        self.presenter.has_answered()
+    }
+
     fn give_up(&mut self) -> HeaderMap {
         self.end = StreamEnd::Blocked;
         let text = "the stream took nothing for too long and was ended: read it, and open another";

@@ -53,7 +53,7 @@ impl Feeding {
         if self.stream.poll_reset(cx).is_ready() {
             return Fed::Ended;
         }
-        if self.unread.is_some_and(|ping| life.has_answered(ping)) {
+        if self.unread.is_some_and(|ping| life.has_answered(ping) || self.feed.is_read()) {
             self.unread = None;
         }
         loop {
@@ -78,6 +78,11 @@ impl Feeding {
                 Next::Nothing => return self.patience(cx),
             }
         }
+    }
+
+    /// Whether a list is on its way that is not known to be read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread.is_some()
     }
 
     /// The caller gave no sign of life: tells the feed, and the caller, if it reads once more.

@@ -2,7 +2,7 @@
 //!
 //! A ping is answered by the caller's HTTP/2 once it has read all that was sent before it. So an answer says that the
 //! caller is there, and that the lists before the ping are read. A ping is sent when nothing was heard for a while, soon
-//! after a list, and at once when another list waits for the one before it to be read.
+//! after a list of which the caller does not speak by itself, and at once when another list waits for that one to be read.
 //! Always: one ping at a time; who does not answer in time is given up. Never: asks while a list goes out, so that a push
 //! costs one write.
 
@@ -13,11 +13,11 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::listen::{Bounds, STALLED};
+use crate::listen::{Bounds, Peer, STALLED};
 
-/// How long after a list it is asked whether it was read, if nothing else asks. A push to all is over by then, and the next
-/// change seldom comes sooner.
-const ASK_AFTER_LIST: Duration = Duration::from_secs(1);
+/// How long after a list it is asked whether it was read, if nothing else asks: when a push to all is over, and before the
+/// next change comes. Each connection adds up to as much again, so that they do not all ask at once.
+const ASK_AFTER_LIST: Duration = Duration::from_millis(300);
 
 /// The number of a ping: one that is sent later is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,6 +41,7 @@ pub(super) struct Life {
     pings: PingPong,
     interval: Duration,
     timeout: Duration,
+    ask_after_list: Duration,
     /// When the first request must be there; `None` once it is.
     first_request: Option<Instant>,
     sent: u64,
@@ -55,13 +56,15 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(pings: PingPong, bounds: &Bounds, first_request: Duration) -> Life {
+    pub(super) fn new(pings: PingPong, peer: Peer, bounds: &Bounds, first_request: Duration) -> Life {
         let now = Instant::now();
+        let share = f64::from(peer.address.port() % 256) / 256.0;
         let (first_request, ask_at) = (now + first_request, now + bounds.keep_alive_interval);
         Life {
             pings,
             interval: bounds.keep_alive_interval,
             timeout: bounds.keep_alive_timeout,
+            ask_after_list: ASK_AFTER_LIST.mul_f64(1.0 + share),
             first_request: Some(first_request),
             sent: 0,
             answered: 0,
@@ -80,8 +83,15 @@ impl Life {
     /// A list was handed to the connection. The ping whose answer says that it was read.
     pub(super) fn list_went(&mut self) -> PingNumber {
         self.list_unasked = true;
-        self.ask_at = self.ask_at.min(Instant::now() + ASK_AFTER_LIST);
+        self.ask_at = self.ask_at.min(Instant::now() + self.ask_after_list);
         PingNumber(self.sent + 1)
+    }
+
+    /// Every list is known to be read: nobody needs to be asked soon.
+    pub(super) fn lists_are_read(&mut self) {
+        if std::mem::take(&mut self.list_unasked) {
+            self.ask_at = Instant::now() + self.interval;
+        }
     }
 
     /// Whether this ping was answered.

@@ -30,6 +30,11 @@ impl Feed for Farewell {
         }
     }
 
+    fn is_read(&self) -> bool {
+        // It sends no list.
+        true
+    }
+
     fn give_up(&mut self) -> HeaderMap {
         std::mem::take(&mut self.trailers)
     }
