@@ -98,7 +98,7 @@ impl Rpc {
         let service = server::ControlPlaneServiceServer::new(self.clone())
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
-        let authenticate = middleware::from_fn_with_state(self.clone(), auth::authenticate);
+        let authenticate = middleware::from_fn_with_state(Arc::new(self.clone()), auth::authenticate);
         let bound = middleware::from_fn_with_state(self, open_streams::bound);
         let open = route(
             route(Router::new(), health),
