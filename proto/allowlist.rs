@@ -56,7 +56,7 @@ impl Allowlist {
 
     /// Whether exactly this node is on it.
     pub fn contains(&self, node: &Node) -> bool {
-        self.nodes.binary_search_by(|probe| probe.line().as_str().cmp(node.line().as_str())).is_ok()
+        self.nodes.binary_search_by(|probe| probe.cmp_line(node)).is_ok()
     }
 
     /// The nodes as they are sent.

@@ -4,6 +4,7 @@
 //! Always: name and address keep their rules, so that neither can be taken for a range of hosts.
 //! Never: asks DNS.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -146,6 +147,18 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Compares the lines of two nodes, as if they were written out.
+    pub(crate) fn cmp_line(&self, other: &Node) -> Ordering {
+        let (one, two) = (self.name.as_bytes(), other.name.as_bytes());
+        let common = one.len().min(two.len());
+        // A name ends with the bar of its line, which no name has.
+        let next = |name: &[u8]| name.get(common).copied().unwrap_or(b'|');
+        let names = one[..common].cmp(&two[..common]).then_with(|| next(one).cmp(&next(two)));
+        names.then_with(|| self.address.to_string().cmp(&other.address.to_string()))
+    }
+}
+
 impl From<&Node> for crate::v1::Node {
     fn from(node: &Node) -> Self {
         crate::v1::Node { name: node.name.clone(), ip: node.address.to_string() }
@@ -279,6 +292,19 @@ mod tests {
         assert_eq!(address("2001:0DB8:0:0::5"), "2001:db8::5");
         assert_eq!(address("::ffff:192.168.0.5"), "192.168.0.5");
         assert_eq!(address("PVE.example"), "PVE.example");
+    }
+
+    #[test]
+    fn nodes_compare_as_their_lines_do() {
+        let nodes: Vec<Node> =
+            [("a", ""), ("a", "10.0.0.1"), ("a", "b"), ("a-b", ""), ("a.b", ""), ("ab", ""), ("B", "")]
+                .map(|(name, address)| Node::new(name, address).unwrap())
+                .into();
+        for one in &nodes {
+            for other in &nodes {
+                assert_eq!(one.cmp_line(other), one.line().cmp(&other.line()), "{one} {other}");
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use pulse_proto::node::Address;
 use rpds::RedBlackTreeMapSync;
 use uuid::Uuid;
 
+use crate::index::Index;
+
 /// A Proxmox VE instance: a standalone host or a cluster.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Instance {
@@ -34,21 +36,6 @@ impl Instance {
     pub fn is_present(&self) -> bool {
         self.removed_at.is_none()
     }
-
-    /// Whether a node of it has this name, case-blind.
-    fn has_name(&self, hostname: &str) -> bool {
-        self.endpoints.iter().any(|node| node.name().eq_ignore_ascii_case(hostname))
-    }
-
-    /// Whether a node of it has this address.
-    fn has_address(&self, address: IpAddr) -> bool {
-        self.endpoints.iter().any(|node| *node.address() == Address::Ip(address.to_canonical()))
-    }
-
-    /// Whether a node of it has this name or this address.
-    pub(crate) fn has_host(&self, hostname: &str, peer: Option<IpAddr>) -> bool {
-        self.has_name(hostname) || peer.is_some_and(|peer| self.has_address(peer))
-    }
 }
 
 /// All instances. Cloning shares them.
@@ -57,16 +44,35 @@ pub struct Inventory {
     instances: RedBlackTreeMapSync<Uuid, Arc<Instance>>,
     /// Of instances that are present: lower-case name to id.
     names: RedBlackTreeMapSync<String, Uuid>,
+    /// Of instances that are present: those that have a node of this name, in lower case.
+    hosts: Index<String, Uuid>,
+    /// Of instances that are present: those that have a node of this address.
+    addresses: Index<IpAddr, Uuid>,
 }
 
 impl Inventory {
     /// Adds an instance, or puts it in the place of the one with its id.
     pub fn put(&mut self, instance: Arc<Instance>) {
-        if let Some(before) = self.instances.get(&instance.id) {
-            self.names.remove_mut(&before.name.to_ascii_lowercase());
+        if let Some(before) = self.instances.get(&instance.id).cloned() {
+            // Another instance may have taken its name after it was removed.
+            if before.is_present() {
+                self.names.remove_mut(&before.name.to_ascii_lowercase());
+                for node in &before.endpoints {
+                    self.hosts.remove(node.name().to_ascii_lowercase().as_str(), before.id);
+                    if let Address::Ip(address) = node.address() {
+                        self.addresses.remove(address, before.id);
+                    }
+                }
+            }
         }
         if instance.is_present() {
             self.names.insert_mut(instance.name.to_ascii_lowercase(), instance.id);
+            for node in &instance.endpoints {
+                self.hosts.add(node.name().to_ascii_lowercase(), instance.id);
+                if let Address::Ip(address) = node.address() {
+                    self.addresses.add(*address, instance.id);
+                }
+            }
         }
         self.instances.insert_mut(instance.id, instance);
     }
@@ -97,25 +103,29 @@ impl Inventory {
     /// The one instance to which a host belongs: exact, case-blind equality of its name with a node of exactly
     /// one instance, or of its address with a node's. `None` if no instance matches, or several do.
     pub fn instance_of_host(&self, hostname: &str, peer: Option<IpAddr>) -> Option<&Arc<Instance>> {
-        let by_name = self.only(|instance| instance.has_name(hostname));
-        by_name.or_else(|| peer.and_then(|peer| self.only(|instance| instance.has_address(peer))))
+        let by_name = only(self.hosts.of(hostname.to_ascii_lowercase().as_str()));
+        let by_address = || peer.and_then(|peer| only(self.addresses.of(&peer.to_canonical())));
+        by_name.or_else(by_address).and_then(|id| self.instances.get(&id))
     }
 
-    /// The one instance that is present and fits; `None` if none does, or several do.
-    fn only(&self, fits: impl Fn(&Instance) -> bool) -> Option<&Arc<Instance>> {
-        let mut fitting = self.present().filter(|instance| fits(instance));
-        fitting.next().filter(|_| fitting.next().is_none())
-    }
-
-    /// The present instances that have exactly this node.
+    /// The present instances that have exactly this node, in the order of their ids.
     pub fn instances_with(&self, node: &Node) -> impl Iterator<Item = &Arc<Instance>> {
-        self.present().filter(move |instance| instance.endpoints.contains(node))
+        let named = self.hosts.of(node.name().to_ascii_lowercase().as_str());
+        let named = named.filter_map(|id| self.instances.get(&id));
+        named.filter(move |instance| instance.endpoints.contains(node))
     }
+}
+
+/// The one that there is; `None` if there is none, or several are.
+fn only(mut ids: impl Iterator<Item = Uuid>) -> Option<Uuid> {
+    let first = ids.next();
+    first.filter(|_| ids.next().is_none())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::dice::Dice;
 
     fn instance(n: u128, name: &str, nodes: &[(&str, &str)]) -> Arc<Instance> {
         let endpoints = nodes.iter().map(|(name, address)| Node::new(name, address).unwrap()).collect();
@@ -168,5 +178,53 @@ mod tests {
         inventory.put(instance(1, "attic", &[]));
         assert!(inventory.by_name("home").is_none());
         assert_eq!(inventory.present().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["attic", "lab"]);
+    }
+
+    /// The answers of the index are those of a look at every instance, after any puts.
+    #[test]
+    fn the_index_says_what_a_look_at_all_instances_says() {
+        let mut dice = Dice::new(7);
+        let mut inventory = Inventory::default();
+        for step in 0..2_000_u128 {
+            let id = u128::from(dice.below(12)) + 1;
+            let nodes = (0..dice.below(4)).map(|_| {
+                let name = ["pve", "PVE", "delly", "Minipc", "a", "b"][dice.below(6) as usize];
+                let address =
+                    ["", "10.0.0.1", "10.0.0.2", "2001:db8::1", "pve.example"][dice.below(5) as usize];
+                Node::new(name, address).unwrap()
+            });
+            let endpoints: Vec<Node> = nodes.collect();
+            let removed_at = (dice.below(3) == 0).then_some(SystemTime::UNIX_EPOCH);
+            let created_at = SystemTime::UNIX_EPOCH;
+            let (id, name) = (Uuid::from_u128(id), format!("i{id}"));
+            inventory.put(Arc::new(Instance { id, name, endpoints, created_at, removed_at }));
+            let present: Vec<_> =
+                inventory.instances.values().filter(|instance| instance.is_present()).collect();
+            for host in ["pve", "DELLY", "minipc", "a", "none"] {
+                for peer in [None, Some("::ffff:10.0.0.1"), Some("10.0.0.2"), Some("2001:db8::1")] {
+                    let peer: Option<IpAddr> = peer.map(|peer| peer.parse().unwrap());
+                    let is_named = |node: &Node| node.name().eq_ignore_ascii_case(host);
+                    let is_at = |node: &Node| {
+                        peer.is_some_and(|peer| *node.address() == Address::Ip(peer.to_canonical()))
+                    };
+                    let ids_with = |fits: &dyn Fn(&Node) -> bool| {
+                        let fitting = present.iter().filter(|instance| instance.endpoints.iter().any(fits));
+                        fitting.map(|instance| instance.id).collect::<Vec<_>>()
+                    };
+                    let expected = match (&ids_with(&is_named)[..], &ids_with(&is_at)[..]) {
+                        ([one], _) | (_, [one]) => Some(*one),
+                        _ => None,
+                    };
+                    let found = inventory.instance_of_host(host, peer).map(|instance| instance.id);
+                    assert_eq!(found, expected, "step {step}: {host} {peer:?}");
+                }
+            }
+            for node in present.iter().flat_map(|instance| &instance.endpoints) {
+                let with = present.iter().filter(|instance| instance.endpoints.contains(node));
+                let with: Vec<_> = with.map(|instance| instance.id).collect();
+                let found = inventory.instances_with(node).map(|instance| instance.id);
+                assert_eq!(found.collect::<Vec<_>>(), with, "step {step}: {node}");
+            }
+        }
     }
 }

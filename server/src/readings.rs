@@ -1,13 +1,16 @@
 //! Temperatures: the newest of each node in memory, the history in the store.
 //!
 //! In: reports that were checked. Out: the newest report of each node; history, on demand.
-//! Always: what is shown as newest is on disk; of two reports on one node the one collected later wins, but a proxy
-//! that could not read the node does not hide one that could.
+//! Always: what is shown as newest was taken by the store: it is on disk, or waits to be written while its proxy holds it
+//! too. So a server that is killed may show an older reading for a moment afterwards, and loses none. Of two reports on one
+//! node the one collected later wins, but a proxy that could not read the node does not hide one that could.
 //! Never: knows who reads it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, RwLock};
 
+use pulse_proto::Node;
 use uuid::Uuid;
 
 use crate::report::{NodeReport, Report};
@@ -26,27 +29,39 @@ type NodeKey = (Uuid, String);
 impl Readings {
     /// Begins with the newest reports that the store has.
     pub fn new(store: Store, newest: impl IntoIterator<Item = NodeReport>) -> Readings {
-        let newest = newest.into_iter().map(|report| (key(&report), Arc::new(report))).collect();
+        let newest =
+            newest.into_iter().map(|report| (key(report.instance, &report.node), Arc::new(report))).collect();
         Readings { store, newest: Arc::new(RwLock::new(newest)) }
     }
 
-    /// Takes a report: returns once it is on disk.
+    /// Takes a report, which is shown from then on and is on disk within a moment: [`Recorded::durable_sequence`] says
+    /// whether it is there already.
     ///
     /// # Errors
-    /// [`StoreError`]; the report is not taken then, and may be sent again.
+    /// [`StoreError`]; the report is not shown then, and may be sent again.
     pub async fn take(&self, report: Report) -> Result<Recorded, StoreError> {
-        let nodes: Vec<Arc<NodeReport>> = report.nodes.iter().cloned().map(Arc::new).collect();
+        let nodes = report.nodes.clone();
         let recorded = self.store.record(report).await?;
-        if !recorded.is_double {
-            let mut newest = self.newest.write().expect("no holder of this lock panics");
-            for node in nodes {
-                let place = newest.entry(key(&node)).or_insert_with(|| Arc::clone(&node));
-                if node.replaces(place) {
-                    *place = node;
+        let mut newest = self.newest.write().expect("no holder of this lock panics");
+        // A double changes nothing, unless it was told before that it could not be written yet.
+        for node in nodes {
+            match newest.entry(key(node.instance, &node.node)) {
+                Entry::Vacant(place) => {
+                    place.insert(node);
                 }
+                Entry::Occupied(mut place) if node.replaces(place.get()) => {
+                    place.insert(node);
+                }
+                Entry::Occupied(_) => {}
             }
         }
         Ok(recorded)
+    }
+
+    /// The newest report of one node.
+    pub fn newest_of(&self, instance: Uuid, node: &Node) -> Option<Arc<NodeReport>> {
+        let newest = self.newest.read().expect("no holder of this lock panics");
+        newest.get(&key(instance, node)).cloned()
     }
 
     /// The newest report of each node, in no order.
@@ -55,6 +70,8 @@ impl Readings {
     }
 }
 
-fn key(report: &NodeReport) -> NodeKey {
-    (report.instance, report.node.line().to_ascii_lowercase())
+fn key(instance: Uuid, node: &Node) -> NodeKey {
+    let mut line = node.line();
+    line.make_ascii_lowercase();
+    (instance, line)
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use pulse_proto::{Scope, TokenDigest};
-use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
 use uuid::Uuid;
 
+use crate::index::Index;
 use crate::network::{Network, any_contains};
 
 /// How local callers reach a proxy.
@@ -132,6 +133,17 @@ pub struct CtrlToken {
     pub standing: TokenStanding,
 }
 
+impl CtrlToken {
+    /// When it ends by itself, if it does.
+    pub fn end(&self) -> Option<SystemTime> {
+        match self.standing {
+            TokenStanding::Next { use_before } => Some(use_before),
+            TokenStanding::Debug { until } => Some(until),
+            TokenStanding::Current | TokenStanding::Tombstone => None,
+        }
+    }
+}
+
 /// A join token, as the registry knows it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct JoinToken {
@@ -201,19 +213,84 @@ pub struct Registry {
     join_window: Option<Arc<JoinWindow>>,
     /// How many active proxies have each scope.
     scopes: HashTrieMapSync<Scope, usize>,
+    /// Proxies that are not removed, by machine id and by hostname in lower case; those without a machine id are not here.
+    machines: Index<(String, String), Uuid>,
+    /// Proxies that are not removed, by the instance that they belong to.
+    of_instances: Index<Uuid, Uuid>,
+    /// Active and approved proxies, by hostname in lower case.
+    hostnames: Index<String, Uuid>,
+    /// Active and approved proxies, by the address that they registered from.
+    peers: Index<IpAddr, Uuid>,
+    /// Active proxies that nobody approved yet.
+    unapproved: RedBlackTreeSetSync<Uuid>,
+    /// Ctrl tokens by their proxy.
+    tokens_of: Index<Uuid, [u8; 32]>,
+    /// Ctrl tokens that end by time, the first to end first.
+    ending: RedBlackTreeSetSync<(SystemTime, [u8; 32])>,
 }
 
 impl Registry {
     /// Adds a proxy, or puts it in the place of the one with its id.
     pub fn put_proxy(&mut self, proxy: Arc<Proxy>) {
-        let before = self.proxies.get(&proxy.id).and_then(|before| active_scope(before));
-        if let Some(scope) = before {
-            self.count(scope, |count| count - 1);
+        if let Some(before) = self.proxies.get(&proxy.id).cloned() {
+            self.unlist(&before);
         }
-        if let Some(scope) = active_scope(&proxy) {
+        self.list(&proxy);
+        self.proxies.insert_mut(proxy.id, proxy);
+    }
+
+    /// Puts a proxy into every index where it belongs.
+    fn list(&mut self, proxy: &Proxy) {
+        let id = proxy.id;
+        if let Some(scope) = active_scope(proxy) {
             self.count(scope, |count| count + 1);
         }
-        self.proxies.insert_mut(proxy.id, proxy);
+        if !is_removed(proxy) {
+            if let Some(machine) = machine(proxy) {
+                self.machines.add(machine, id);
+            }
+            if let Some(instance) = proxy.instance {
+                self.of_instances.add(instance, id);
+            }
+        }
+        match (proxy.is_active(), proxy.is_approved) {
+            (true, true) => {
+                self.hostnames.add(proxy.hostname.to_ascii_lowercase(), id);
+                if let Some(peer) = proxy.peer {
+                    self.peers.add(peer.to_canonical(), id);
+                }
+            }
+            (true, false) => self.unapproved.insert_mut(id),
+            (false, _) => {}
+        }
+    }
+
+    /// Takes a proxy out of every index where [`Registry::list`] put it.
+    fn unlist(&mut self, proxy: &Proxy) {
+        let id = proxy.id;
+        if let Some(scope) = active_scope(proxy) {
+            self.count(scope, |count| count - 1);
+        }
+        if !is_removed(proxy) {
+            if let Some(machine) = machine(proxy) {
+                self.machines.remove(&machine, id);
+            }
+            if let Some(instance) = proxy.instance {
+                self.of_instances.remove(&instance, id);
+            }
+        }
+        match (proxy.is_active(), proxy.is_approved) {
+            (true, true) => {
+                self.hostnames.remove(proxy.hostname.to_ascii_lowercase().as_str(), id);
+                if let Some(peer) = proxy.peer {
+                    self.peers.remove(&peer.to_canonical(), id);
+                }
+            }
+            (true, false) => {
+                self.unapproved.remove_mut(&id);
+            }
+            (false, _) => {}
+        }
     }
 
     fn count(&mut self, scope: Scope, step: impl FnOnce(usize) -> usize) {
@@ -227,12 +304,25 @@ impl Registry {
 
     /// Adds a ctrl token, or gives it another standing.
     pub fn put_token(&mut self, token: CtrlToken) {
-        self.tokens.insert_mut(*token.digest.as_bytes(), token);
+        self.drop_token(&token.digest);
+        let digest = *token.digest.as_bytes();
+        self.tokens_of.add(token.proxy, digest);
+        if let Some(end) = token.end() {
+            self.ending.insert_mut((end, digest));
+        }
+        self.tokens.insert_mut(digest, token);
     }
 
     /// Forgets a ctrl token: from now on it is unknown.
     pub fn drop_token(&mut self, digest: &TokenDigest) {
-        self.tokens.remove_mut(digest.as_bytes());
+        let digest = *digest.as_bytes();
+        if let Some(token) = self.tokens.get(&digest).copied() {
+            self.tokens_of.remove(&token.proxy, digest);
+            if let Some(end) = token.end() {
+                self.ending.remove_mut(&(end, digest));
+            }
+            self.tokens.remove_mut(&digest);
+        }
     }
 
     /// Adds a join token, or puts it in the place of the one with its id.
@@ -260,7 +350,7 @@ impl Registry {
 
     /// All proxies that are not removed, in no order.
     pub fn proxies(&self) -> impl Iterator<Item = &Arc<Proxy>> {
-        self.proxies.values().filter(|proxy| !matches!(proxy.standing, Standing::Removed { .. }))
+        self.proxies.values().filter(|proxy| !is_removed(proxy))
     }
 
     /// The ctrl token of this digest.
@@ -268,14 +358,15 @@ impl Registry {
         self.tokens.get(digest.as_bytes()).filter(|token| token.digest == *digest)
     }
 
-    /// Every ctrl token.
-    pub fn tokens(&self) -> impl Iterator<Item = &CtrlToken> {
-        self.tokens.values()
+    /// The ctrl tokens that end by time and whose time is over.
+    pub fn past_tokens(&self, now: SystemTime) -> impl Iterator<Item = &CtrlToken> {
+        let past = self.ending.iter().take_while(move |(end, _)| *end <= now);
+        past.filter_map(|(_, digest)| self.tokens.get(digest))
     }
 
     /// The ctrl tokens of one proxy.
     pub fn tokens_of(&self, proxy: Uuid) -> impl Iterator<Item = &CtrlToken> {
-        self.tokens.values().filter(move |token| token.proxy == proxy)
+        self.tokens_of.of(&proxy).filter_map(|digest| self.tokens.get(&digest))
     }
 
     /// The join token of this digest.
@@ -301,15 +392,54 @@ impl Registry {
 
     /// The proxy that a host without its token is: the same machine id and hostname, not removed.
     pub fn proxy_of_host(&self, machine_id: &str, hostname: &str) -> impl Iterator<Item = &Arc<Proxy>> {
-        self.proxies().filter(move |proxy| {
-            !machine_id.is_empty()
-                && proxy.machine_id == machine_id
-                && proxy.hostname.eq_ignore_ascii_case(hostname)
-        })
+        let machine = (machine_id.to_owned(), hostname.to_ascii_lowercase());
+        self.named(self.machines.of(&machine))
     }
+
+    /// The proxies that belong to an instance and are not removed.
+    pub fn proxies_of(&self, instance: Uuid) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.named(self.of_instances.of(&instance))
+    }
+
+    /// The active and approved proxies on hosts of this name, case-blind.
+    pub fn proxies_named(&self, hostname: &str) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.named(self.hostnames.of(hostname.to_ascii_lowercase().as_str()))
+    }
+
+    /// The active and approved proxies that registered from this address.
+    pub fn proxies_at(&self, peer: IpAddr) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.named(self.peers.of(&peer.to_canonical()))
+    }
+
+    /// The active proxies that nobody approved yet.
+    pub fn unapproved(&self) -> impl Iterator<Item = &Arc<Proxy>> {
+        self.named(self.unapproved.iter().copied())
+    }
+
+    /// How many active proxies nobody approved yet.
+    pub fn unapproved_count(&self) -> usize {
+        self.unapproved.size()
+    }
+
+    fn named(&self, ids: impl Iterator<Item = Uuid>) -> impl Iterator<Item = &Arc<Proxy>> {
+        ids.filter_map(|id| self.proxies.get(&id))
+    }
+}
+
+/// Under what a host is known that comes without its token; `None`: it has no machine id, and is never known again.
+fn machine(proxy: &Proxy) -> Option<(String, String)> {
+    let machine = || (proxy.machine_id.clone(), proxy.hostname.to_ascii_lowercase());
+    (!proxy.machine_id.is_empty()).then(machine)
+}
+
+fn is_removed(proxy: &Proxy) -> bool {
+    matches!(proxy.standing, Standing::Removed { .. })
 }
 
 /// The scope that a proxy holds a list of, if it may connect.
 fn active_scope(proxy: &Proxy) -> Option<Scope> {
     proxy.scope().filter(|_| proxy.is_active())
 }
+
+#[cfg(test)]
+mod tests;

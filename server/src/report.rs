@@ -1,11 +1,12 @@
 //! What proxies report: readings of nodes, as they were checked at the edge.
 //!
-//! Plain values. In: what the edge made of a call, or what the store kept. Never: asks anybody.
+//! Plain values. In: what the edge made of a call, or what the store kept. Always: reports of one node that were read from
+//! the same sensors share what is known of them, so a further report costs its values and no more. Never: asks anybody.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use pulse_proto::{Node, Position, SensorKind};
-use serde::Serialize;
 use uuid::Uuid;
 
 /// What was read of one node, or why it could not be.
@@ -24,7 +25,7 @@ pub struct NodeReport {
     /// The list under which it was read; zeros: the static list.
     pub position: Position,
     /// The values; empty if it could not be read.
-    pub readings: Vec<Reading>,
+    pub readings: Readings,
     /// Why it could not be read; empty if it could.
     pub unreadable_reason: String,
 }
@@ -53,24 +54,74 @@ pub struct Report {
     /// Its place in the session, from 1. A sequence at or below the session's highest stored one is a double.
     pub sequence: u64,
     /// One for each node that is taken.
-    pub nodes: Vec<NodeReport>,
+    pub nodes: Vec<Arc<NodeReport>>,
 }
 
-/// One value of one sensor.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Reading {
+/// The values of one node, and the sensor of each.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Readings {
+    /// As many as there are values.
+    sensors: Arc<[Sensor]>,
+    /// Degrees Celsius.
+    celsius: Vec<f64>,
+}
+
+/// What one value is read from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Sensor {
     /// The sensor's stable name on its node.
-    pub sensor: String,
+    pub name: String,
     /// The chip's name.
     pub chip: String,
     /// The label that the driver gives; may be empty.
     pub label: String,
     /// What it measures.
     pub kind: SensorKind,
-    /// Degrees Celsius.
-    pub temperature_celsius: f64,
     /// The driver's upper limit, degrees Celsius.
     pub max_celsius: Option<f64>,
     /// The driver's critical limit, degrees Celsius.
     pub critical_celsius: Option<f64>,
+}
+
+impl Readings {
+    /// Values of sensors that are known already, in their order.
+    ///
+    /// # Panics
+    /// When there are not as many values as sensors.
+    pub fn of(sensors: Arc<[Sensor]>, celsius: Vec<f64>) -> Readings {
+        assert_eq!(sensors.len(), celsius.len(), "each sensor has a value");
+        Readings { sensors, celsius }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.celsius.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.celsius.is_empty()
+    }
+
+    /// The sensors, in the order of their values.
+    pub fn sensors(&self) -> &Arc<[Sensor]> {
+        &self.sensors
+    }
+
+    /// The values, degrees Celsius.
+    pub fn celsius(&self) -> &[f64] {
+        &self.celsius
+    }
+
+    /// Each sensor with its value, degrees Celsius.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Sensor, f64)> {
+        self.sensors.iter().zip(self.celsius.iter().copied())
+    }
+}
+
+impl FromIterator<(Sensor, f64)> for Readings {
+    fn from_iter<I: IntoIterator<Item = (Sensor, f64)>>(pairs: I) -> Readings {
+        let (sensors, celsius): (Vec<Sensor>, Vec<f64>) = pairs.into_iter().unzip();
+        Readings { sensors: sensors.into(), celsius }
+    }
 }

@@ -62,6 +62,10 @@ pub enum StoreError {
     /// So much waits to be written that no more is taken.
     #[error("the store's queue is full")]
     Full,
+    /// The report comes behind a gap in its session, and what is missing may have been answered before the server was
+    /// killed: it is taken when it comes again, after those before it if they are still there.
+    #[error("reports before this one are missing")]
+    BehindGap,
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -152,9 +156,9 @@ impl fmt::Debug for Loaded {
 /// What became of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recorded {
-    /// The session's highest stored sequence.
+    /// The session's highest sequence that is known to be on disk; lower than the report's own if that waits still.
     pub durable_sequence: u64,
-    /// Whether the report was stored before.
+    /// Whether the report was taken before.
     pub is_double: bool,
 }
 
@@ -220,10 +224,13 @@ impl Store {
         self.engine.commit(commit).await
     }
 
-    /// Stores a report, in one transaction with others that wait; returns once it is on disk.
+    /// Stores a report, in one transaction with others that wait. Returns once it is on disk, or before if that takes long or
+    /// many wait: what is on disk is what [`Recorded::durable_sequence`] says. A report that is taken stays in the queue until
+    /// it is stored, also when the disk fails meanwhile; only the end of the process loses it.
     ///
     /// # Errors
-    /// [`StoreError::Full`] if too many wait already.
+    /// [`StoreError::Full`] if too many wait already, [`StoreError::BehindGap`]; [`StoreError::Database`] if it could not be
+    /// written yet.
     pub async fn record(&self, report: Report) -> Result<Recorded, StoreError> {
         self.engine.record(report).await
     }

@@ -11,8 +11,7 @@ use pulse::inventory::Instance;
 use pulse::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
-use pulse::report::Reading;
-use pulse::report::{NodeReport, Report};
+use pulse::report::{NodeReport, Readings, Report, Sensor};
 use pulse::store::{Change, Commit, KeptList, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Clock, Node, Position, Scope, SensorKind, SignedAllowlist, TokenDigest};
@@ -116,13 +115,12 @@ fn commit(expected: u64, changes: Vec<Change>) -> Commit {
     Commit { expected, revision: expected + 1, changes, lists: vec![], audit: entry(expected) }
 }
 
-fn reading(sensor: &str, celsius: f64) -> Reading {
-    Reading {
-        sensor: sensor.into(),
+fn sensor(name: &str) -> Sensor {
+    Sensor {
+        name: name.into(),
         chip: "coretemp".into(),
         label: "Package id 0".into(),
         kind: SensorKind::CpuPackage,
-        temperature_celsius: celsius,
         max_celsius: Some(100.0),
         critical_celsius: None,
     }
@@ -136,12 +134,13 @@ fn node_report(name: &str, collected_at: SystemTime, celsius: f64) -> NodeReport
         collected_at,
         received_at: collected_at + Duration::from_millis(5),
         position: Position { epoch: 1_700_000_000_000, revision: 3 },
-        readings: vec![reading("coretemp-isa-0000/temp1", celsius)],
+        readings: [(sensor("coretemp-isa-0000/temp1"), celsius)].into_iter().collect(),
         unreadable_reason: String::new(),
     }
 }
 
 fn report(sequence: u64, nodes: Vec<NodeReport>) -> Report {
+    let nodes = nodes.into_iter().map(Arc::new).collect();
     Report { proxy: id(7), session: id(70), sequence, nodes }
 }
 
@@ -527,11 +526,15 @@ async fn a_report_is_stored_once_however_often_it_is_sent() {
     let other = Report { proxy: id(8), ..report(1, vec![node_report("a", at(5), 45.0)]) };
     assert!(!store.record(other).await.unwrap().is_double);
     let values: Vec<_> =
-        history(&store, "a").await.iter().map(|report| report.readings[0].temperature_celsius).collect();
+        history(&store, "a").await.iter().map(|report| report.readings.celsius()[0]).collect();
     assert_eq!(values, [41.0, 43.0, 44.0, 45.0]);
 
     // No number of a proxy brings the store down.
     let last = Report { session: id(72), ..report(u64::MAX, vec![]) };
+    assert!(
+        matches!(store.record(last.clone()).await, Err(StoreError::BehindGap)),
+        "it may have lost those before"
+    );
     assert!(!store.record(last.clone()).await.unwrap().is_double);
     assert!(store.record(last).await.unwrap().is_double);
 }
@@ -573,7 +576,7 @@ async fn what_was_answered_is_there_after_the_store_is_opened_again() {
     drop(store);
     let store = open(&folder).await;
     let shared = history(&store, "shared").await;
-    let values: Vec<_> = shared.iter().map(|report| report.readings[0].temperature_celsius).collect();
+    let values: Vec<_> = shared.iter().map(|report| report.readings.celsius()[0]).collect();
     assert_eq!(values, (0..200_u8).map(f64::from).collect::<Vec<_>>());
     assert_eq!(store.load().await.unwrap().newest.len(), 201);
 }
@@ -582,14 +585,16 @@ async fn what_was_answered_is_there_after_the_store_is_opened_again() {
 async fn every_field_of_a_report_is_read_back() {
     let folder = folder();
     let store = open(&folder).await;
-    let readings = (0_u8..).zip(SensorKind::ALL).map(|(n, kind)| Reading {
-        sensor: format!("chip/temp{n}"),
-        chip: "chip".into(),
-        label: if n % 2 == 0 { String::new() } else { format!("ä {n}") },
-        kind,
-        temperature_celsius: f64::from(i32::from(n) * 12_345 - 40_000) / 1000.0,
-        max_celsius: (n % 3 == 0).then_some(99.999),
-        critical_celsius: (n % 4 == 0).then_some(-0.5),
+    let readings = (0_u8..).zip(SensorKind::ALL).map(|(n, kind)| {
+        let sensor = Sensor {
+            name: format!("chip/temp{n}"),
+            chip: "chip".into(),
+            label: if n % 2 == 0 { String::new() } else { format!("ä {n}") },
+            kind,
+            max_celsius: (n % 3 == 0).then_some(99.999),
+            critical_celsius: (n % 4 == 0).then_some(-0.5),
+        };
+        (sensor, f64::from(i32::from(n) * 12_345 - 40_000) / 1000.0)
     });
     let read = NodeReport {
         node: node("delly", "2001:db8::5"),
@@ -598,7 +603,7 @@ async fn every_field_of_a_report_is_read_back() {
     };
     let unread = NodeReport {
         node: node("other", "pve.example"),
-        readings: vec![],
+        readings: Readings::default(),
         unreadable_reason: "no sensor here".into(),
         position: Position::default(),
         ..node_report("other", at(2), 0.0)
@@ -618,18 +623,20 @@ async fn history_keeps_the_label_and_limits_under_which_it_was_read() {
     let folder = folder();
     let store = open(&folder).await;
     let variants = [
-        reading("s", 1.0),
-        Reading { label: "CPU".into(), ..reading("s", 2.0) },
-        Reading { kind: SensorKind::CpuDie, ..reading("s", 3.0) },
-        Reading { max_celsius: Some(95.0), ..reading("s", 4.0) },
-        reading("s", 5.0),
+        (sensor("s"), 1.0),
+        (Sensor { label: "CPU".into(), ..sensor("s") }, 2.0),
+        (Sensor { kind: SensorKind::CpuDie, ..sensor("s") }, 3.0),
+        (Sensor { max_celsius: Some(95.0), ..sensor("s") }, 4.0),
+        (sensor("s"), 5.0),
     ];
     for (n, variant) in (1..).zip(&variants) {
-        let one = NodeReport { readings: vec![variant.clone()], ..node_report("a", at(n), 0.0) };
+        let one =
+            NodeReport { readings: [variant.clone()].into_iter().collect(), ..node_report("a", at(n), 0.0) };
         store.record(report(n, vec![one])).await.unwrap();
     }
-    let read: Vec<_> = history(&store, "a").await.into_iter().flat_map(|report| report.readings).collect();
-    assert_eq!(read, variants);
+    let history = history(&store, "a").await;
+    let read = history.iter().flat_map(|report| report.readings.iter());
+    assert_eq!(read.map(|(sensor, celsius)| (sensor.clone(), celsius)).collect::<Vec<_>>(), variants);
     let series: i64 = shell(&folder).query_row("SELECT count(*) FROM series", [], |row| row.get(0)).unwrap();
     assert_eq!(series, 4);
 }
@@ -644,7 +651,7 @@ async fn history_is_oldest_first_from_a_time_on_and_at_most_so_many() {
     }
     let found = async |name: &str, since: SystemTime, limit: u32| -> Vec<f64> {
         let reports = store.history(id(1), &node(name, ""), since, limit).await.unwrap();
-        reports.iter().map(|report| report.readings[0].temperature_celsius).collect()
+        reports.iter().map(|report| report.readings.celsius()[0]).collect()
     };
     assert_eq!(found("a", UNIX_EPOCH, 100).await, [1.0, 3.0, 5.0, 7.0, 9.0]);
     assert_eq!(found("a", at(3), 3).await, [3.0, 5.0, 7.0]);
@@ -698,7 +705,7 @@ async fn readings_that_are_too_old_go_and_the_newest_of_each_node_stays() {
     upkeep_until(&store, async || history(&store, "alive").await.len() == 2).await;
     let dead = history(&store, "dead").await;
     assert_eq!(dead.len(), 1);
-    assert_eq!(dead[0].readings, [reading("coretemp-isa-0000/temp1", 40.0)]);
+    assert_eq!(dead[0].readings, [(sensor("coretemp-isa-0000/temp1"), 40.0)].into_iter().collect());
     let newest = store.load().await.unwrap().newest;
     assert_eq!(newest.len(), 2);
 }
@@ -717,19 +724,23 @@ async fn what_no_reading_needs_any_more_is_swept() {
     // The label changed; the one reading with the old one is too old by now, and the session even more.
     let max_age = Duration::from_hours(24 * 30);
     let store = open_with(&folder, Retention { max_age, ..KEEP_ALL }).await;
-    let changed = Reading { label: "new".into(), ..reading("coretemp-isa-0000/temp1", 40.0) };
-    let nodes = vec![NodeReport { readings: vec![changed.clone()], ..node_report("a", now, 40.0) }];
+    let changed = Sensor { label: "new".into(), ..sensor("coretemp-isa-0000/temp1") };
+    let readings = [(changed, 40.0)].into_iter().collect();
+    let nodes = vec![NodeReport { readings, ..node_report("a", now, 40.0) }];
     store.record(report(2, nodes)).await.unwrap();
     let count = |sql: &str| -> i64 { shell(&folder).query_row(sql, [], |row| row.get(0)).unwrap() };
     upkeep_until(&store, async || count("SELECT count(*) FROM report_sessions") == 1).await;
     assert_eq!(count("SELECT count(*) FROM series"), 2);
     let newest = store.load().await.unwrap().newest;
-    let labels: Vec<_> = newest.iter().map(|report| report.readings[0].label.as_str()).collect();
+    let labels: Vec<_> = newest.iter().map(|report| report.readings.sensors()[0].label.as_str()).collect();
     assert_eq!(labels, ["new", "Package id 0"], "the newest of b is kept, and what it means");
     // A series that was swept is made again.
     store.record(report(3, vec![node_report("a", now + Duration::from_secs(1), 40.0)])).await.unwrap();
-    let labels: Vec<_> =
-        history(&store, "a").await.into_iter().map(|report| report.readings[0].label.clone()).collect();
+    let labels: Vec<_> = history(&store, "a")
+        .await
+        .into_iter()
+        .map(|report| report.readings.sensors()[0].label.clone())
+        .collect();
     assert_eq!(labels, ["new", "Package id 0"]);
 }
 
@@ -737,7 +748,7 @@ async fn what_no_reading_needs_any_more_is_swept() {
 async fn readings_that_are_too_much_go_the_oldest_first() {
     let folder = folder();
     let store = open(&folder).await;
-    let readings: Vec<_> = (0..40).map(|n| reading(&format!("chip/temp{n}"), 40.0)).collect();
+    let readings: Readings = (0..40).map(|n| (sensor(&format!("chip/temp{n}")), 40.0)).collect();
     store.record(report(1, vec![node_report("dead", at(0), 1.0)])).await.unwrap();
     for first in [0, 3_000, 6_000] {
         let tasks = (first..first + 3_000_u64).map(|n| {
@@ -837,7 +848,8 @@ async fn an_error_of_the_database_is_told_and_outlived() {
     store.record(report(1, vec![node_report("a", at(1), 41.0)])).await.unwrap();
     shell(&folder).execute_batch("ALTER TABLE report_sessions RENAME TO away").unwrap();
     // The whole group fails, and what was remembered of it is forgotten.
-    let nodes = || vec![NodeReport { readings: vec![reading("new", 2.0)], ..node_report("new", at(2), 0.0) }];
+    let readings = || [(sensor("new"), 2.0)].into_iter().collect();
+    let nodes = || vec![NodeReport { readings: readings(), ..node_report("new", at(2), 0.0) }];
     for session in 0..3 {
         let error = store.record(Report { session: id(session), ..report(1, nodes()) }).await.unwrap_err();
         assert!(matches!(error, StoreError::Database { .. }), "{error:?}");
@@ -847,7 +859,99 @@ async fn an_error_of_the_database_is_told_and_outlived() {
     shell(&folder).execute_batch("ALTER TABLE away RENAME TO report_sessions").unwrap();
     store.record(report(2, nodes())).await.unwrap();
     assert!(store.is_writable());
-    assert_eq!(history(&store, "new").await.len(), 1);
+    // Those that failed waited, and were stored before it; whoever sends one again does not have it stored twice.
+    assert_eq!(history(&store, "new").await.len(), 4);
+    for session in 0..3 {
+        let again = store.record(Report { session: id(session), ..report(1, nodes()) }).await.unwrap();
+        assert_eq!((again.durable_sequence, again.is_double), (1, true));
+    }
+    assert_eq!(history(&store, "new").await.len(), 4);
+}
+
+#[tokio::test]
+async fn reports_are_answered_before_a_slow_disk_has_them_and_nothing_of_them_is_lost() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let of = |session: u128, sequence: u64| Report {
+        session: id(session),
+        ..report(sequence, vec![node_report("a", at(1000 * session as u64 + sequence), 1.0)])
+    };
+    for session in 0..2 {
+        assert_eq!(store.record(of(session, 1)).await.unwrap().durable_sequence, 1);
+    }
+    // Somebody holds the database.
+    let busy = shell(&folder);
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut answered = Vec::new();
+    let mut waiting = tokio::task::JoinSet::new();
+    for sequence in 2..100 {
+        let (store, report) = (store.clone(), of(0, sequence));
+        waiting.spawn(async move { (sequence, store.record(report).await.unwrap()) });
+        // Those that do not wait for the disk are answered within this turn of the runtime.
+        tokio::task::yield_now().await;
+        while let Some(done) = waiting.try_join_next() {
+            answered.push(done.unwrap());
+        }
+    }
+    assert!(answered.len() > 50, "many wait, so further ones are answered at once: {}", answered.len());
+    assert!(answered.iter().all(|(_, recorded)| recorded.durable_sequence == 1), "{answered:?}");
+    let again = store.record(of(0, 50)).await.unwrap();
+    assert_eq!((again.durable_sequence, again.is_double), (1, true), "it waits, and is not durable");
+    // A session that nobody knows yet is answered when the store has looked at it, or after a while.
+    assert_eq!(store.record(of(9, 1)).await.unwrap().durable_sequence, 0);
+    busy.execute_batch("COMMIT").unwrap();
+    let held = waiting.join_all().await;
+    assert!(!held.is_empty(), "the first ones wait for the disk");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while store.record(of(0, 100)).await.unwrap().durable_sequence < 100 {
+        assert!(std::time::Instant::now() < deadline, "the disk takes them again");
+    }
+    let again = store.record(of(9, 1)).await.unwrap();
+    assert_eq!((again.durable_sequence, again.is_double), (1, true));
+    assert_eq!(history(&store, "a").await.len(), 102, "each once");
+}
+
+#[tokio::test]
+async fn what_was_answered_and_lost_with_the_server_comes_before_what_follows_it() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let of = |sequence: u64| report(sequence, vec![node_report("a", at(sequence), sequence as f64)]);
+    store.record(of(1)).await.unwrap();
+    drop(store);
+    // The server was killed after it had answered 2 and 3, and before it had written them.
+    let store = open(&folder).await;
+    assert!(matches!(store.record(of(4)).await, Err(StoreError::BehindGap)));
+    for sequence in 2..=4 {
+        let recorded = store.record(of(sequence)).await.unwrap();
+        assert_eq!((recorded.durable_sequence, recorded.is_double), (sequence, false));
+    }
+    let values: Vec<_> =
+        history(&store, "a").await.iter().map(|report| report.readings.celsius()[0]).collect();
+    assert_eq!(values, [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_writes_what_was_answered() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let of = |session: u64, sequence: u64| Report {
+        session: id(session.into()),
+        ..report(sequence, vec![node_report("a", at(1000 * sequence + session), 1.0)])
+    };
+    let each = async |sequence: u64| {
+        let all = (0..400).map(|session| store.record(of(session, sequence)));
+        futures_util::future::join_all(all).await
+    };
+    assert!(each(1).await.iter().all(Result::is_ok));
+    let recorded = each(2).await;
+    assert!(recorded.iter().all(Result::is_ok));
+    assert!(
+        recorded.iter().flatten().any(|recorded| recorded.durable_sequence == 1),
+        "some were not written yet"
+    );
+    store.close().await.unwrap();
+    drop(store);
+    assert_eq!(history(&open(&folder).await, "a").await.len(), 800);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! [`Draft`]: a change as it is being decided, with all that follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use pulse_proto::node::Address;
 use pulse_proto::{Position, Scope, SignedAllowlist};
 use uuid::Uuid;
 
@@ -63,20 +64,25 @@ impl<'a> Draft<'a> {
     }
 
     fn assign_waiting(&mut self, instance: &Instance) {
-        let inventory = &self.after.inventory;
+        let Catalog { inventory, registry, .. } = &self.after;
+        // Only hosts that the instance names: how many others wait, or are known, costs nothing.
+        let mut named: BTreeMap<Uuid, &Arc<Proxy>> = BTreeMap::new();
+        for node in &instance.endpoints {
+            named.extend(registry.proxies_named(node.name()).map(|proxy| (proxy.id, proxy)));
+            if let Address::Ip(address) = node.address() {
+                named.extend(registry.proxies_at(*address).map(|proxy| (proxy.id, proxy)));
+            }
+        }
         let waits = |proxy: &Proxy| {
             let assigned = proxy.instance.and_then(|id| inventory.instance(id));
-            proxy.is_active() && proxy.is_approved && !assigned.is_some_and(|instance| instance.is_present())
+            !assigned.is_some_and(|instance| instance.is_present())
         };
-        let matches = |proxy: &Proxy| {
-            // Cheap first: most hosts are not of this instance.
-            instance.has_host(&proxy.hostname, proxy.peer)
-                && inventory
-                    .instance_of_host(&proxy.hostname, proxy.peer)
-                    .is_some_and(|only| only.id == instance.id)
+        let belongs = |proxy: &Proxy| {
+            let only = inventory.instance_of_host(&proxy.hostname, proxy.peer);
+            only.is_some_and(|only| only.id == instance.id)
         };
         let waiting: Vec<Arc<Proxy>> =
-            self.after.registry.proxies().filter(|proxy| waits(proxy) && matches(proxy)).cloned().collect();
+            named.into_values().filter(|proxy| waits(proxy) && belongs(proxy)).cloned().collect();
         for proxy in waiting {
             self.put_proxy(Proxy { instance: Some(instance.id), ..(*proxy).clone() });
         }
@@ -167,5 +173,81 @@ impl<'a> Draft<'a> {
     /// The next catalog, the rows, and the proxies whose streams shall look again.
     pub(super) fn finish(self) -> (Catalog, Vec<Change>, BTreeSet<Uuid>) {
         (self.after, self.changes, self.concerned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pulse_proto::Node;
+    use pulse_proto::signature::SigningKey;
+
+    use super::*;
+    use crate::inventory::Inventory;
+    use crate::metrics::Metrics;
+    use crate::registry::{ProxyKind, Registry, ScopeKind, Standing};
+
+    const INSTANCES: u128 = 200;
+    const HOSTS: u128 = 2_000;
+
+    fn instance(n: u128, nodes: &[&str]) -> Instance {
+        Instance {
+            id: Uuid::from_u128(n),
+            name: format!("i{n}"),
+            endpoints: nodes.iter().map(|node| Node::new(node, "").expect("it is a name")).collect(),
+            created_at: SystemTime::UNIX_EPOCH,
+            removed_at: None,
+        }
+    }
+
+    fn proxy(n: u128, hostname: &str, instance: Option<u128>) -> Proxy {
+        let (created_at, registered_at) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
+        Proxy {
+            id: Uuid::from_u128(n),
+            hostname: hostname.to_owned(),
+            machine_id: String::new(),
+            kind: ProxyKind::Socket,
+            proxy_url: String::new(),
+            version: String::new(),
+            peer: None,
+            instance: instance.map(Uuid::from_u128),
+            scope_kind: ScopeKind::Instance,
+            standing: Standing::Active,
+            is_approved: true,
+            rotate_requested: false,
+            created_at,
+            registered_at,
+        }
+    }
+
+    /// Every host has a proxy; those of the last instance wait for it, as it does not name them yet.
+    fn catalog() -> Catalog {
+        let (mut inventory, mut registry) = (Inventory::default(), Registry::default());
+        for n in 0..INSTANCES {
+            inventory.put(Arc::new(instance(n, &[&format!("node-{n}")])));
+        }
+        for n in 0..HOSTS {
+            let of = n % INSTANCES;
+            let known = (of != INSTANCES - 1).then_some(of);
+            registry.put_proxy(Arc::new(proxy(n, &format!("host-{n}"), known)));
+        }
+        Catalog { server_id: Uuid::nil(), epoch: 1, revision: 1, inventory, registry }
+    }
+
+    #[test]
+    fn a_change_of_one_instance_touches_its_own_list_and_the_hosts_that_it_newly_names() {
+        let before = catalog();
+        let mut draft = Draft::new(&before, SystemTime::UNIX_EPOCH);
+        // It waits for an instance, one belongs to another already, and one is no host.
+        let waiting = INSTANCES - 1;
+        draft.put_instance(instance(waiting, &[&format!("HOST-{waiting}"), "host-3", "nobody"]));
+        assert_eq!(draft.touched, [Scope::Instance(Uuid::from_u128(waiting))].into());
+        assert_eq!(draft.concerned, [Uuid::from_u128(waiting)].into());
+        assert_eq!(draft.changes.len(), 2, "the instance and its new proxy");
+        let (key, _) = SigningKey::generate().expect("a key can be made");
+        let (interval, metrics) = (std::time::Duration::from_secs(60), Arc::new(Metrics::new()));
+        let publisher = Publisher::new(key, interval, metrics, []);
+        let made = draft.lists(&publisher, &publisher.lists(), 100).expect("it is short");
+        let scopes: Vec<Scope> = made.iter().map(|list| list.scope).collect();
+        assert_eq!(scopes, [Scope::Instance(Uuid::from_u128(waiting))], "no other list is compiled");
     }
 }

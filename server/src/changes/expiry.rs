@@ -86,17 +86,13 @@ impl Changes {
 
 /// The proxies of which something is past its time.
 fn concerned(catalog: &Catalog, now: SystemTime) -> BTreeSet<Uuid> {
-    let tokens = catalog.registry.tokens().filter(|token| is_past(token, now)).map(|token| token.proxy);
-    let proxies = catalog.registry.proxies().filter(|proxy| is_given_up(proxy, now)).map(|proxy| proxy.id);
-    tokens.chain(proxies).collect()
+    let tokens = catalog.registry.past_tokens(now).map(|token| token.proxy);
+    let given_up = catalog.registry.unapproved().filter(|proxy| is_given_up(proxy, now));
+    tokens.chain(given_up.map(|proxy| proxy.id)).collect()
 }
 
 fn is_past(token: &CtrlToken, now: SystemTime) -> bool {
-    match token.standing {
-        TokenStanding::Next { use_before } => use_before <= now,
-        TokenStanding::Debug { until } => until <= now,
-        TokenStanding::Current | TokenStanding::Tombstone => false,
-    }
+    token.end().is_some_and(|end| end <= now)
 }
 
 fn is_given_up(proxy: &Proxy, now: SystemTime) -> bool {

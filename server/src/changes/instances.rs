@@ -75,8 +75,7 @@ impl Changes {
     ) -> Result<(), ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
-            let proxies =
-                draft.before.registry.proxies().filter(|proxy| proxy.instance == Some(before.id)).count();
+            let proxies = draft.before.registry.proxies_of(before.id).count();
             if proxies > 0 && !confirmed {
                 return Err(ChangeError::NeedsYes { name: before.name.clone(), proxies });
             }

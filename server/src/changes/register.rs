@@ -196,8 +196,7 @@ fn admit(draft: &Draft<'_>, new: &Registration) -> Result<(), ChangeError> {
 
 /// Whether one more host may wait for approval.
 fn check_room(draft: &Draft<'_>) -> Result<(), ChangeError> {
-    let waits = |proxy: &&Arc<Proxy>| !proxy.is_approved && proxy.is_active();
-    if draft.before.registry.proxies().filter(waits).count() < MAX_UNAPPROVED {
+    if draft.before.registry.unapproved_count() < MAX_UNAPPROVED {
         return Ok(());
     }
     let text = format!(

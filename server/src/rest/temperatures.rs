@@ -14,8 +14,7 @@ use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
 use crate::catalog::Catalog;
-use crate::report::NodeReport;
-use crate::report::Reading;
+use crate::report::{NodeReport, Sensor};
 
 /// Which nodes; `None`: all.
 #[derive(Debug, Deserialize)]
@@ -72,20 +71,20 @@ fn view(catalog: &Catalog, report: &NodeReport, now: SystemTime) -> api::NodeTem
         // A proxy's clock may be ahead.
         age_seconds: seconds(now.duration_since(report.collected_at).unwrap_or_default()),
         unreadable_reason: (!reason.is_empty()).then(|| reason.clone()),
-        readings: report.readings.iter().map(reading).collect(),
+        readings: report.readings.iter().map(|(sensor, celsius)| reading(sensor, celsius)).collect(),
     }
 }
 
-fn reading(reading: &Reading) -> api::Reading {
-    let kind = serde_json::to_value(reading.kind).ok();
+fn reading(sensor: &Sensor, temperature_celsius: f64) -> api::Reading {
+    let kind = serde_json::to_value(sensor.kind).ok();
     api::Reading {
-        sensor: reading.sensor.clone(),
-        chip: reading.chip.clone(),
-        label: reading.label.clone(),
+        sensor: sensor.name.clone(),
+        chip: sensor.chip.clone(),
+        label: sensor.label.clone(),
         kind: kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("other").to_owned(),
-        temperature_celsius: reading.temperature_celsius,
-        max_celsius: reading.max_celsius,
-        critical_celsius: reading.critical_celsius,
+        temperature_celsius,
+        max_celsius: sensor.max_celsius,
+        critical_celsius: sensor.critical_celsius,
     }
 }
 
@@ -134,6 +133,14 @@ mod tests {
 
     fn report(name: &str) -> Arc<NodeReport> {
         let collected_at = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let sensor = Sensor {
+            name: "coretemp/temp1".into(),
+            chip: "coretemp".into(),
+            label: "Package id 0".into(),
+            kind: SensorKind::CpuPackage,
+            max_celsius: None,
+            critical_celsius: Some(100.0),
+        };
         Arc::new(NodeReport {
             proxy: Uuid::from_u128(9),
             instance: Uuid::from_u128(1),
@@ -141,15 +148,7 @@ mod tests {
             collected_at,
             received_at: collected_at,
             position: Position::default(),
-            readings: vec![Reading {
-                sensor: "coretemp/temp1".into(),
-                chip: "coretemp".into(),
-                label: "Package id 0".into(),
-                kind: SensorKind::CpuPackage,
-                temperature_celsius: 54.0,
-                max_celsius: None,
-                critical_celsius: Some(100.0),
-            }],
+            readings: [(sensor, 54.0)].into_iter().collect(),
             unreadable_reason: String::new(),
         })
     }

@@ -49,15 +49,15 @@ pub(super) async fn authenticate(
         let text = "this path takes gRPC: content-type application/grpc\n";
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     }
-    let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default().to_owned();
+    let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default();
+    let (is_registration, is_watch) = (method == "/Register", method == "/WatchAuthorizedNodes");
     let peer = limited::peer_of(request.extensions());
-    if method == "/Register" {
+    if is_registration {
         return match limited::registration_slot(&rpc, request.headers(), peer) {
             Ok(_slot) => next.run(request).await,
             Err(status) => status.into_http(),
         };
     }
-    let is_watch = method == "/WatchAuthorizedNodes";
     let caller = match caller(&rpc, request.headers(), peer, is_watch).await {
         Ok(caller) => caller,
         Err(status) => return limited::failed(&rpc, peer, status).into_http(),

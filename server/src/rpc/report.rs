@@ -5,22 +5,28 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::v1;
-use pulse_proto::{MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Position, Scope, SignedAllowlist};
+use pulse_proto::{
+    MAX_LABEL_BYTES, MAX_REASON_BYTES, MAX_SENSOR_BYTES, Node, Position, Scope, SensorKind, SignedAllowlist,
+};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::auth::present_caller;
 use super::status::{invalid, store_status};
 use super::{Rpc, ahead, edge};
+use crate::catalog::Catalog;
 use crate::metrics::ReportResult;
-use crate::registry::Proxy;
-use crate::report::{NodeReport, Reading, Report};
+use crate::registry::{Proxy, ScopeKind};
+use crate::report::{NodeReport, Readings, Report, Sensor};
 
 /// How far a time of collection may lie ahead of the server's clock: a later one would hide all that come after.
 const MAX_CLOCK_AHEAD: Duration = Duration::from_secs(300);
+
 pub(super) async fn report_temperatures(
     rpc: &Rpc,
     request: Request<v1::ReportTemperaturesRequest>,
@@ -50,23 +56,29 @@ async fn take(
         return Err(invalid("reports", rule));
     }
     let received_at = rpc.clock.now();
+    let catalog = rpc.changes.catalog();
     let mut lists = EarlierLists::new();
     let mut nodes = Vec::with_capacity(message.reports.len());
     let mut refused = Vec::new();
-    let mut reported = HashSet::with_capacity(message.reports.len());
-    for (at, report) in message.reports.iter().enumerate() {
-        let checked = check(report, &format!("reports[{at}]."))?;
-        if !reported.insert(checked.node.line().to_ascii_lowercase()) {
+    let mut reported = HashSet::new();
+    let is_of_several = message.reports.len() > 1;
+    let mut values = 0;
+    for (at, report) in message.reports.into_iter().enumerate() {
+        let Checked { checked, owner } = check(rpc, &catalog, proxy, received_at, at, &report)?;
+        if is_of_several && !reported.insert(checked.node.line().to_ascii_lowercase()) {
             let rule = format!("{} stands in this report twice: send one entry for each node", checked.node);
-            return Err(invalid(&format!("reports[{at}].node"), rule));
+            return Err(invalid(format_args!("reports[{at}].node"), rule));
         }
         ahead::notice(rpc, proxy, checked.position);
-        match place(rpc, proxy, &checked, received_at, &mut lists).await? {
-            Ok(instance) => nodes.push(NodeReport { proxy: proxy.id, instance, received_at, ..checked }),
-            Err(reason) => refused.push(v1::RefusedNode { node: report.node.clone(), reason }),
+        let refusal = refusal(rpc, proxy, &checked, &mut lists).await?;
+        match refusal.or(owner.err()) {
+            Some(reason) => refused.push(v1::RefusedNode { node: report.node, reason }),
+            None => {
+                values += checked.readings.len() as u64;
+                nodes.push(Arc::new(checked));
+            }
         }
     }
-    let values: u64 = nodes.iter().map(|node| node.readings.len() as u64).sum();
     let is_whole = refused.is_empty();
     let recorded = rpc
         .readings
@@ -85,89 +97,144 @@ async fn take(
     Ok(v1::ReportTemperaturesResponse { durable_sequence: recorded.durable_sequence, refused })
 }
 
-/// Checks one node's report; whose it is and where it belongs is filled in later.
-fn check(report: &v1::NodeReport, prefix: &str) -> Result<NodeReport, Status> {
-    let readings = report.readings.iter().enumerate();
-    Ok(NodeReport {
-        proxy: Uuid::nil(),
-        instance: Uuid::nil(),
-        node: edge::node(&format!("{prefix}node"), report.node.as_ref())?,
-        collected_at: edge::time(&format!("{prefix}collected_at"), report.collected_at)?,
-        received_at: SystemTime::UNIX_EPOCH,
-        position: edge::position(prefix, report.epoch, report.revision)?,
-        readings: readings
-            .map(|(at, reading)| check_reading(reading, &format!("{prefix}readings[{at}].")))
-            .collect::<Result<_, _>>()?,
-        unreadable_reason: edge::remark(
-            &format!("{prefix}unreadable_reason"),
-            &report.unreadable_reason,
-            MAX_REASON_BYTES,
-        )?,
-    })
+/// The report of one node whose fields keep the rules.
+struct Checked {
+    checked: NodeReport,
+    /// Why there is no instance to which the node belongs, if there is none.
+    owner: Result<(), String>,
 }
 
-fn check_reading(reading: &v1::Reading, prefix: &str) -> Result<Reading, Status> {
+/// Checks the fields of one node's report.
+fn check(
+    rpc: &Rpc,
+    catalog: &Catalog,
+    proxy: &Proxy,
+    received_at: SystemTime,
+    at: usize,
+    report: &v1::NodeReport,
+) -> Result<Checked, Status> {
+    let prefix = format_args!("reports[{at}].");
+    let node = edge::node(format_args!("{prefix}node"), report.node.as_ref())?;
+    let collected_at = edge::time(format_args!("{prefix}collected_at"), report.collected_at)?;
+    let position = edge::position(prefix, report.epoch, report.revision)?;
+    let instance = instance_of(catalog, proxy, &node);
+    let before = instance.as_ref().ok().and_then(|instance| rpc.readings.newest_of(*instance, &node));
+    let readings = check_readings(&report.readings, before.as_deref(), prefix)?;
+    let remark = format_args!("{prefix}unreadable_reason");
+    let unreadable_reason = edge::remark(remark, &report.unreadable_reason, MAX_REASON_BYTES)?;
+    let (instance, owner) = match instance {
+        Ok(instance) => (instance, Ok(())),
+        Err(why) => (Uuid::nil(), Err(why)),
+    };
+    let proxy = proxy.id;
+    let checked = NodeReport {
+        proxy,
+        instance,
+        node,
+        collected_at,
+        received_at,
+        position,
+        readings,
+        unreadable_reason,
+    };
+    Ok(Checked { checked, owner })
+}
+
+/// Checks the readings of one node. If they are of the sensors of the report before, what is known of those is shared, as
+/// it was checked then.
+fn check_readings(
+    readings: &[v1::Reading],
+    before: Option<&NodeReport>,
+    prefix: fmt::Arguments<'_>,
+) -> Result<Readings, Status> {
+    let known = before.map(|before| before.readings.sensors());
+    let known = known.filter(|known| {
+        known.len() == readings.len()
+            && known.iter().zip(readings).all(|(sensor, reading)| is_of(reading, sensor))
+    });
+    let celsius = |(at, reading): (usize, &v1::Reading)| {
+        let field = format_args!("{prefix}readings[{at}].temperature_celsius");
+        edge::celsius(field, reading.temperature_celsius)
+    };
+    let each = || readings.iter().enumerate();
+    if let Some(known) = known {
+        return Ok(Readings::of(Arc::clone(known), each().map(celsius).collect::<Result<_, _>>()?));
+    }
+    let pair = |(at, reading)| {
+        let sensor = check_sensor(reading, format_args!("{prefix}readings[{at}]."))?;
+        Ok((sensor, celsius((at, reading))?))
+    };
+    each().map(pair).collect()
+}
+
+/// Whether a reading is of this sensor, and nothing of it has changed.
+fn is_of(reading: &v1::Reading, sensor: &Sensor) -> bool {
+    reading.sensor == sensor.name
+        && reading.chip == sensor.chip
+        && reading.label == sensor.label
+        && SensorKind::from(reading.kind()) == sensor.kind
+        && reading.max_celsius == sensor.max_celsius
+        && reading.critical_celsius == sensor.critical_celsius
+}
+
+fn check_sensor(reading: &v1::Reading, prefix: fmt::Arguments<'_>) -> Result<Sensor, Status> {
     if reading.sensor.is_empty() {
-        return Err(invalid(&format!("{prefix}sensor"), "it is missing"));
+        return Err(invalid(format_args!("{prefix}sensor"), "it is missing"));
     }
     let limit = |name: &str, value: Option<f64>| {
-        value.map(|value| edge::celsius(&format!("{prefix}{name}"), value)).transpose()
+        value.map(|value| edge::celsius(format_args!("{prefix}{name}"), value)).transpose()
     };
-    Ok(Reading {
-        sensor: edge::text(&format!("{prefix}sensor"), &reading.sensor, MAX_SENSOR_BYTES)?,
-        chip: edge::text(&format!("{prefix}chip"), &reading.chip, MAX_LABEL_BYTES)?,
-        label: edge::text(&format!("{prefix}label"), &reading.label, MAX_LABEL_BYTES)?,
+    Ok(Sensor {
+        name: edge::text(format_args!("{prefix}sensor"), &reading.sensor, MAX_SENSOR_BYTES)?,
+        chip: edge::text(format_args!("{prefix}chip"), &reading.chip, MAX_LABEL_BYTES)?,
+        label: edge::text(format_args!("{prefix}label"), &reading.label, MAX_LABEL_BYTES)?,
         kind: reading.kind().into(),
-        temperature_celsius: edge::celsius(
-            &format!("{prefix}temperature_celsius"),
-            reading.temperature_celsius,
-        )?,
         max_celsius: limit("max_celsius", reading.max_celsius)?,
         critical_celsius: limit("critical_celsius", reading.critical_celsius)?,
     })
 }
 
-/// Lists of the proxy's scope by epoch and revision, as the nodes of one report ask for them: each is read from the store once.
-type EarlierLists = HashMap<(u64, u64), Option<SignedAllowlist>>;
-
-/// The instance to which the reported node belongs, or why the node's readings are not taken.
-async fn place(
-    rpc: &Rpc,
-    proxy: &Proxy,
-    report: &NodeReport,
-    now: SystemTime,
-    lists: &mut EarlierLists,
-) -> Result<Result<Uuid, String>, Status> {
-    let node = &report.node;
-    if report.collected_at > now + MAX_CLOCK_AHEAD {
-        let reason = "it was collected more than 5 minutes ahead of the server's clock: set the host's clock";
-        return Ok(Err(reason.to_owned()));
-    }
-    let Some(scope) = proxy.scope() else {
-        return Ok(Err("this proxy has no instance yet, so it may read no node".to_owned()));
-    };
-    let is_on_newest = rpc.lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.contains(node));
-    if !is_on_newest && !was_allowed(rpc, scope, report, lists).await? {
-        return Ok(Err(format!("{node} is not on the list of this proxy ({scope})")));
-    }
-    let catalog = rpc.changes.catalog();
-    let own = proxy.instance.filter(|id| match scope {
-        Scope::Instance(_) => true,
-        Scope::All => {
-            catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints.contains(node))
-        }
-    });
+/// The instance to which a node belongs that this proxy reports, or why there is none.
+fn instance_of(catalog: &Catalog, proxy: &Proxy, node: &Node) -> Result<Uuid, String> {
+    let is_in =
+        |id: &Uuid| catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints.contains(node));
+    let own = proxy.instance.filter(|id| proxy.scope_kind == ScopeKind::Instance || is_in(id));
     if let Some(instance) = own {
-        return Ok(Ok(instance));
+        return Ok(instance);
     }
     let mut instances = catalog.inventory.instances_with(node);
     match (instances.next(), instances.next()) {
-        (Some(only), None) => Ok(Ok(only.id)),
+        (Some(only), None) => Ok(only.id),
         (Some(_), Some(_)) => {
-            Ok(Err(format!("{node} is a node of several instances: give it a name or address of its own")))
+            Err(format!("{node} is a node of several instances: give it a name or address of its own"))
         }
-        (None, _) => Ok(Err(format!("{node} is a node of no instance any more"))),
+        (None, _) => Err(format!("{node} is a node of no instance any more")),
     }
+}
+
+/// Lists of the proxy's scope by epoch and revision, as the nodes of one report ask for them: each is read from the store once.
+type EarlierLists = HashMap<(u64, u64), Option<SignedAllowlist>>;
+
+/// Why the proxy may not report this node, or not so; `None`: it may.
+async fn refusal(
+    rpc: &Rpc,
+    proxy: &Proxy,
+    report: &NodeReport,
+    lists: &mut EarlierLists,
+) -> Result<Option<String>, Status> {
+    let node = &report.node;
+    if report.collected_at > report.received_at + MAX_CLOCK_AHEAD {
+        let reason = "it was collected more than 5 minutes ahead of the server's clock: set the host's clock";
+        return Ok(Some(reason.to_owned()));
+    }
+    let Some(scope) = proxy.scope() else {
+        return Ok(Some("this proxy has no instance yet, so it may read no node".to_owned()));
+    };
+    let is_on_newest = rpc.lists.newest(scope).is_some_and(|newest| newest.signed.allowlist.contains(node));
+    if !is_on_newest && !was_allowed(rpc, scope, report, lists).await? {
+        return Ok(Some(format!("{node} is not on the list of this proxy ({scope})")));
+    }
+    Ok(None)
 }
 
 /// Whether the node was on the list under which it was read, though it is on the newest no more.

@@ -1,6 +1,7 @@
 //! Errors as gRPC statuses with `google.rpc` details: the one place that maps them.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use pulse_proto::reason;
@@ -13,6 +14,9 @@ use crate::store::StoreError;
 /// How long a caller waits before it tries a store again that could not write.
 const STORE_RETRY: Duration = Duration::from_secs(5);
 
+/// How long a caller waits before it sends again what the server may have lost when it ended.
+const GAP_RETRY: Duration = Duration::from_millis(100);
+
 /// A refusal with its reason in `ErrorInfo`.
 pub(super) fn refusal(code: Code, reason: &'static str, text: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, reason::DOMAIN, HashMap::new());
@@ -20,9 +24,9 @@ pub(super) fn refusal(code: Code, reason: &'static str, text: &str) -> Status {
 }
 
 /// A field that breaks a rule, named in `BadRequest`.
-pub(super) fn invalid(field: &str, rule: impl std::fmt::Display) -> Status {
+pub(super) fn invalid(field: impl Display, rule: impl Display) -> Status {
     let mut details = ErrorDetails::with_error_info(reason::INVALID_REQUEST, reason::DOMAIN, HashMap::new());
-    details.add_bad_request_violation(field, rule.to_string());
+    details.add_bad_request_violation(field.to_string(), rule.to_string());
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {rule}"), details)
 }
 
@@ -60,6 +64,11 @@ pub(super) fn store_status(error: &StoreError) -> Status {
         StoreError::Full => {
             let text = "more waits to be stored than the server takes: send it again later";
             retry(Code::ResourceExhausted, reason::OVERLOADED, text, STORE_RETRY)
+        }
+        StoreError::BehindGap => {
+            let text =
+                "the server began anew, and reports before this one are missing: send the oldest first";
+            retry(Code::Unavailable, reason::STARTING, text, GAP_RETRY)
         }
         error => {
             // The store itself says when it can no longer be written, and when it can again; calls are many.

@@ -17,25 +17,29 @@ mod lists;
 mod pace;
 mod retention;
 mod schema;
+mod sessions;
 mod statuses;
 mod tasks;
 mod writer;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Clock, Node, Scope, SignedAllowlist};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::dictionary::Dictionary;
 use self::fault::Result;
 use self::pace::Pace;
+use self::sessions::{Progress, Sessions};
 use self::writer::{Queued, Request, Writer};
 use super::{
     Ahead, Commit, Copied, ListChange, ListFound, Loaded, NodeReport, ProxyStatus, Recorded, Report,
@@ -47,6 +51,13 @@ pub(super) use self::schema::lock;
 
 /// The most reports that wait to be written.
 const MAX_REPORTS: usize = 4_096;
+
+/// With so many reports waiting, further ones are answered before they are on the disk. Fewer are there in a moment; with
+/// more than these, whoever sends them is faster than the disk, and waits for it.
+const ANSWERED_AT_ONCE: Range<usize> = 8..MAX_REPORTS / 2;
+
+/// The longest that an answer waits for the disk.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The most other requests that wait; who comes then waits for a place.
 const MAX_REQUESTS: usize = 256;
@@ -61,6 +72,7 @@ pub(super) struct Sqlite {
     questions_tx: mpsc::Sender<Option<Question>>,
     requests_tx: mpsc::Sender<Request>,
     report_slots: Arc<Semaphore>,
+    sessions: Sessions,
     is_writable: Arc<AtomicBool>,
     /// How long an answer takes to arrive, in a simulation.
     pace: Option<Pace>,
@@ -96,10 +108,12 @@ impl Sqlite {
         let is_writable = Arc::new(AtomicBool::new(true));
         let writable = Arc::clone(&is_writable);
         let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
+        let sessions = Sessions::default();
         let writer = Writer {
             path: path.clone(),
             connection,
             dictionary,
+            sessions: sessions.clone(),
             retention,
             clock,
             is_writable: writable,
@@ -108,7 +122,16 @@ impl Sqlite {
         };
         let writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
         let report_slots = Arc::new(Semaphore::new(MAX_REPORTS));
-        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, pace: None, _writer: writer })
+        Ok(Sqlite {
+            path,
+            questions_tx,
+            requests_tx,
+            report_slots,
+            sessions,
+            is_writable,
+            pace: None,
+            _writer: writer,
+        })
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
@@ -141,9 +164,27 @@ impl Sqlite {
 
     pub(super) async fn record(&self, report: Report) -> std::result::Result<Recorded, StoreError> {
         let slot = Arc::clone(&self.report_slots).try_acquire_owned().map_err(|_| StoreError::Full)?;
+        let waiting = MAX_REPORTS - self.report_slots.available_permits() - 1;
+        let (key, sequence) = ((report.proxy, report.session), report.sequence);
+        let known = self.sessions.take(&key, sequence);
+        if let Some((durable_sequence, taken)) = known
+            && ANSWERED_AT_ONCE.contains(&waiting)
+            && self.is_writable()
+        {
+            self.send(Request::Report(Queued { report, answer_tx: None, slot })).await?;
+            return Ok(Recorded { durable_sequence, is_double: sequence <= taken });
+        }
         let (answer_tx, answer_rx) = oneshot::channel();
-        self.send(Request::Report(Queued { report, answer_tx, slot })).await?;
-        self.arrived(answer_rx).await?
+        self.send(Request::Report(Queued { report, answer_tx: Some(answer_tx), slot })).await?;
+        match timeout(LONGEST_WAIT, self.arrived(answer_rx)).await {
+            Ok(answer) => answer?,
+            // It waits still, and is stored when the disk comes to it.
+            Err(_) => {
+                let durable_sequence = self.sessions.of(&key).map_or(0, Progress::durable);
+                let is_double = known.is_some_and(|(_, taken)| sequence <= taken);
+                Ok(Recorded { durable_sequence, is_double })
+            }
+        }
     }
 
     pub(super) async fn save_statuses(&self, all: Vec<ProxyStatus>) -> std::result::Result<(), StoreError> {

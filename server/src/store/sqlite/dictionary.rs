@@ -1,9 +1,13 @@
-//! The dictionaries of nodes and series: long names once, short ids in every reading.
+//! The dictionaries of nodes and series: long names once, short ids in every reading; and which reading of a node is its
+//! newest.
 //!
-//! In: a node, or a sensor as it was reported. Out: its id, made if it is new.
-//! Always: what is remembered here is in the database; after a transaction that failed, nothing is remembered.
+//! In: a node, or the sensors as they were reported. Out: ids, made if they are new.
+//! Always: what is remembered here is in the database, or will be with the transaction under way; after one that failed,
+//! nothing is remembered.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pulse_proto::Node;
@@ -13,13 +17,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::Result;
-use crate::report::Reading;
+use crate::report::Sensor;
 
-/// The most series to remember: some 64 bytes each, 10,000 nodes of 50 sensors.
-const MAX_SERIES: usize = 500_000;
+/// The most series to remember: 8 bytes each, for 100,000 nodes of 40 sensors.
+const MAX_SERIES: usize = 4_000_000;
 
-/// The most nodes to remember; a list has at most 10,000, and there are several.
-const MAX_NODES: usize = 100_000;
+/// The most nodes to remember: some 150 bytes each.
+const MAX_NODES: usize = 200_000;
 
 /// How long a generation lasts: a series in use costs one write in each.
 const GENERATION: Duration = Duration::from_hours(24);
@@ -28,11 +32,41 @@ const GENERATION: Duration = Duration::from_hours(24);
 /// to make two alike.
 type Identity = [u8; 16];
 
-/// The ids that were looked up before.
+/// The newest reading of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Newest {
+    pub(super) reading_id: i64,
+    pub(super) proxy: Uuid,
+    /// Unix milliseconds.
+    pub(super) collected_at: i64,
+    pub(super) is_readable: bool,
+}
+
+impl Newest {
+    /// As [`NodeReport::replaces`](crate::report::NodeReport::replaces).
+    fn replaces(&self, before: &Newest) -> bool {
+        self.collected_at > before.collected_at
+            && (self.is_readable || !before.is_readable || self.proxy == before.proxy)
+    }
+}
+
+/// The series of the sensors that one proxy reported of one node last.
+struct SeriesOf {
+    sensors: Arc<[Sensor]>,
+    /// One for each sensor.
+    ids: Box<[i64]>,
+    /// The generation that was written last.
+    generation: i64,
+}
+
+/// What was looked up before.
 pub(super) struct Dictionary {
     nodes: HashMap<(Uuid, Node), i64>,
-    /// Id, and the generation that was written last.
-    series: HashMap<Identity, (i64, i64)>,
+    newest: HashMap<i64, Newest>,
+    /// By node and proxy.
+    series: HashMap<(i64, Uuid), SeriesOf>,
+    /// How many series that are.
+    series_count: usize,
     generation: i64,
     generation_ends_at: Instant,
 }
@@ -48,14 +82,23 @@ impl Dictionary {
         )?;
         Ok(Dictionary {
             nodes: HashMap::new(),
+            newest: HashMap::new(),
             series: HashMap::new(),
+            series_count: 0,
             generation: last + 1,
             generation_ends_at: Instant::now() + GENERATION,
         })
     }
 
-    /// Turns to the next generation if it is time to. Not within a transaction.
+    /// Turns to the next generation if it is time to, and keeps to the bounds. Not within a transaction.
     pub(super) fn turn(&mut self) {
+        if self.nodes.len() > MAX_NODES || self.newest.len() > MAX_NODES {
+            self.nodes.clear();
+            self.newest.clear();
+        }
+        if self.series_count > MAX_SERIES {
+            self.clear_series();
+        }
         if Instant::now() >= self.generation_ends_at {
             self.generation += 1;
             self.generation_ends_at = Instant::now() + GENERATION;
@@ -70,7 +113,13 @@ impl Dictionary {
     /// Forgets all: it will be looked up again.
     pub(super) fn clear(&mut self) {
         self.nodes.clear();
+        self.newest.clear();
+        self.clear_series();
+    }
+
+    fn clear_series(&mut self) {
         self.series.clear();
+        self.series_count = 0;
     }
 
     /// The id of a node.
@@ -92,55 +141,143 @@ impl Dictionary {
                 )?
                 .query_row((&columns.0, columns.1, &columns.2), |row| row.get(0))?,
         };
-        if self.nodes.len() >= MAX_NODES {
-            self.nodes.clear();
-        }
         self.nodes.insert(key, id);
         Ok(id)
     }
 
-    /// The id of the series to which a reading belongs.
+    /// Notes a reading as the newest of its node, if it is. [`Dictionary::put_newest`] writes it.
+    pub(super) fn replaces_newest(
+        &mut self,
+        transaction: &Transaction<'_>,
+        node: i64,
+        newest: Newest,
+    ) -> Result<bool> {
+        match self.newest.entry(node) {
+            Entry::Occupied(mut known) => {
+                let is_newer = newest.replaces(known.get());
+                if is_newer {
+                    known.insert(newest);
+                }
+                Ok(is_newer)
+            }
+            Entry::Vacant(place) => {
+                let before = newest_of(transaction, node)?;
+                let is_newer = before.is_none_or(|before| newest.replaces(&before));
+                place.insert(before.filter(|_| !is_newer).unwrap_or(newest));
+                Ok(is_newer)
+            }
+        }
+    }
+
+    /// Writes the newest readings of these nodes: each once, however often it changed in the transaction.
+    pub(super) fn put_newest(
+        &self,
+        transaction: &Transaction<'_>,
+        nodes: impl IntoIterator<Item = i64>,
+    ) -> Result<()> {
+        let mut put = transaction.prepare_cached(
+            "INSERT INTO newest (node_id, reading_id, proxy_id, collected_at, is_readable) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id, proxy_id = excluded.proxy_id,
+                 collected_at = excluded.collected_at, is_readable = excluded.is_readable",
+        )?;
+        // In the order of the table, so that neighbours share a page.
+        let mut nodes: Vec<i64> = nodes.into_iter().collect();
+        nodes.sort_unstable();
+        for node in nodes {
+            if let Some(newest) = self.newest.get(&node) {
+                put.execute(params![
+                    node,
+                    newest.reading_id,
+                    newest.proxy.as_bytes().as_slice(),
+                    newest.collected_at,
+                    newest.is_readable
+                ])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of the series of a node's sensors, as one proxy reports them, in the order of the sensors.
     pub(super) fn series(
         &mut self,
         transaction: &Transaction<'_>,
-        node_id: i64,
+        node: i64,
         proxy: Uuid,
-        reading: &Reading,
-    ) -> Result<i64> {
-        let identity = identity(node_id, proxy, reading);
-        if let Some((id, generation)) = self.series.get(&identity)
-            && *generation == self.generation
-        {
-            return Ok(*id);
+        sensors: &Arc<[Sensor]>,
+    ) -> Result<&[i64]> {
+        let (key, generation) = ((node, proxy), self.generation);
+        let known = self.series.get(&key).filter(|known| known.generation == generation);
+        let is_known =
+            known.is_some_and(|known| Arc::ptr_eq(&known.sensors, sensors) || known.sensors == *sensors);
+        if !is_known {
+            let before: HashMap<&str, (&Sensor, i64)> = known.map_or_else(HashMap::new, |known| {
+                let pairs = known.sensors.iter().zip(&known.ids);
+                pairs.map(|(sensor, id)| (sensor.name.as_str(), (sensor, *id))).collect()
+            });
+            let ids = sensors.iter().map(|sensor| match before.get(sensor.name.as_str()) {
+                Some((same, id)) if *same == sensor => Ok(*id),
+                _ => series_id(transaction, node, proxy, sensor, generation),
+            });
+            let ids: Box<[i64]> = ids.collect::<Result<_>>()?;
+            self.series_count += ids.len();
+            let new = SeriesOf { sensors: Arc::clone(sensors), ids, generation };
+            if let Some(old) = self.series.insert(key, new) {
+                self.series_count -= old.ids.len();
+            }
         }
-        let id = transaction
-            .prepare_cached(
-                "INSERT INTO series (identity, node_id, sensor, chip, label, kind, max_milli, critical_milli,
-                     generation)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                 ON CONFLICT (identity) DO UPDATE SET generation = excluded.generation
-                 RETURNING id",
-            )?
-            .query_row(
-                params![
-                    identity.as_slice(),
-                    node_id,
-                    reading.sensor,
-                    reading.chip,
-                    reading.label,
-                    reading.kind.as_str(),
-                    reading.max_celsius.and_then(milli),
-                    reading.critical_celsius.and_then(milli),
-                    self.generation
-                ],
-                |row| row.get(0),
-            )?;
-        if self.series.len() >= MAX_SERIES {
-            self.series.clear();
-        }
-        self.series.insert(identity, (id, self.generation));
-        Ok(id)
+        Ok(self.series.get(&key).map_or(&[], |known| &known.ids))
     }
+}
+
+/// The newest reading of a node, as the database has it.
+fn newest_of(connection: &Connection, node: i64) -> Result<Option<Newest>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT reading_id, proxy_id, collected_at, is_readable FROM newest WHERE node_id = ?1",
+        )?
+        .query_row([node], |row| {
+            Ok(Newest {
+                reading_id: row.get(0)?,
+                proxy: Uuid::from_bytes(row.get(1)?),
+                collected_at: row.get(2)?,
+                is_readable: row.get(3)?,
+            })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// The id of one series, made if it is new; in use in this generation.
+fn series_id(
+    transaction: &Transaction<'_>,
+    node: i64,
+    proxy: Uuid,
+    sensor: &Sensor,
+    generation: i64,
+) -> Result<i64> {
+    let id = transaction
+        .prepare_cached(
+            "INSERT INTO series (identity, node_id, sensor, chip, label, kind, max_milli, critical_milli,
+                 generation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (identity) DO UPDATE SET generation = excluded.generation
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                identity(node, proxy, sensor).as_slice(),
+                node,
+                sensor.name,
+                sensor.chip,
+                sensor.label,
+                sensor.kind.as_str(),
+                sensor.max_celsius.and_then(milli),
+                sensor.critical_celsius.and_then(milli),
+                generation
+            ],
+            |row| row.get(0),
+        )?;
+    Ok(id)
 }
 
 /// Thousandths of a degree, as they are stored; `None` for what is no number, or larger than any temperature.
@@ -150,15 +287,15 @@ pub(super) fn milli(celsius: f64) -> Option<i32> {
     is_stored.then_some(milli as i32)
 }
 
-fn identity(node_id: i64, proxy: Uuid, reading: &Reading) -> Identity {
+fn identity(node_id: i64, proxy: Uuid, sensor: &Sensor) -> Identity {
     let mut bytes = Vec::with_capacity(160);
     bytes.extend_from_slice(&node_id.to_le_bytes());
     bytes.extend_from_slice(proxy.as_bytes());
-    for limit in [reading.max_celsius, reading.critical_celsius].map(|limit| limit.and_then(milli)) {
+    for limit in [sensor.max_celsius, sensor.critical_celsius].map(|limit| limit.and_then(milli)) {
         // One bit beyond the 32 tells "none" from every limit.
         bytes.extend_from_slice(&limit.map_or(i64::MIN, i64::from).to_le_bytes());
     }
-    for text in [&reading.sensor, &reading.chip, &reading.label, reading.kind.as_str()] {
+    for text in [&sensor.name, &sensor.chip, &sensor.label, sensor.kind.as_str()] {
         // Each with its length before it, so that text cannot move from one field to the next.
         bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
         bytes.extend_from_slice(text.as_bytes());
@@ -173,34 +310,33 @@ mod tests {
 
     use super::*;
 
-    fn reading() -> Reading {
-        Reading {
-            sensor: "coretemp-isa-0000/temp1".into(),
+    fn sensor() -> Sensor {
+        Sensor {
+            name: "coretemp-isa-0000/temp1".into(),
             chip: "coretemp".into(),
             label: "Package id 0".into(),
             kind: SensorKind::CpuPackage,
-            temperature_celsius: 41.0,
             max_celsius: Some(100.0),
             critical_celsius: None,
         }
     }
 
     #[test]
-    fn another_value_is_the_same_series_and_all_else_is_another() {
+    fn whatever_differs_makes_another_series() {
         let proxy = Uuid::from_u128(1);
-        let one = identity(1, proxy, &reading());
-        assert_eq!(one, identity(1, proxy, &Reading { temperature_celsius: 90.5, ..reading() }));
-        assert_ne!(one, identity(2, proxy, &reading()));
-        assert_ne!(one, identity(1, Uuid::from_u128(2), &reading()));
+        let one = identity(1, proxy, &sensor());
+        assert_eq!(one, identity(1, proxy, &sensor()));
+        assert_ne!(one, identity(2, proxy, &sensor()));
+        assert_ne!(one, identity(1, Uuid::from_u128(2), &sensor()));
         for other in [
-            Reading { sensor: "x".into(), ..reading() },
-            Reading { chip: "x".into(), ..reading() },
-            Reading { label: String::new(), ..reading() },
-            Reading { kind: SensorKind::CpuDie, ..reading() },
-            Reading { max_celsius: None, ..reading() },
-            Reading { critical_celsius: Some(100.0), ..reading() },
-            Reading { max_celsius: None, critical_celsius: Some(100.0), ..reading() },
-            Reading { chip: "coretempPackage".into(), label: " id 0".into(), ..reading() },
+            Sensor { name: "x".into(), ..sensor() },
+            Sensor { chip: "x".into(), ..sensor() },
+            Sensor { label: String::new(), ..sensor() },
+            Sensor { kind: SensorKind::CpuDie, ..sensor() },
+            Sensor { max_celsius: None, ..sensor() },
+            Sensor { critical_celsius: Some(100.0), ..sensor() },
+            Sensor { max_celsius: None, critical_celsius: Some(100.0), ..sensor() },
+            Sensor { chip: "coretempPackage".into(), label: " id 0".into(), ..sensor() },
         ] {
             assert_ne!(one, identity(1, proxy, &other), "{other:?}");
         }

@@ -42,6 +42,18 @@ impl Fault {
         }
     }
 
+    /// Whether the same would fail whenever it is tried: what was to be written breaks a rule of the schema.
+    pub(super) fn is_for_ever(&self) -> bool {
+        match self {
+            Fault::Engine(error) => matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
+            ),
+            Fault::Unreadable(_) | Fault::Conflict(_) => true,
+            Fault::Disk(_) | Fault::Stopped => false,
+        }
+    }
+
     /// The error for the caller. `doing` is what was tried, such as `read the audit log`.
     pub(super) fn while_doing(&self, doing: &str, path: &Path) -> StoreError {
         match self {

@@ -3,8 +3,8 @@
 //! Always: a report is stored once; one packed row for each of its nodes; the pointer to a node's newest row
 //! moves in the same transaction.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use pulse_proto::{Node, Position, SensorKind};
@@ -13,88 +13,149 @@ use uuid::Uuid;
 
 use super::catalog::node;
 use super::cell::{Cells, integer, millis, rows};
-use super::dictionary::{Dictionary, milli};
+use super::dictionary::{Dictionary, Newest, milli};
 use super::fault::{Fault, Result};
-use crate::report::Reading;
-use crate::report::{NodeReport, Report};
-use crate::store::Recorded;
+use super::sessions::{Key, Place, Progress, Sessions, place};
+use crate::report::{NodeReport, Report, Sensor};
 
-/// Stores a report unless it is a double. The caller commits.
-pub(super) fn record(
-    transaction: &Transaction<'_>,
-    dictionary: &mut Dictionary,
-    report: &Report,
-    now: i64,
-) -> Result<Recorded> {
-    let (proxy, session) = (report.proxy.to_string(), report.session.to_string());
-    let durable: Option<i64> = transaction
-        .prepare_cached("SELECT durable_sequence FROM report_sessions WHERE proxy_id = ?1 AND session = ?2")?
-        .query_row((&proxy, &session), |row| row.get(0))
-        .optional()?;
-    let sequence = integer(report.sequence);
-    if let Some(durable) = durable.filter(|durable| sequence <= *durable) {
-        return Ok(Recorded { durable_sequence: durable.unsigned_abs(), is_double: true });
-    }
-    for report in &report.nodes {
-        insert(transaction, dictionary, report)?;
-    }
-    transaction
-        .prepare_cached(
-            "INSERT INTO report_sessions (proxy_id, session, durable_sequence, updated_at) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (proxy_id, session) DO UPDATE SET durable_sequence = excluded.durable_sequence,
-                 updated_at = excluded.updated_at",
-        )?
-        .execute(params![proxy, session, sequence, now])?;
-    Ok(Recorded { durable_sequence: sequence.unsigned_abs(), is_double: false })
+/// What became of the reports of one group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// For each report: whether it is stored, and the highest sequence of its session that is.
+    pub(super) places: Vec<(Place, u64)>,
+    /// How far the sessions of the group are after it.
+    pub(super) sessions: HashMap<Key, Progress>,
 }
 
-fn insert(transaction: &Transaction<'_>, dictionary: &mut Dictionary, report: &NodeReport) -> Result<()> {
-    let node_id = dictionary.node(transaction, report.instance, &report.node)?;
-    // An id has mostly 2 or 3 bytes.
-    let mut payload = Vec::with_capacity(report.readings.len() * 7);
-    for reading in &report.readings {
-        if let Some(milli) = milli(reading.temperature_celsius) {
-            let series = dictionary.series(transaction, node_id, report.proxy, reading)?;
-            push_value(&mut payload, series.unsigned_abs(), milli);
-        }
-    }
-    let collected_at = millis(report.collected_at);
-    let reading_id: i64 = transaction
-        .prepare_cached(
+/// Stores those reports of a group that are new. The caller commits.
+pub(super) fn record<'a>(
+    transaction: &Transaction<'_>,
+    dictionary: &mut Dictionary,
+    sessions: &Sessions,
+    reports: impl Iterator<Item = &'a Report>,
+    now: i64,
+) -> Result<Group> {
+    let mut group = Group::default();
+    let mut new_newest = HashSet::new();
+    {
+        let mut insert = transaction.prepare_cached(
             "INSERT INTO readings (node_id, proxy_id, collected_at, received_at, epoch, revision, generation,
                  unreadable_reason, payload)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id",
-        )?
-        .query_row(
-            params![
-                node_id,
-                report.proxy.as_bytes().as_slice(),
-                collected_at,
-                millis(report.received_at),
-                integer(report.position.epoch),
-                integer(report.position.revision),
-                dictionary.generation(),
-                report.unreadable_reason,
-                payload
-            ],
-            |row| row.get(0),
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO newest (node_id, reading_id, proxy_id, collected_at, is_readable) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id, proxy_id = excluded.proxy_id,
-                 collected_at = excluded.collected_at, is_readable = excluded.is_readable
-             WHERE excluded.collected_at > newest.collected_at
-               AND (excluded.is_readable >= newest.is_readable OR excluded.proxy_id = newest.proxy_id)",
-        )?
-        .execute(params![
-            node_id,
-            reading_id,
-            report.proxy.as_bytes().as_slice(),
-            collected_at,
-            i64::from(report.is_readable())
-        ])?;
+        let mut payload = Vec::new();
+        for report in reports {
+            let key = (report.proxy, report.session);
+            let before = group.sessions.get(&key).copied().or_else(|| sessions.of(&key));
+            let sequence = integer(report.sequence).unsigned_abs();
+            let (place, progress) = place(before, sequence, || durable(transaction, &key))?;
+            group.sessions.insert(key, progress);
+            group.places.push((place, progress.durable()));
+            if place != Place::New {
+                continue;
+            }
+            for report in &report.nodes {
+                let node = dictionary.node(transaction, report.instance, &report.node)?;
+                fill(&mut payload, dictionary, transaction, node, report)?;
+                let collected_at = millis(report.collected_at);
+                insert.execute(params![
+                    node,
+                    report.proxy.as_bytes().as_slice(),
+                    collected_at,
+                    millis(report.received_at),
+                    integer(report.position.epoch),
+                    integer(report.position.revision),
+                    dictionary.generation(),
+                    report.unreadable_reason,
+                    payload
+                ])?;
+                let newest = Newest {
+                    reading_id: transaction.last_insert_rowid(),
+                    proxy: report.proxy,
+                    collected_at,
+                    is_readable: report.is_readable(),
+                };
+                if dictionary.replaces_newest(transaction, node, newest)? {
+                    new_newest.insert(node);
+                }
+            }
+        }
+    }
+    dictionary.put_newest(transaction, new_newest)?;
+    put_sessions(transaction, &group, now)?;
+    Ok(group)
+}
+
+/// Makes the payload of one node's report.
+fn fill(
+    payload: &mut Vec<u8>,
+    dictionary: &mut Dictionary,
+    transaction: &Transaction<'_>,
+    node: i64,
+    report: &NodeReport,
+) -> Result<()> {
+    payload.clear();
+    let ids = dictionary.series(transaction, node, report.proxy, report.readings.sensors())?;
+    for (id, celsius) in ids.iter().zip(report.readings.celsius()) {
+        if let Some(milli) = milli(*celsius) {
+            push_value(payload, id.unsigned_abs(), milli);
+        }
+    }
     Ok(())
+}
+
+/// The highest sequence of a session that is stored; 0: none.
+fn durable(connection: &Connection, (proxy, session): &Key) -> Result<u64> {
+    let found: Option<i64> = connection
+        .prepare_cached("SELECT durable_sequence FROM report_sessions WHERE proxy_id = ?1 AND session = ?2")?
+        .query_row((Hyphenated::of(*proxy).text(), Hyphenated::of(*session).text()), |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or_default().unsigned_abs())
+}
+
+/// Writes how far the sessions are of which a report was stored: each once, however many reports it has in the group.
+fn put_sessions(transaction: &Transaction<'_>, group: &Group, now: i64) -> Result<()> {
+    if group.places.iter().all(|(place, _)| *place != Place::New) {
+        return Ok(());
+    }
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO report_sessions (proxy_id, session, durable_sequence, updated_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (proxy_id, session) DO UPDATE SET durable_sequence = excluded.durable_sequence,
+             updated_at = excluded.updated_at
+         WHERE excluded.durable_sequence > report_sessions.durable_sequence",
+    )?;
+    // In the order of the table, so that neighbours share a page. One that stored nothing is written as it was.
+    let mut known: Vec<(&Key, u64)> = group
+        .sessions
+        .iter()
+        .filter(|(_, progress)| matches!(progress, Progress::Known { .. }))
+        .map(|(key, progress)| (key, progress.durable()))
+        .collect();
+    known.sort_unstable();
+    for ((proxy, session), durable) in known {
+        put.execute(params![
+            Hyphenated::of(*proxy).text(),
+            Hyphenated::of(*session).text(),
+            integer(durable),
+            now
+        ])?;
+    }
+    Ok(())
+}
+
+/// A UUID as it is stored in text, without an allocation.
+struct Hyphenated([u8; uuid::fmt::Hyphenated::LENGTH]);
+
+impl Hyphenated {
+    fn of(id: Uuid) -> Hyphenated {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        id.hyphenated().encode_lower(&mut text);
+        Hyphenated(text)
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits and hyphens are ASCII")
+    }
 }
 
 /// The newest report of each node.
@@ -133,17 +194,17 @@ pub(super) fn of_node(
 
 fn report(
     connection: &Connection,
-    series: &mut HashMap<i64, Reading>,
+    series: &mut HashMap<i64, Sensor>,
     cells: &Cells<'_>,
 ) -> Result<NodeReport> {
     let payload: Vec<u8> = cells.plain("payload")?;
-    let mut readings = Vec::new();
+    let mut pairs = Vec::new();
     for (id, milli) in values(&payload).ok_or_else(|| cells.unreadable("payload", "it ends early"))? {
         let known = match series.entry(id) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(series_of(connection, id)?),
         };
-        readings.push(Reading { temperature_celsius: f64::from(milli) / 1000.0, ..known.clone() });
+        pairs.push((known.clone(), f64::from(milli) / 1000.0));
     }
     Ok(NodeReport {
         proxy: Uuid::from_bytes(cells.plain("proxy_id")?),
@@ -152,22 +213,21 @@ fn report(
         collected_at: cells.time("collected_at")?,
         received_at: cells.time("received_at")?,
         position: Position { epoch: cells.number("epoch")?, revision: cells.number("revision")? },
-        readings,
+        readings: pairs.into_iter().collect(),
         unreadable_reason: cells.plain("unreadable_reason")?,
     })
 }
 
-/// A series, as a reading without its value.
-fn series_of(connection: &Connection, id: i64) -> Result<Reading> {
+/// A series, as what its values are read from.
+fn series_of(connection: &Connection, id: i64) -> Result<Sensor> {
     let sql = "SELECT id, sensor, chip, label, kind, max_milli, critical_milli FROM series WHERE id = ?1";
     let celsius = |milli: Option<i32>| milli.map(|milli| f64::from(milli) / 1000.0);
     let mut found = rows(connection, "series", sql, [id], |cells| {
-        Ok(Reading {
-            sensor: cells.plain("sensor")?,
+        Ok(Sensor {
+            name: cells.plain("sensor")?,
             chip: cells.plain("chip")?,
             label: cells.plain("label")?,
             kind: cells.word("kind", &SensorKind::ALL.map(|kind| (kind, kind.as_str())))?,
-            temperature_celsius: 0.0,
             max_celsius: celsius(cells.plain("max_milli")?),
             critical_celsius: celsius(cells.plain("critical_milli")?),
         })

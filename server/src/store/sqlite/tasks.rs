@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::dictionary::Dictionary;
 use super::fault::Fault;
 use super::pace::Pace;
+use super::sessions::Sessions;
 use super::writer::Writer;
 use super::{JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question, Sqlite, schema};
 use crate::store::{Retention, StoreError};
@@ -46,10 +47,12 @@ impl Sqlite {
         });
         let is_writable = Arc::new(AtomicBool::new(true));
         let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
+        let sessions = Sessions::default();
         let writer = Writer {
             path: path.clone(),
             connection,
             dictionary,
+            sessions: sessions.clone(),
             retention,
             clock,
             is_writable: Arc::clone(&is_writable),
@@ -59,6 +62,6 @@ impl Sqlite {
         tokio::task::spawn(writer.run_in_task(requests_rx, pace.clone()));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), Some(pace));
         let _writer = JoinOnDrop(None);
-        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, is_writable, pace, _writer })
+        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, sessions, is_writable, pace, _writer })
     }
 }

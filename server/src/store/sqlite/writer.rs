@@ -1,8 +1,9 @@
 //! The one writer: a thread that owns the connection that writes.
 //!
 //! In: transactions and reports, from a bounded queue. Out: an answer to each, once it is on disk.
-//! Always: reports that wait are stored in one transaction; other transactions go before them, each alone.
-//! An error of the disk ends a transaction, never the thread.
+//! Always: reports that wait are stored in one transaction, in the order in which they came; other transactions go before
+//! them, each alone. An error of the disk ends a transaction, never the thread. Reports that could not be stored stay
+//! where they are and are tried again, as some of them may have been answered: nothing behind them is stored before them.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -10,7 +11,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pulse_proto::Clock;
@@ -23,13 +24,17 @@ use super::dictionary::Dictionary;
 use super::fault::{Fault, Result};
 use super::pace::Pace;
 use super::retention::Batch;
+use super::sessions::{Place, Sessions};
 use super::{history, retention};
 use crate::report::Report;
 use crate::store::{Recorded, Retention, StoreError};
 
 /// The most reports in one transaction. It bounds how long a commit waits for the transaction under way: of 30
-/// values each they take some 10 ms; and a disk that flushes 100 times a second still takes 25,000 reports.
-const MAX_GROUP: usize = 256;
+/// values each they take some 5 ms; and a disk that flushes 100 times a second still takes 50,000 reports.
+const MAX_GROUP: usize = 512;
+
+/// How long to wait before reports that could not be stored are tried again.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// How often to look for readings that are too old or too much.
 const TRIM_INTERVAL: Duration = Duration::from_mins(1);
@@ -50,9 +55,29 @@ pub(super) enum Request {
 /// A report that waits.
 pub(super) struct Queued {
     pub(super) report: Report,
-    pub(super) answer_tx: oneshot::Sender<std::result::Result<Recorded, StoreError>>,
-    /// Its place in the queue, free again once it is answered.
+    /// `None`: it was answered already.
+    pub(super) answer_tx: Option<oneshot::Sender<std::result::Result<Recorded, StoreError>>>,
+    /// Its place in the queue, free again once it is stored.
     pub(super) slot: OwnedSemaphorePermit,
+}
+
+impl Queued {
+    /// Gives its place back, so that whoever hears the answer finds it free, and answers.
+    fn stored(self, answer: std::result::Result<Recorded, StoreError>) {
+        let Queued { slot, answer_tx, .. } = self;
+        drop(slot);
+        if let Some(answer_tx) = answer_tx {
+            // Whoever asked may be gone.
+            let _ = answer_tx.send(answer);
+        }
+    }
+
+    /// Says that it could not be stored yet, to whoever waits.
+    fn failed(&mut self, error: StoreError) {
+        if let Some(answer_tx) = self.answer_tx.take() {
+            let _ = answer_tx.send(Err(error));
+        }
+    }
 }
 
 /// What the thread owns.
@@ -60,6 +85,7 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) dictionary: Dictionary,
+    pub(super) sessions: Sessions,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) is_writable: Arc<AtomicBool>,
@@ -80,7 +106,9 @@ impl Writer {
                 let Some(request) = requests_rx.blocking_recv() else { break };
                 work.take(&mut self, request, &mut requests_rx);
             }
-            work.turn(&mut self, &mut requests_rx);
+            if !work.turn(&mut self, &mut requests_rx) {
+                thread::sleep(RETRY);
+            }
         }
         self.end(work, unwritable_after);
     }
@@ -95,7 +123,9 @@ impl Writer {
                 work.take(&mut self, request, &mut requests_rx);
             }
             pace.wait().await;
-            work.turn(&mut self, &mut requests_rx);
+            if !work.turn(&mut self, &mut requests_rx) {
+                tokio::time::sleep(RETRY).await;
+            }
         }
         self.end(work, unwritable_after);
     }
@@ -149,24 +179,49 @@ impl Writer {
         outcome
     }
 
-    /// Stores reports in one transaction, and answers each once it is on disk.
-    fn record(&mut self, group: Vec<Queued>) {
+    /// Stores the first `count` reports in one transaction, and answers them once they are on disk. They leave the queue
+    /// with that; if they cannot be stored, they stay, and whoever waits hears of it.
+    fn record(&mut self, reports: &mut VecDeque<Queued>, count: usize) -> Result<()> {
         let now = millis(self.clock.now());
         self.dictionary.turn();
-        let outcome = self.transact(|transaction, dictionary| {
-            group.iter().map(|queued| history::record(transaction, dictionary, &queued.report, now)).collect()
+        let sessions = self.sessions.clone();
+        let recorded = self.transact(|transaction, dictionary| {
+            let group = reports.iter().take(count).map(|queued| &queued.report);
+            history::record(transaction, dictionary, &sessions, group, now)
         });
-        let answers: Vec<std::result::Result<Recorded, StoreError>> = match outcome {
-            Ok(recorded) => Vec::into_iter(recorded).map(Ok).collect(),
-            Err(fault) => {
-                let failed = |_: &Queued| Err(fault.while_doing("store a report", &self.path));
-                group.iter().map(failed).collect()
+        match recorded {
+            Ok(group) => {
+                self.sessions.stored(group.sessions);
+                for (queued, (place, durable_sequence)) in reports.drain(..count).zip(group.places) {
+                    let is_double = place == Place::Double;
+                    queued.stored(match place {
+                        Place::BehindGap => Err(StoreError::BehindGap),
+                        Place::New | Place::Double => Ok(Recorded { durable_sequence, is_double }),
+                    });
+                }
+                Ok(())
             }
-        };
-        for (queued, answer) in group.into_iter().zip(answers) {
-            drop(queued.slot);
-            // Whoever asked may be gone.
-            let _ = queued.answer_tx.send(answer);
+            Err(fault) if fault.is_for_ever() && count > 1 => {
+                // One of them is at fault: the others are not to wait for it.
+                (0..count).try_for_each(|_| self.record(reports, 1))
+            }
+            Err(fault) if fault.is_for_ever() => {
+                let error = fault.while_doing("store a report", &self.path);
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "a report cannot be stored and is dropped: a defect"
+                );
+                if let Some(queued) = reports.pop_front() {
+                    queued.stored(Err(error));
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                for queued in reports.iter_mut().take(count) {
+                    queued.failed(fault.while_doing("store a report", &self.path));
+                }
+                Err(fault)
+            }
         }
     }
 
@@ -225,18 +280,26 @@ impl Work {
         }
     }
 
-    /// Does what has come, one group of reports, and a step of upkeep.
-    fn turn(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) {
+    /// Does what has come, one group of reports, and a step of upkeep. Says whether the reports could be stored.
+    fn turn(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) -> bool {
         // What has come meanwhile, but no more than that: reports get their turn.
         for _ in 0..requests_rx.len() {
             let Ok(request) = requests_rx.try_recv() else { break };
             self.take(writer, request, requests_rx);
         }
-        if !self.reports.is_empty() {
-            let group = self.reports.drain(..self.reports.len().min(MAX_GROUP)).collect();
-            writer.record(group);
+        let count = self.reports.len().min(MAX_GROUP);
+        let stored = if count > 0 { writer.record(&mut self.reports, count) } else { Ok(()) };
+        if stored.is_err() && requests_rx.is_closed() {
+            // Their proxies hold them too, as they were not told that they are durable.
+            let reports = self.reports.len();
+            tracing::warn!(
+                reports,
+                "the server ends and cannot write these reports: their proxies send them again"
+            );
+            self.reports.drain(..).for_each(|queued| queued.stored(Err(StoreError::Closed)));
         }
         self.upkeep.step(writer);
+        stored.is_ok()
     }
 }
 
