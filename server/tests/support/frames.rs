@@ -5,12 +5,13 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use prost::Message;
 use pulse_proto::Allowlist;
+use pulse_test_support::in_time;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
 use pulse_test_support::v1::{AllowlistSnapshot, WatchAuthorizedNodesResponse};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -72,8 +73,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// Sends bytes as they are.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.expect("the connection lives");
-        self.stream.flush().await.expect("the connection lives");
+        self.try_send(bytes).await.expect("the connection lives");
+    }
+
+    async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Asks for a watch by one who holds nothing.
@@ -83,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// Lets the server send so many bytes more on a stream; on stream 0: on all of them together.
     pub(crate) async fn grant(&mut self, stream: u32, bytes: u32) {
-        self.send(&frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())).await;
+        self.send(&window_update(stream, bytes)).await;
     }
 
     /// Wants no more of a stream.
@@ -102,8 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
                 };
                 if let Some(answer) = answer {
                     // A server that goes away needs none.
-                    let _ = self.stream.write_all(&answer).await;
-                    let _ = self.stream.flush().await;
+                    let _ = self.try_send(&answer).await;
                 }
                 return Some(frame);
             }
@@ -155,6 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 }
 
+fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
 /// The frames of a watch by one who holds nothing: the call is whole with them.
 pub(crate) fn watch_request(stream: u32, token: &str) -> Vec<u8> {
     let headers = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), token);
@@ -196,19 +204,112 @@ impl Messages {
         messages
     }
 
-    /// The lists that are whole with this frame.
-    pub(crate) fn lists(&mut self, frame: &Frame) -> Vec<AllowlistSnapshot> {
-        let kinds = self.of(frame).into_iter().filter_map(|message| message.kind);
-        kinds
-            .filter_map(|kind| match kind {
-                Kind::Snapshot(list) => Some(list),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// How many bytes a stream brought of a message that is not whole.
     pub(crate) fn begun(&self, stream: u32) -> usize {
         self.0.get(&stream).map_or(0, BytesMut::len)
+    }
+}
+
+/// A watch that is read frame by frame. Always: the windows are opened by as much as was read, so it goes on as with a
+/// library, unless its owner does otherwise.
+pub(crate) struct Watcher<S> {
+    pub(crate) frames: Frames<S>,
+    pub(crate) stream: u32,
+    messages: Messages,
+    heard: VecDeque<Kind>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Watcher<S> {
+    /// Begins a connection with these settings, and a watch on it by one who holds nothing.
+    pub(crate) async fn begin(stream: S, settings: &[(u16, u32)], token: &str) -> Watcher<S> {
+        let mut frames = Frames::greet(stream, settings).await;
+        frames.watch(1, token).await;
+        Watcher { frames, stream: 1, messages: Messages::default(), heard: VecDeque::new() }
+    }
+
+    /// Wants no more of the stream, and begins another one on the same connection.
+    pub(crate) async fn begin_again(&mut self, token: &str) {
+        let stream = self.stream;
+        self.frames.reset(stream).await;
+        self.stream += 2;
+        self.heard.clear();
+        self.frames.watch(self.stream, token).await;
+    }
+
+    /// What is said next that is no bookmark; `None` when the stream ends.
+    pub(crate) async fn next(&mut self) -> Option<Kind> {
+        let stream = self.stream;
+        let next = async {
+            loop {
+                if let Some(kind) = self.heard.pop_front() {
+                    return Some(kind);
+                }
+                let frame = self.frames.next().await?;
+                if frame.kind == DATA && !frame.payload.is_empty() {
+                    let bytes = u32::try_from(frame.payload.len()).expect("a frame has 24 bits of length");
+                    // That of an earlier stream counts for the connection all the same.
+                    let mut windows = vec![0];
+                    windows.extend((frame.stream == stream).then_some(stream));
+                    for window in windows {
+                        // A server that has said its last needs no window any more.
+                        let _ = self.frames.try_send(&window_update(window, bytes)).await;
+                    }
+                }
+                if frame.stream != stream {
+                    continue;
+                }
+                let kinds = self.messages.of(&frame).into_iter().filter_map(|message| message.kind);
+                self.heard.extend(kinds.filter(|kind| !matches!(kind, Kind::Bookmark(_))));
+                if frame.ends(stream) && self.heard.is_empty() {
+                    return None;
+                }
+            }
+        };
+        in_time("a message of the watch", next).await
+    }
+
+    /// The next list.
+    ///
+    /// # Panics
+    /// When something else comes.
+    pub(crate) async fn list(&mut self) -> AllowlistSnapshot {
+        match self.next().await {
+            Some(Kind::Snapshot(list)) => list,
+            other => panic!("a list was awaited, and this came: {other:?}"),
+        }
+    }
+
+    /// The lists until this one comes, itself among them.
+    pub(crate) async fn lists_until(&mut self, hash: &str) -> Vec<AllowlistSnapshot> {
+        let mut lists = vec![self.list().await];
+        while lists.last().is_some_and(|list| list.hash != hash) {
+            lists.push(self.list().await);
+        }
+        lists
+    }
+
+    /// Reads without opening any window until so many bytes of a message have come, and the message is not whole.
+    pub(crate) async fn takes_only(&mut self, bytes: usize) {
+        let stream = self.stream;
+        let take = async {
+            while self.messages.begun(stream) < bytes {
+                let frame = self.frames.next().await.expect("the connection lives");
+                assert!(!frame.ends(stream), "the stream has ended: {frame:?}");
+                if frame.stream == stream {
+                    let whole = self.messages.of(&frame);
+                    self.heard.extend(whole.into_iter().filter_map(|message| message.kind));
+                }
+            }
+        };
+        in_time("a part of a list", take).await;
+        assert_eq!(self.messages.begun(stream), bytes, "more than the window came");
+    }
+
+    /// Reads, and answers pings, without opening any window, until the server ends the stream. Returns the frame that
+    /// does, and how long it took.
+    pub(crate) async fn is_ended(&mut self, within: Duration) -> (Frame, Duration) {
+        let (begun, stream) = (Instant::now(), self.stream);
+        let end = self.frames.until(within, "the end of the stream", |frame| frame.ends(stream)).await;
+        (end, begun.elapsed())
     }
 }

@@ -56,7 +56,7 @@ impl Scene {
         self.pushes += 1;
         let padding = "x".repeat(24);
         let name = |node| format!("node-{}-{node}-{padding}", self.pushes);
-        let endpoints: Vec<_> = (0..nodes).map(|node| json!({ "name": name(node), "ip": "" })).collect();
+        let endpoints: Vec<_> = (0..nodes).map(|node| json!({ "name": name(node) })).collect();
         let begun = Instant::now();
         let body = json!({ "endpoints": endpoints });
         let answer = self.server.admin("PUT", "/instances/home", Some(&body)).expect("the server answers");
