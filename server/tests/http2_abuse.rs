@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use frames::{Frames, INITIAL_WINDOW, watch_request};
+use pulse::listen::file_limit;
 use pulse_test_support::{Client, PATIENCE, eventually, in_time};
 use raw::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ONE, PING, PRIORITY, RST_STREAM, SETTINGS,
@@ -391,6 +392,9 @@ async fn a_slow_hello_is_given_no_more_time_than_any_handshake() {
 async fn five_thousand_silent_connections_keep_nobody_out_and_are_let_go() {
     const SILENT: usize = 5_000;
     const OF_ONE_ADDRESS: usize = 1_000;
+    // Each is a file of this process too.
+    let limit = file_limit::raise();
+    assert!(limit.connections > SILENT as u64, "{limit:?} for {SILENT} connections: see ulimit -n");
     // Long enough for all of them to be there at one time.
     let mut scene = Scene::new("limits: {handshake_timeout: 10s}").await;
     scene.a_push_arrives().await;
