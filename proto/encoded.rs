@@ -4,40 +4,68 @@
 
 use std::marker::PhantomData;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 
 use crate::codec::RequestDecoder;
 
-/// The bytes of a message `M`. Cloning shares them.
+/// The bytes in front of a message of gRPC: one says whether it is compressed, four how long it is, big-endian.
+/// Source: "gRPC over HTTP/2", Length-Prefixed-Message, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+const PREFIX_BYTES: usize = 5;
+
+/// The bytes of a message `M`, with the prefix that it has on the wire. Cloning shares them.
 #[derive(Debug)]
 pub struct Encoded<M> {
-    bytes: Bytes,
+    frame: Bytes,
     message: PhantomData<fn() -> M>,
 }
 
 impl<M: Message> Encoded<M> {
     /// Encodes a message.
     pub fn new(message: &M) -> Encoded<M> {
-        Encoded { bytes: message.encode_to_vec().into(), message: PhantomData }
+        let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.encoded_len());
+        put_prefix(&mut frame, message.encoded_len());
+        message.encode(&mut frame).expect("a buffer that grows takes every message");
+        Encoded { frame: frame.freeze(), message: PhantomData }
     }
 
     /// This message with the fields of another: the bytes of two protobuf messages in a row are the two merged.
     pub fn merged(&self, other: &Encoded<M>) -> Encoded<M> {
-        Encoded { bytes: [&self.bytes[..], &other.bytes[..]].concat().into(), message: PhantomData }
+        let (one, two) = (self.as_bytes(), other.as_bytes());
+        let mut frame = BytesMut::with_capacity(PREFIX_BYTES + one.len() + two.len());
+        put_prefix(&mut frame, one.len() + two.len());
+        frame.put(one);
+        frame.put(two);
+        Encoded { frame: frame.freeze(), message: PhantomData }
     }
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.frame[PREFIX_BYTES..]
     }
+
+    /// A message whose bytes are as they are on the wire: those of [`Encoded::into_frame`].
+    pub fn of_frame(frame: Bytes) -> Encoded<M> {
+        debug_assert!(frame.len() >= PREFIX_BYTES, "it has its prefix");
+        Encoded { frame, message: PhantomData }
+    }
+
+    /// Its bytes as they are on the wire, with the prefix of gRPC.
+    pub fn into_frame(self) -> Bytes {
+        self.frame
+    }
+}
+
+fn put_prefix(frame: &mut BytesMut, message_bytes: usize) {
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message_bytes).expect("a message of protobuf has less than 2 GiB"));
 }
 
 impl<M> Clone for Encoded<M> {
     fn clone(&self) -> Self {
-        Encoded { bytes: self.bytes.clone(), message: PhantomData }
+        Encoded { frame: self.frame.clone(), message: PhantomData }
     }
 }
 
@@ -79,7 +107,8 @@ impl<M: Message + 'static> Encoder for EncodedEncoder<M> {
     type Error = Status;
 
     fn encode(&mut self, item: Encoded<M>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item.bytes);
+        // tonic writes a prefix of its own.
+        buffer.put(item.as_bytes());
         Ok(())
     }
 }

@@ -23,6 +23,8 @@ pub const JOIN_TOKEN_REVOKED: &str = "JOIN_TOKEN_REVOKED";
 pub const INVALID_REQUEST: &str = "INVALID_REQUEST";
 /// Another stream with the same token took over.
 pub const REPLACED_BY_ANOTHER_STREAM: &str = "REPLACED_BY_ANOTHER_STREAM";
+/// The stream took nothing for too long.
+pub const STREAM_BLOCKED: &str = "STREAM_BLOCKED";
 /// The server is going down.
 pub const DRAINING: &str = "DRAINING";
 /// The store cannot be written; what is in force stays in force.

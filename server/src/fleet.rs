@@ -8,17 +8,17 @@
 mod ahead;
 mod state;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use pulse_proto::{Clock, ListHash, Position};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::bell::{Bell, Ring};
 use crate::publish::Published;
 use crate::registry::Proxy;
 use crate::store::{KeptList, Mark, ProxyStatus, Store};
@@ -40,8 +40,8 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Inner {
     entries: RwLock<HashMap<Uuid, Arc<Entry>>>,
-    /// Proxies whose rows are newer than the store's.
-    unsaved: Mutex<HashSet<Uuid>>,
+    /// Proxies whose rows are newer than the store's, each once.
+    unsaved: Mutex<Vec<Uuid>>,
     ahead: ahead::AheadProxies,
     refresh_interval: Duration,
     clock: Clock,
@@ -54,8 +54,8 @@ struct Inner {
 struct Entry {
     status: Mutex<ProxyStatus>,
     presence: Mutex<Presence>,
-    /// Tells the proxy's stream to look again.
-    bell: watch::Sender<()>,
+    /// Whether its row is newer than the store's, and it is named among those that are.
+    is_unsaved: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -66,6 +66,19 @@ struct Presence {
     absent_since: Instant,
     /// The list that was pushed into the open stream last, until the proxy says that it is in force.
     on_the_way: Option<Position>,
+    /// The bells of its streams, observers' too.
+    bells: Vec<Arc<Bell>>,
+}
+
+impl Presence {
+    /// Another stream becomes the proxy's own, or none (0).
+    fn turn_to(&mut self, stream: u64) {
+        (self.stream, self.absent_since, self.on_the_way) = (stream, Instant::now(), None);
+    }
+
+    fn ring(&self) {
+        self.bells.iter().for_each(|bell| bell.ring(Ring::Proxy));
+    }
 }
 
 impl Fleet {
@@ -89,9 +102,13 @@ impl Fleet {
     pub fn connect(&self, proxy: Uuid, opened: Opened) -> Presenter {
         let entry = self.entry(proxy);
         let stream = self.inner.next_stream.fetch_add(1, Ordering::Relaxed);
-        *lock(&entry.presence) = Presence { stream, absent_since: Instant::now(), on_the_way: None };
-        entry.bell.send_replace(());
-        let bell = entry.bell.subscribe();
+        let bell = Arc::new(Bell::default());
+        {
+            let mut presence = lock(&entry.presence);
+            presence.turn_to(stream);
+            presence.ring();
+            presence.bells.push(Arc::clone(&bell));
+        }
         self.update(proxy, &entry, |status| {
             let now = self.inner.clock.now();
             (status.last_seen, status.last_pull) = (Some(now), Some(now));
@@ -119,7 +136,8 @@ impl Fleet {
     /// of it counts.
     pub fn observe(&self, proxy: Uuid) -> Presenter {
         let entry = self.entry(proxy);
-        let bell = entry.bell.subscribe();
+        let bell = Arc::new(Bell::default());
+        lock(&entry.presence).bells.push(Arc::clone(&bell));
         Presenter { fleet: self.clone(), proxy, entry, stream: OBSERVER, bell }
     }
 
@@ -166,7 +184,7 @@ impl Fleet {
     /// Tells a proxy's stream to look again.
     pub fn ring(&self, proxy: Uuid) {
         if let Some(entry) = self.existing(proxy) {
-            entry.bell.send_replace(());
+            lock(&entry.presence).ring();
         }
     }
 
@@ -215,7 +233,11 @@ impl Fleet {
         let rows: Vec<ProxyStatus> = unsaved
             .iter()
             .filter_map(|id| self.existing(*id))
-            .map(|entry| lock(&entry.status).clone())
+            .map(|entry| {
+                // Before the row is read: what comes after that is named again.
+                entry.is_unsaved.store(false, Ordering::Release);
+                lock(&entry.status).clone()
+            })
             .collect();
         if rows.is_empty() {
             return;
@@ -223,7 +245,11 @@ impl Fleet {
         if let Err(error) = store.save_statuses(rows).await {
             // They are tried again with the next group; the store itself says when it comes and goes.
             tracing::debug!(error = &error as &dyn std::error::Error, "sync states are not saved yet");
-            lock(&self.inner.unsaved).extend(unsaved);
+            for proxy in unsaved {
+                if let Some(entry) = self.existing(proxy) {
+                    self.is_newer(proxy, &entry);
+                }
+            }
         }
     }
 
@@ -242,14 +268,22 @@ impl Fleet {
 
     fn update(&self, proxy: Uuid, entry: &Entry, update: impl FnOnce(&mut ProxyStatus)) {
         update(&mut lock(&entry.status));
-        lock(&self.inner.unsaved).insert(proxy);
+        self.is_newer(proxy, entry);
+    }
+
+    /// Names a proxy among those whose rows are newer than the store's.
+    fn is_newer(&self, proxy: Uuid, entry: &Entry) {
+        if !entry.is_unsaved.swap(true, Ordering::AcqRel) {
+            lock(&self.inner.unsaved).push(proxy);
+        }
     }
 }
 
 impl Entry {
     fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
-        let presence = Mutex::new(Presence { stream: 0, absent_since, on_the_way: None });
-        Entry { status: Mutex::new(status), presence, bell: watch::Sender::new(()) }
+        let presence = Presence { stream: 0, absent_since, on_the_way: None, bells: Vec::new() };
+        let (status, presence) = (Mutex::new(status), Mutex::new(presence));
+        Entry { status, presence, is_unsaved: AtomicBool::new(false) }
     }
 }
 
@@ -275,14 +309,13 @@ pub struct Presenter {
     proxy: Uuid,
     entry: Arc<Entry>,
     stream: u64,
-    bell: watch::Receiver<()>,
+    bell: Arc<Bell>,
 }
 
 impl Presenter {
-    /// Waits until the stream shall look again. Cancel safe.
-    pub async fn rung(&mut self) {
-        // The entry holds the other end as long as this one.
-        let _ = self.bell.changed().await;
+    /// Rings when the stream shall look again.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// Whether this is still the proxy's own stream; another one may have taken over.
@@ -334,8 +367,9 @@ fn counts_as_pushed(status: &mut ProxyStatus) {
 impl Drop for Presenter {
     fn drop(&mut self) {
         let mut presence = lock(&self.entry.presence);
+        presence.bells.retain(|bell| !Arc::ptr_eq(bell, &self.bell));
         if presence.stream == self.stream {
-            *presence = Presence { stream: 0, absent_since: Instant::now(), on_the_way: None };
+            presence.turn_to(0);
             drop(presence);
             let now = self.fleet.inner.clock.now();
             self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(now));

@@ -5,6 +5,7 @@ pub mod api;
 pub mod args;
 pub mod audit;
 pub mod backup;
+pub mod bell;
 pub mod catalog;
 pub mod changes;
 pub mod cli;
@@ -196,6 +197,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         "the saving of sync states",
         pulse.fleet.clone().save(store.clone(), ended(&streams_rx)),
     );
+    spawn(&mut loops, "the ringing of streams", pulse.lists.clone().keep_ringing(ended(&streams_rx)));
     spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
     let admin_routes = rest::admin_router(Arc::clone(&pulse));

@@ -10,10 +10,13 @@ mod accept;
 mod addresses;
 pub mod admin_socket;
 mod connection;
+pub mod feed;
 pub mod file_limit;
 pub mod grpc_timeout;
+mod http2;
 mod impatient;
 mod plain_http;
+mod sniff;
 mod tasks;
 
 use std::io;
@@ -40,8 +43,7 @@ use file_limit::FileLimit;
 /// A whole fleet dials at once when its server comes back.
 const BACKLOG: u32 = 4096;
 
-/// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing: as long as a
-/// sign of life of HTTP/2 may take.
+/// How long what was sent may stay without an acknowledgement, or unsent because the caller takes nothing.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// Who is at the other end of a connection: an extension of every request that came over TCP.
@@ -203,13 +205,8 @@ impl Listener {
     pub async fn serve(self, router: Router, bounds: Bounds, metrics: Arc<Metrics>, drain: Drain) -> Drained {
         let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
         let addresses = Addresses::new(bounds.connections_per_address, bounds.trusted_proxies.clone());
-        let serving = Arc::new(Serving {
-            router,
-            acceptor: self.tls.map(|tls| tls.server_config().into()),
-            bounds,
-            metrics,
-            drain,
-        });
+        let tls = self.tls.map(|tls| tls.server_config());
+        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain));
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept::run(socket, slots.clone(), addresses.clone(), serving.clone()));
@@ -237,7 +234,7 @@ pub async fn serve_stream<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Serving { router, acceptor: None, bounds, metrics, drain }.http(stream, peer).await;
+    Serving::new(router, None, bounds, metrics, drain).http(stream, peer).await;
 }
 
 /// What to listen on in place of every IPv6 address, if that failed because there is no IPv6.

@@ -1,20 +1,23 @@
 //! The newest list of each scope: one [`Publisher`] writes, many [`Subscriber`]s read.
 //!
-//! In: lists that are committed. Out: the newest [`Published`] of a scope, and a wake-up when it changes.
-//! Always: a list is signed and encoded once, whoever holds it; it stands in its place before anybody is woken; a
-//! list of the same hash and epoch wakes nobody. Never: queues, or knows who reads.
+//! In: lists that are committed. Out: the newest [`Published`] of a scope, and a ring of the [`Bell`] when it changes.
+//! Always: a list is signed, encoded and framed once, whoever holds it; it stands in its place before anybody is woken; a
+//! list of the same hash and epoch wakes nobody. Never: queues lists, or knows who reads.
+
+mod ringing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use pulse_proto::encoded::Encoded;
 use pulse_proto::signature::{PublicKey, SigningKey};
 use pulse_proto::{Allowlist, Position, Scope, SignedAllowlist, v1};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::ringing::{Rounds, Streams};
+use crate::bell::Bell;
 use crate::metrics::Metrics;
 
 /// A list as it stands at the server.
@@ -23,23 +26,61 @@ pub struct Published {
     /// The list.
     pub signed: Arc<SignedAllowlist>,
     /// Its message, encoded once; all streams share the bytes.
-    pub message: Encoded<v1::WatchAuthorizedNodesResponse>,
+    pub message: Message,
     /// Since when it is the newest here: its commit, or the start of the server. Never counts time in which
     /// the server was away.
     pub since: Instant,
+    opening: ArcSwapOption<Opening>,
+}
+
+type Message = Encoded<v1::WatchAuthorizedNodesResponse>;
+
+/// A list's message as the first one of a stream.
+#[derive(Debug)]
+struct Opening {
+    addition: Arc<Message>,
+    message: Message,
+}
+
+impl Published {
+    /// A list that becomes the newest now: encodes it.
+    pub fn new(signed: Arc<SignedAllowlist>) -> Published {
+        let message = signed.to_message();
+        Published { signed, message, since: Instant::now(), opening: ArcSwapOption::empty() }
+    }
+
+    /// The list's message with an addition, for streams that begin with it. They share the bytes too.
+    pub fn opening(&self, addition: &Arc<Message>) -> Message {
+        if let Some(made) = &*self.opening.load()
+            && Arc::ptr_eq(&made.addition, addition)
+        {
+            return made.message.clone();
+        }
+        let message = self.message.merged(addition);
+        let made = Opening { addition: Arc::clone(addition), message: message.clone() };
+        self.opening.store(Some(Arc::new(made)));
+        message
+    }
 }
 
 /// The newest lists, for reading. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Lists {
     topics: Arc<ArcSwap<HashMap<Scope, Arc<Topic>>>>,
+    rounds: Arc<Rounds>,
 }
 
-/// One scope's newest list and the bell of its subscribers.
+/// One scope's newest list and the streams that follow it.
 #[derive(Debug)]
 struct Topic {
     newest: ArcSwap<Published>,
-    bell: watch::Sender<()>,
+    streams: Arc<Streams>,
+}
+
+impl Topic {
+    fn new(newest: Published) -> Arc<Topic> {
+        Arc::new(Topic { newest: ArcSwap::from_pointee(newest), streams: Arc::default() })
+    }
 }
 
 impl Lists {
@@ -53,11 +94,17 @@ impl Lists {
         self.topics.load().keys().copied().collect()
     }
 
-    /// Follows a scope. `None` if it has no list.
-    pub fn subscribe(&self, scope: Scope) -> Option<Subscriber> {
+    /// Follows a scope: the bell rings when the list's hash or epoch changes. `None` if the scope has no list.
+    pub fn subscribe(&self, scope: Scope, bell: Arc<Bell>) -> Option<Subscriber> {
+        // Topics are never taken away.
         let topic = Arc::clone(self.topics.load().get(&scope)?);
-        let bell = topic.bell.subscribe();
-        Some(Subscriber { topic, bell })
+        let place = topic.streams.enter(bell);
+        Some(Subscriber { topic, place })
+    }
+
+    /// Rings the bells of large scopes, a few at a time, until `stop`. Small ones are rung by the publisher.
+    pub async fn keep_ringing(self, stop: impl Future<Output = ()>) {
+        self.rounds.keep_ringing(stop).await;
     }
 }
 
@@ -65,7 +112,7 @@ impl Lists {
 #[derive(Debug)]
 pub struct Subscriber {
     topic: Arc<Topic>,
-    bell: watch::Receiver<()>,
+    place: usize,
 }
 
 impl Subscriber {
@@ -73,11 +120,11 @@ impl Subscriber {
     pub fn newest(&self) -> Arc<Published> {
         self.topic.newest.load_full()
     }
+}
 
-    /// Waits until the list's hash or epoch changes. Cancel safe.
-    pub async fn changed(&mut self) {
-        // Topics are never taken away, so the bell outlives its subscribers.
-        let _ = self.bell.changed().await;
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.topic.streams.leave(self.place);
     }
 }
 
@@ -102,8 +149,7 @@ impl Publisher {
         let topics = stored.into_iter().map(|signed| {
             let scope = signed.scope;
             let signed = SignedAllowlist { refresh_interval: Some(refresh_interval), ..signed };
-            let newest = ArcSwap::from_pointee(publisher.encode(Arc::new(signed)));
-            (scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }))
+            (scope, Topic::new(publisher.encode(Arc::new(signed))))
         });
         publisher.lists.topics.store(Arc::new(topics.collect()));
         publisher
@@ -142,13 +188,12 @@ impl Publisher {
                 let before = topic.newest.swap(Arc::new(published));
                 if what(&before.signed) != new {
                     self.metrics.pushes.inc();
-                    topic.bell.send_replace(());
+                    self.lists.rounds.begin(&topic.streams);
                 }
             }
             None => {
                 let mut topics = HashMap::clone(&topics);
-                let newest = ArcSwap::from_pointee(published);
-                topics.insert(scope, Arc::new(Topic { newest, bell: watch::Sender::new(()) }));
+                topics.insert(scope, Topic::new(published));
                 self.lists.topics.store(Arc::new(topics));
             }
         }
@@ -156,13 +201,14 @@ impl Publisher {
 
     fn encode(&self, signed: Arc<SignedAllowlist>) -> Published {
         self.metrics.encodes.inc();
-        let message = signed.to_message();
-        Published { signed, message, since: Instant::now() }
+        Published::new(signed)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use pulse_proto::Node;
     use uuid::Uuid;
 
@@ -179,25 +225,31 @@ mod tests {
         publisher.publish(signed);
     }
 
+    fn has_rung(bell: &Bell) -> bool {
+        bell.poll_rung(&Context::from_waker(Waker::noop())).is_ready()
+    }
+
     #[tokio::test]
     async fn a_subscriber_wakes_to_the_newest_list_only() {
         let mut publisher = publisher();
         publish(&mut publisher, Scope::All, 1, &["a"]);
-        let mut subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        let bell = Arc::new(Bell::default());
+        let subscriber = publisher.lists().subscribe(Scope::All, Arc::clone(&bell)).unwrap();
         publish(&mut publisher, Scope::All, 2, &["a", "b"]);
         publish(&mut publisher, Scope::All, 3, &["a", "b", "c"]);
-        subscriber.changed().await;
+        assert!(has_rung(&bell));
         assert_eq!(subscriber.newest().signed.position.revision, 3);
-        assert!(!subscriber.bell.has_changed().unwrap(), "nothing is queued");
+        assert!(!has_rung(&bell), "nothing is queued");
     }
 
     #[tokio::test]
     async fn the_same_hash_at_a_new_revision_takes_its_place_and_wakes_nobody() {
         let mut publisher = publisher();
         publish(&mut publisher, Scope::All, 1, &["a"]);
-        let subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        let bell = Arc::new(Bell::default());
+        let subscriber = publisher.lists().subscribe(Scope::All, Arc::clone(&bell)).unwrap();
         publish(&mut publisher, Scope::All, 2, &["a"]);
-        assert!(!subscriber.bell.has_changed().unwrap());
+        assert!(!has_rung(&bell));
         assert_eq!(subscriber.newest().signed.position.revision, 2);
     }
 
@@ -218,9 +270,10 @@ mod tests {
         let other = Scope::Instance(Uuid::from_u128(7));
         publish(&mut publisher, Scope::All, 1, &["a"]);
         publish(&mut publisher, other, 1, &["a"]);
-        let subscriber = publisher.lists().subscribe(Scope::All).unwrap();
+        let bell = Arc::new(Bell::default());
+        let _subscriber = publisher.lists().subscribe(Scope::All, Arc::clone(&bell)).unwrap();
         publish(&mut publisher, other, 2, &["b"]);
-        assert!(!subscriber.bell.has_changed().unwrap());
+        assert!(!has_rung(&bell));
     }
 
     #[tokio::test]
@@ -228,7 +281,8 @@ mod tests {
         let mut publisher = publisher();
         publish(&mut publisher, Scope::All, 1, &["a"]);
         let lists = publisher.lists();
-        let subscribers: Vec<_> = (0..100).map(|_| lists.subscribe(Scope::All).unwrap()).collect();
+        let subscribers: Vec<_> =
+            (0..100).map(|_| lists.subscribe(Scope::All, Arc::default()).unwrap()).collect();
         publish(&mut publisher, Scope::All, 2, &["b"]);
         assert!(subscribers.iter().all(|s| s.newest().signed.position.revision == 2));
         assert_eq!(publisher.metrics.encodes.get(), 2);

@@ -187,6 +187,8 @@ impl Pulse {
             limits: Arc::new(CallLimits::of(config)),
             clock: self.clock.clone(),
             chance,
+            introduction: Arc::default(),
+            no_pins: Arc::default(),
         }
     }
 }

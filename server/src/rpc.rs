@@ -7,6 +7,7 @@ mod ahead;
 mod auth;
 mod edge;
 mod headers;
+mod introduction;
 mod limited;
 mod open_streams;
 mod register;
@@ -16,7 +17,6 @@ mod sync;
 mod watch;
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -25,11 +25,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware;
 use axum::response::IntoResponse;
-use pulse_proto::encoded::Encoded;
-use pulse_proto::signature::{PinsStatement, SigningKey};
+use pulse_proto::signature::SigningKey;
 use pulse_proto::v1::{self, control_plane_service_server as server};
-use pulse_proto::{Chance, Clock, Pin as KeyPin};
-use tokio_stream::Stream;
+use pulse_proto::{Chance, Clock, Pin};
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{self, health_server::HealthServer};
@@ -84,6 +82,10 @@ pub struct Rpc {
     pub clock: Clock,
     /// What spreads bookmarks.
     pub chance: Chance,
+    /// What streams are told of this server.
+    pub introduction: Arc<introduction::Present>,
+    /// The pins of a server that has none.
+    pub no_pins: Arc<Vec<Pin>>,
 }
 
 impl Rpc {
@@ -95,11 +97,12 @@ impl Rpc {
         max_request_bytes: usize,
         health: HealthServer<H>,
     ) -> Router {
-        let service = server::ControlPlaneServiceServer::new(self.clone())
+        let rpc = Arc::new(self);
+        let service = server::ControlPlaneServiceServer::new(Methods(Arc::clone(&rpc)))
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
-        let authenticate = middleware::from_fn_with_state(self.clone(), auth::authenticate);
-        let bound = middleware::from_fn_with_state(self, open_streams::bound);
+        let authenticate = middleware::from_fn_with_state(Arc::clone(&rpc), auth::authenticate);
+        let bound = middleware::from_fn_with_state(rpc, open_streams::bound);
         let open = route(
             route(Router::new(), health),
             reflection().build_v1().expect("the build made the descriptors"),
@@ -107,37 +110,6 @@ impl Rpc {
         // Python's client knows only v1alpha.
         let open = route(open, reflection().build_v1alpha().expect("the build made the descriptors"));
         route(Router::new(), service).layer(authenticate).merge(open.layer(bound))
-    }
-
-    /// What this server is, as proxies need to know it.
-    fn server_info(&self) -> v1::ServerInfo {
-        let server_id = self.changes.catalog().server_id.to_string();
-        let key = self.signing_key.public();
-        let ca_pins: Vec<String> = self.pins().iter().map(ToString::to_string).collect();
-        let statement = PinsStatement { server_id: &server_id, pins: &ca_pins };
-        let (ca_pins_signature, ca_pins_key_id) = match ca_pins.is_empty() {
-            true => (Vec::new(), String::new()),
-            false => (self.signing_key.sign_pins(&statement), key.key_id()),
-        };
-        v1::ServerInfo {
-            server_id,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            refresh_interval: self.refresh_interval.try_into().ok(),
-            signing_keys: vec![v1::SigningKey {
-                key_id: key.key_id(),
-                public_key: key.as_bytes().to_vec(),
-                announcement_signature: Vec::new(),
-                announced_by: String::new(),
-            }],
-            ca_pins,
-            ca_pins_signature,
-            ca_pins_key_id,
-        }
-    }
-
-    /// The pins to which the server's certificate leads; none with an admin's own, or in plain text.
-    fn pins(&self) -> Arc<Vec<KeyPin>> {
-        self.tls.as_ref().map(|tls| tls.pins()).unwrap_or_default()
     }
 }
 
@@ -160,54 +132,54 @@ where
     router.route_service(&format!("/{}/{{*method}}", S::NAME), service)
 }
 
-type WatchStream =
-    Pin<Box<dyn Stream<Item = Result<Encoded<v1::WatchAuthorizedNodesResponse>, Status>> + Send>>;
+/// The methods of the service.
+struct Methods(Arc<Rpc>);
 
 #[tonic::async_trait]
-impl server::ControlPlaneService for Rpc {
-    type WatchAuthorizedNodesStream = WatchStream;
+impl server::ControlPlaneService for Methods {
+    type WatchAuthorizedNodesStream = watch::WatchStream;
 
     async fn register(
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let peer = limited::peer_of(request.extensions());
-        let registered = register::register(self, request).await;
-        registered.map(Response::new).map_err(|status| limited::failed(self, peer, status))
+        let registered = register::register(&self.0, request).await;
+        registered.map(Response::new).map_err(|status| limited::failed(&self.0, peer, status))
     }
 
     async fn watch_authorized_nodes(
         &self,
         request: Request<v1::WatchAuthorizedNodesRequest>,
-    ) -> Result<Response<WatchStream>, Status> {
-        watch::watch(self, request).map(Response::new)
+    ) -> Result<Response<watch::WatchStream>, Status> {
+        watch::watch(&self.0, request)
     }
 
     async fn report_sync(
         &self,
         request: Request<v1::ReportSyncRequest>,
     ) -> Result<Response<v1::ReportSyncResponse>, Status> {
-        sync::report_sync(self, request).map(Response::new)
+        sync::report_sync(&self.0, request).map(Response::new)
     }
 
     async fn report_temperatures(
         &self,
         request: Request<v1::ReportTemperaturesRequest>,
     ) -> Result<Response<v1::ReportTemperaturesResponse>, Status> {
-        report::report_temperatures(self, request).await.map(Response::new)
+        report::report_temperatures(&self.0, request).await.map(Response::new)
     }
 
     async fn rotate_token(
         &self,
         request: Request<v1::RotateTokenRequest>,
     ) -> Result<Response<v1::RotateTokenResponse>, Status> {
-        register::rotate_token(self, request).await.map(Response::new)
+        register::rotate_token(&self.0, request).await.map(Response::new)
     }
 
     async fn unregister(
         &self,
         request: Request<v1::UnregisterRequest>,
     ) -> Result<Response<v1::UnregisterResponse>, Status> {
-        register::unregister(self, request).await.map(Response::new)
+        register::unregister(&self.0, request).await.map(Response::new)
     }
 }

@@ -16,6 +16,7 @@ mod handshake;
 mod identity;
 mod names;
 mod source;
+mod tickets;
 
 use std::fmt;
 use std::path::Path;
@@ -35,6 +36,7 @@ use handshake::Live;
 use identity::{Fingerprint, Validity};
 use names::Names;
 use source::{Loaded, Source};
+use tickets::Tickets;
 
 pub use error::TlsError;
 
@@ -113,10 +115,10 @@ impl Tls {
                 Source::Own { paths: Paths::in_folder(&folder), folder, names }
             }
         };
-        Tls::from_source(source, SystemTime::now())
+        Tls::from_source(source, &config.data_dir, SystemTime::now())
     }
 
-    fn from_source(source: Source, now: SystemTime) -> Result<Tls, TlsError> {
+    fn from_source(source: Source, data_dir: &Path, now: SystemTime) -> Result<Tls, TlsError> {
         let loaded = source.load(now)?;
         loaded.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
         let seen = Seen {
@@ -128,7 +130,8 @@ impl Tls {
             exchange: loaded.exchange,
             remarks: loaded.remarks,
         };
-        let (live, server) = Live::new(loaded.identity.certified)?;
+        let tickets = Tickets::open(data_dir.join("tickets.key"), &loaded.identity.certified, now)?;
+        let (live, server) = Live::new(loaded.identity.certified, tickets)?;
         let pins = ArcSwap::from_pointee(loaded.pins);
         Ok(Tls { source, live, server: Arc::new(server), pins, seen: Mutex::new(seen) })
     }
@@ -194,7 +197,7 @@ impl Tls {
             }
             exchange::begin(paths, &before, now)?;
         }
-        self.take(&mut seen, self.source.load(now)?)?;
+        self.take(&mut seen, self.source.load(now)?, now)?;
         seen.exchange.ok_or_else(|| TlsError::AuthorityMismatch(paths.folder()))
     }
 
@@ -207,7 +210,7 @@ impl Tls {
         let Source::Own { paths, .. } = &self.source else { return Err(TlsError::NoAuthority) };
         let exchange = seen.exchange.ok_or(TlsError::NoExchange)?;
         exchange::finish(paths)?;
-        self.take(&mut seen, self.source.load(now)?)?;
+        self.take(&mut seen, self.source.load(now)?, now)?;
         tracing::info!(previous = %exchange.previous, "the exchange of the authority's key is finished; the previous pin is good no more");
         Ok(exchange)
     }
@@ -231,7 +234,7 @@ impl Tls {
         {
             return Err(TlsError::AuthorityChanged(folder.clone()));
         }
-        let is_new = self.take(&mut seen, loaded)?;
+        let is_new = self.take(&mut seen, loaded, now)?;
         // What the load itself wrote is no change.
         if !(self.source.is_own() && is_new) {
             seen.loaded = before;
@@ -240,10 +243,10 @@ impl Tls {
     }
 
     /// Puts a certificate in use. Returns whether it is another than before.
-    fn take(&self, seen: &mut Seen, loaded: Loaded) -> Result<bool, TlsError> {
+    fn take(&self, seen: &mut Seen, loaded: Loaded, now: SystemTime) -> Result<bool, TlsError> {
         let is_new = self.live.certificate().cert != loaded.identity.certified.cert;
         if is_new {
-            self.live.exchange(loaded.identity.certified)?;
+            self.live.exchange(loaded.identity.certified, now)?;
         }
         let news = loaded.remarks.iter().filter(|remark| !seen.remarks.contains(remark));
         news.for_each(|remark| tracing::warn!("{remark}"));
@@ -262,6 +265,7 @@ impl Tls {
 
     /// Looks at the files once; reloads when they changed, when a renewal is due or when it is `asked`.
     fn look(&self, asked: bool, now: SystemTime) {
+        self.live.turn_tickets(now);
         let found = self.source.fingerprint();
         let failed_before = {
             let mut seen = self.seen();

@@ -293,3 +293,21 @@ async fn tls_1_2_is_taken_and_anything_older_is_refused_and_counted() {
         until(async || server.metrics.handshakes_failed(HandshakeFailure::Version) == count).await;
     }
 }
+
+#[tokio::test]
+async fn a_session_is_resumed_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut kinds = Vec::new();
+    let mut config = None;
+    for _ in 0..2 {
+        let server = serve(folder.path(), "", Duration::from_secs(60));
+        let config =
+            config.get_or_insert_with(|| client_config(server.tls.ca_file().unwrap(), &["http/1.1"])).clone();
+        let mut stream = soon(tls_with(config, server.address, "localhost")).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        kinds.extend(stream.get_ref().1.handshake_kind());
+    }
+    assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
+}

@@ -142,7 +142,7 @@ mod tests {
 
     use pulse_proto::signature::SigningKey;
     use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
     use uuid::Uuid;
 
     use super::super::unheard;
@@ -186,7 +186,7 @@ mod tests {
             SystemTime::UNIX_EPOCH,
             INTERVAL,
         ));
-        Published { message: signed.to_message(), signed, since: Instant::now() }
+        Published::new(signed)
     }
 
     fn mark(hash: ListHash) -> Option<Mark> {

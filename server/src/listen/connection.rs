@@ -4,7 +4,9 @@
 //! Always: the handshake, the first request, headers and signs of life are each bounded in time; the tasks of a
 //! connection end with it.
 
+use std::future::poll_fn;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +14,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tower::ServiceExt;
 
+use super::http2::{End, Http2};
 use super::impatient::Impatient;
-use super::tasks::ConnectionTasks;
+use super::sniff::{Protocol, sniff};
 use super::{Bounds, Peer, STALLED, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
 use crate::shutdown::Drain;
@@ -31,19 +37,25 @@ use crate::shutdown::Drain;
 /// The first byte of a TLS record that holds a ClientHello (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// What a request's body may bring before the router has read it: 64 KiB for a call, 256 KiB for a connection.
-const STREAM_WINDOW_BYTES: u32 = 64 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
-/// What a slow reader may leave unsent in memory, for each call.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// Answers to a ClientHello that wait for a core at one time, for each core: one takes some 0.2 ms, so nobody else waits
+/// longer than half a millisecond for them.
+const HANDSHAKES_OF_A_CORE: usize = 2;
 
 /// What every connection needs.
 pub(super) struct Serving {
     pub(super) router: Router,
-    pub(super) acceptor: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Places for answers to a ClientHello.
+    pub(super) handshakes: Semaphore,
     pub(super) bounds: Bounds,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
+}
+
+/// What a caller began with.
+enum Begun {
+    Hello(StartHandshake<Impatient<TcpStream>>),
+    PlainHttp(TcpStream),
 }
 
 /// What a caller turned out to speak.
@@ -53,36 +65,133 @@ enum Greeting {
 }
 
 impl Serving {
+    pub(super) fn new(
+        router: Router,
+        tls: Option<Arc<ServerConfig>>,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+        drain: Drain,
+    ) -> Serving {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let handshakes = Semaphore::new(HANDSHAKES_OF_A_CORE * cores);
+        Serving { router, tls, handshakes, bounds, metrics, drain }
+    }
+
     /// Serves one connection to its end.
     pub(super) async fn serve(&self, stream: TcpStream, peer: Peer) {
         self.metrics.connections.inc();
         let _open = Open(&self.metrics);
         // Pushes and answers are small and must not wait for each other. It fails only on a socket that is dead.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.acceptor else {
+        let Some(tls) = &self.tls else {
             return self.http(Impatient::new(stream, STALLED), peer).await;
         };
         let greeting = tokio::select! {
             // Nothing was asked yet, so nothing is lost.
             () = self.drain.started() => return,
-            greeting = timeout(self.bounds.handshake, greet(stream, acceptor)) => greeting,
+            greeting = self.greet(stream, tls) => greeting,
         };
         let failure = match greeting {
-            Ok(Ok(Greeting::Tls(stream))) => return self.http(*stream, peer).await,
-            Ok(Ok(Greeting::PlainHttp(stream))) => {
+            Ok(Greeting::Tls(stream)) => return self.http(*stream, peer).await,
+            Ok(Greeting::PlainHttp(stream)) => {
                 // The answer is short, and who does not take it gets no more time than a handshake has.
                 let _ = timeout(self.bounds.handshake, plain_http::answer(stream)).await;
                 HandshakeFailure::PlainHttp
             }
-            Ok(Err(failure)) => failure,
-            Err(_) => HandshakeFailure::Timeout,
+            Err(failure) => failure,
         };
         self.metrics.handshake_failed(failure);
         tracing::debug!(peer = %peer.address, reason = failure.as_str(), "TLS handshake failed");
     }
 
+    /// Finds out what the caller speaks, and shakes hands.
+    ///
+    /// The dear part of a handshake is the server's answer to a whole ClientHello. As few are made at a time as there are
+    /// places, first come, first served: when a fleet comes back, all others have their turn between two of them. Who
+    /// waits for a place holds none, and the time is not the caller's.
+    async fn greet(&self, stream: TcpStream, tls: &Arc<ServerConfig>) -> Result<Greeting, HandshakeFailure> {
+        let begun = async {
+            let mut first = [0];
+            match stream.peek(&mut first).await {
+                Ok(0) | Err(_) => Err(HandshakeFailure::Closed),
+                Ok(_) => match first[0] {
+                    TLS_HANDSHAKE => {
+                        let hello =
+                            LazyConfigAcceptor::new(Acceptor::default(), Impatient::new(stream, STALLED));
+                        hello.await.map(Begun::Hello).map_err(failure)
+                    }
+                    // Every method of HTTP begins so, and the preface of HTTP/2 too.
+                    b'A'..=b'Z' => Ok(Begun::PlainHttp(stream)),
+                    _ => Err(HandshakeFailure::NotTls),
+                },
+            }
+        };
+        let hello = match timeout(self.bounds.handshake, begun).await {
+            Ok(Ok(Begun::Hello(hello))) => hello,
+            Ok(Ok(Begun::PlainHttp(stream))) => return Ok(Greeting::PlainHttp(stream)),
+            Ok(Err(failure)) => return Err(failure),
+            Err(_) => return Err(HandshakeFailure::Timeout),
+        };
+        let answer = {
+            let _place = self.handshakes.acquire().await.expect("nobody closes it");
+            hello.into_stream(Arc::clone(tls))
+        };
+        match timeout(self.bounds.handshake, answer).await {
+            Ok(stream) => stream.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure),
+            Err(_) => Err(HandshakeFailure::Timeout),
+        }
+    }
+
     /// Serves HTTP/1 or HTTP/2, told apart by the first bytes.
     pub(super) async fn http<S>(&self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let begun = Instant::now();
+        let sniffed = tokio::select! {
+            () = self.drain.started() => return,
+            sniffed = timeout(self.bounds.first_request, sniff(stream)) => sniffed,
+        };
+        match sniffed {
+            Ok(Ok((Protocol::Http1, stream))) => self.http1(stream, peer, begun).await,
+            Ok(Ok((Protocol::Http2, stream))) => self.http2(stream, peer, begun).await,
+            // It went away before it said anything.
+            Ok(Err(_)) => {}
+            Err(_) => self.metrics.connection_refused(ConnectionRefusal::Idle),
+        }
+    }
+
+    async fn http2<S>(&self, stream: S, peer: Peer, begun: Instant)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let first_request = self.bounds.first_request.saturating_sub(begun.elapsed());
+        let shaking = Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request);
+        let mut connection = match timeout(first_request, shaking).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return ended_by(peer, &error),
+            Err(_) => return self.metrics.connection_refused(ConnectionRefusal::Idle),
+        };
+        let mut draining = pin!(self.drain.started());
+        let mut is_draining = false;
+        let end = poll_fn(|cx| {
+            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+                is_draining = true;
+                connection.begin_to_drain();
+            }
+            connection.poll(cx)
+        });
+        match end.await {
+            End::Closed => {}
+            End::Failed(error) => ended_by(peer, &error),
+            End::Idle => self.metrics.connection_refused(ConnectionRefusal::Idle),
+            End::Silent => {
+                tracing::debug!(peer = %peer.address, "connection ended: its caller gave no sign of life");
+            }
+        }
+    }
+
+    async fn http1<S>(&self, stream: S, peer: Peer, begun: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -92,17 +201,22 @@ impl Serving {
             request.extensions_mut().insert(peer);
             self.router.clone().oneshot(request)
         });
-        let builder = self.builder();
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.bounds.headers)
+            // hyper takes no less than 8 KiB.
+            .max_buf_size((self.bounds.header_list_bytes as usize).max(8 << 10));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut draining = pin!(self.drain.started());
-        let mut first_request = pin!(tokio::time::sleep(self.bounds.first_request));
+        let mut first_request = pin!(sleep_until(begun + self.bounds.first_request));
         let (mut is_draining, mut is_new) = (false, true);
         loop {
             tokio::select! {
                 biased;
                 result = connection.as_mut() => {
                     if let Err(error) = result {
-                        tracing::debug!(peer = %peer.address, error, "connection ended by an error");
+                        ended_by(peer, &error);
                     }
                     return;
                 }
@@ -120,44 +234,10 @@ impl Serving {
             }
         }
     }
-
-    fn builder(&self) -> auto::Builder<ConnectionTasks> {
-        let mut builder = auto::Builder::new(ConnectionTasks::default());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.bounds.headers)
-            // hyper takes no less than 8 KiB.
-            .max_buf_size((self.bounds.header_list_bytes as usize).max(8 << 10));
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(self.bounds.keep_alive_interval)
-            .keep_alive_timeout(self.bounds.keep_alive_timeout)
-            .max_concurrent_streams(self.bounds.streams_per_connection)
-            .max_header_list_size(self.bounds.header_list_bytes)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(SEND_BUFFER_BYTES);
-        builder
-    }
 }
 
-/// Finds out what the caller speaks, and shakes hands.
-async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> Result<Greeting, HandshakeFailure> {
-    let mut first = [0];
-    match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => Err(HandshakeFailure::Closed),
-        Ok(_) => match first[0] {
-            TLS_HANDSHAKE => {
-                let accepted = acceptor.accept(Impatient::new(stream, STALLED)).await;
-                accepted.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure)
-            }
-            // Every method of HTTP begins so, and the preface of HTTP/2 too.
-            b'A'..=b'Z' => Ok(Greeting::PlainHttp(stream)),
-            _ => Err(HandshakeFailure::NotTls),
-        },
-    }
+fn ended_by(peer: Peer, error: &(dyn std::error::Error + 'static)) {
+    tracing::debug!(peer = %peer.address, error, "connection ended by an error");
 }
 
 fn failure(error: io::Error) -> HandshakeFailure {

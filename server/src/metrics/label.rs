@@ -39,6 +39,8 @@ label! {
         Replaced = "replaced",
         /// Its token ended, as the proxy has another one.
         TokenEnded = "token_ended",
+        /// The proxy took nothing of what it was sent for too long.
+        Blocked = "blocked",
         /// The proxy holds more than this database knows.
         DatabaseOlder = "database_older",
         /// The server ended it because of an error of its own.

@@ -37,7 +37,7 @@ pub(super) struct Caller {
 
 /// The layer: every method but `Register` needs a ctrl token.
 pub(super) async fn authenticate(
-    State(rpc): State<Rpc>,
+    State(rpc): State<Arc<Rpc>>,
     mut request: Request<Body>,
     next: Next,
 ) -> Response<Body> {

@@ -4,6 +4,7 @@
 //! so that an idle one holds nothing up. Never: looks at what is asked.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -29,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(500);
 type End = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The layer.
-pub(super) async fn bound(State(rpc): State<Rpc>, request: Request<Body>, next: Next) -> Response<Body> {
+pub(super) async fn bound(State(rpc): State<Arc<Rpc>>, request: Request<Body>, next: Next) -> Response<Body> {
     let peer = limited::peer_of(request.extensions());
     let longest = match request.uri().path().rsplit('/').next() {
         Some("ServerReflectionInfo") => Some(REFLECTION),

@@ -129,7 +129,7 @@ fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::Regi
         ctrl_token: token.map(|token| token.reveal().to_owned()).unwrap_or_default(),
         instance: instance
             .map(|instance| v1::Instance { id: instance.id.to_string(), name: instance.name.clone() }),
-        server: Some(rpc.server_info()),
+        server: Some(rpc.introduction().info.clone()),
         token: listener.map(|token| token.reveal().to_owned()).unwrap_or_default(),
         list: Some(list),
     })

@@ -1,28 +1,40 @@
 //! `WatchAuthorizedNodes`: one stream, from its first message to its end.
 //!
-//! The stream looks at the present state whenever it is woken, and says what is new since it last looked. So a
-//! slow proxy gets the newest list and nothing older, and no wake-up can be lost.
+//! The stream looks at the present state whenever its bell rings, and says what is new since it last looked. So a
+//! slow proxy gets the newest list and nothing older, and no ring can be lost.
+//! In: rings, the time, room on the way to the proxy. Out: frames; those of lists are shared with all streams of the
+//! scope. Never: waits: the connection asks it.
 
+mod farewell;
+mod plain;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream;
+use http::HeaderMap;
 use pulse_proto::encoded::Encoded;
 use pulse_proto::v1::watch_authorized_nodes_response::Kind;
-use pulse_proto::{Chance, ListHash, MAX_REASON_BYTES, Pin, Position, Scope, TokenDigest, reason, v1};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
-use tonic::{Code, Request, Status};
+use pulse_proto::{
+    Chance, ListHash, MAX_REASON_BYTES, Pin as KeyPin, Position, Scope, TokenDigest, reason, v1,
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
+use self::farewell::Farewell;
+pub(super) use self::plain::WatchStream;
 use super::auth::{Caller, DEBUG_TOKEN_ENDED, caller_of, revoked, revoked_status};
-use super::status::refusal;
-use super::{Rpc, WatchStream, ahead, edge, limited};
+use super::status::{refusal, retry};
+use super::{Rpc, ahead, edge, limited};
+use crate::bell::{Ring, Rung};
 use crate::fleet::{Opened, Presenter, waiting_reason};
-use crate::limits::Slot;
+use crate::limits::{OVERLOAD_RETRY, Slot};
+use crate::listen::feed::{Feed, FeedSlot, Next, Room};
 use crate::metrics::StreamEnd;
 use crate::publish::Subscriber;
-use crate::shutdown::Drain;
 
 type Message = Encoded<v1::WatchAuthorizedNodesResponse>;
 
@@ -31,10 +43,19 @@ const FIRST_SLOT: Duration = Duration::from_secs(1);
 /// The distance of slots: a server takes 1,000 proxies back in a second.
 const SLOT: Duration = Duration::from_millis(1);
 
+/// Opens a watch. The connection takes the stream out of the answer and sends it; whoever serves the answer in another
+/// way finds it in the body.
 pub(super) fn watch(
-    rpc: &Rpc,
+    rpc: &Arc<Rpc>,
     request: Request<v1::WatchAuthorizedNodesRequest>,
-) -> Result<WatchStream, Status> {
+) -> Result<Response<WatchStream>, Status> {
+    let slot = FeedSlot::new(open(rpc, request)?);
+    let mut response = Response::new(WatchStream::new(slot.clone()));
+    response.extensions_mut().insert(slot);
+    Ok(response)
+}
+
+fn open(rpc: &Arc<Rpc>, request: Request<v1::WatchAuthorizedNodesRequest>) -> Result<Box<dyn Feed>, Status> {
     let caller = caller_of(request.extensions())?;
     let message = request.into_inner();
     if caller.observes_until.is_none() {
@@ -46,11 +67,10 @@ pub(super) fn watch(
             rpc.metrics.stream_ended(StreamEnd::Revoked);
         }
         let status = revoked_status(&why);
-        let revoked = encode(Kind::Revoked(v1::Revoked { reason: why }), None);
-        return Ok(Box::pin(tokio_stream::iter([Ok(revoked), Err(status)])));
+        let revoked = encode(Kind::Revoked(v1::Revoked { reason: why }));
+        return Ok(Box::new(Farewell::new(revoked.into_frame(), trailers(&status), slot)));
     }
-    let watch = Watch::open(rpc, &caller, &message, slot)?;
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move { Some((watch.next().await?, watch)) })))
+    Ok(Box::new(Watch::open(rpc, &caller, &message, slot)?))
 }
 
 /// What the proxy said it holds.
@@ -63,25 +83,28 @@ struct Held {
 
 /// One stream.
 struct Watch {
-    rpc: Rpc,
+    rpc: Arc<Rpc>,
     proxy: Uuid,
     /// The token that opened it; the stream ends with it.
     token: TokenDigest,
     /// When the token ends, if this is an observer's stream, which counts for nothing.
     observes_until: Option<Instant>,
     presenter: Presenter,
-    drain: Drain,
-    bookmarks: Interval,
+    /// What rang and was not looked at yet.
+    unseen: Rung,
+    bookmark_every: Duration,
+    /// When the next bookmark is due, or an observer's time is over.
+    timer: Pin<Box<Sleep>>,
     /// Until the first look.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     /// The list that is followed, and what was said of it last.
     following: Option<(Scope, Subscriber)>,
     said: Said,
     is_first: bool,
     /// The pins of the server's authority, as they were said last.
-    told_pins: Arc<Vec<Pin>>,
-    /// The status with which the stream ends after what was said last; the inner `None` ends it well.
-    ending: Option<Option<Status>>,
+    told_pins: Arc<Vec<KeyPin>>,
+    /// The status with which the stream ends after what was said last.
+    ending: Option<Status>,
     end: StreamEnd,
     _slot: Slot,
 }
@@ -97,7 +120,7 @@ struct Said {
 
 impl Watch {
     fn open(
-        rpc: &Rpc,
+        rpc: &Arc<Rpc>,
         caller: &Caller,
         message: &v1::WatchAuthorizedNodesRequest,
         slot: Slot,
@@ -108,7 +131,7 @@ impl Watch {
         let version = edge::version("version", &message.version)?;
         // Who names a list holds it in force, unless it says that another one is.
         let is_in_force = !matches!(message.source(), v1::ListSource::Static | v1::ListSource::None);
-        let held = hash.map(|hash| Held { scope, position, hash, is_in_force });
+        let held = hash.map(|hash| Box::new(Held { scope, position, hash, is_in_force }));
         if held.is_some() && caller.observes_until.is_none() {
             ahead::notice(rpc, &caller.proxy, position);
         }
@@ -137,17 +160,17 @@ impl Watch {
                 rpc.fleet.connect(caller.proxy.id, opened)
             }
         };
-        let period = jittered(rpc.refresh_interval / 2, &rpc.chance);
-        let mut bookmarks = interval_at(Instant::now() + period, period);
-        bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let bookmark_every = jittered(rpc.refresh_interval / 2, &rpc.chance);
+        let timer = Box::pin(sleep_until(next_time(bookmark_every, observes_until)));
         Ok(Watch {
-            rpc: rpc.clone(),
+            rpc: Arc::clone(rpc),
             proxy: caller.proxy.id,
             token: caller.token,
             observes_until,
             presenter,
-            drain: rpc.drain.clone(),
-            bookmarks,
+            unseen: Rung::ALL,
+            bookmark_every,
+            timer,
             held,
             following: None,
             said: Said { list: None, is_waiting: false, asked_to_rotate: false },
@@ -159,145 +182,205 @@ impl Watch {
         })
     }
 
-    /// The next message, or the end.
-    async fn next(&mut self) -> Option<Result<Message, Status>> {
-        if let Some(ending) = self.ending.take() {
-            self.ending = Some(None);
-            return ending.map(Err);
-        }
-        loop {
-            if let Some(answer) = self.look() {
-                return Some(answer);
-            }
-            tokio::select! {
-                biased;
-                () = self.drain.started() => return Some(Ok(self.goodbye())),
-                () = ended(self.observes_until) => return Some(self.end_unknown()),
-                () = self.presenter.rung() => {}
-                () = list_changed(&mut self.following) => {}
-                _ = self.bookmarks.tick() => return Some(Ok(self.bookmark())),
-            }
-        }
-    }
-
     /// Looks at the present state: what is to be said that has not been said?
-    fn look(&mut self) -> Option<Result<Message, Status>> {
-        if !self.presenter.is_current() {
-            self.end_with(StreamEnd::Replaced, None);
-            let text =
-                "another stream with the same token took the place of this one: is the proxy running twice?";
-            return Some(Err(refusal(Code::Aborted, reason::REPLACED_BY_ANOTHER_STREAM, text)));
+    fn look(&mut self, room: Room) -> Option<Next> {
+        // A list that changes says nothing of the proxy.
+        if self.unseen.has(Ring::Proxy)
+            && let Some(end) = self.look_at_proxy(room)
+        {
+            return Some(end);
+        }
+        if room == Room::None {
+            return Some(Next::Waits);
         }
         let catalog = self.rpc.changes.catalog();
-        let Some(token) = catalog.registry.token(&self.token) else { return Some(self.end_unknown()) };
-        let proxy = catalog.registry.proxy(self.proxy)?;
-        if let Some(reason) = revoked(proxy, token.standing) {
-            self.end_with(StreamEnd::Revoked, Some(revoked_status(&reason)));
-            return Some(Ok(encode(Kind::Revoked(v1::Revoked { reason }), None)));
-        }
         let is_ahead = self.rpc.fleet.ahead_of(self.proxy, catalog.epoch).is_some();
-        let kind = match proxy.scope() {
+        if is_ahead {
             // It keeps what it has, and hears that the server is there; no list until a new epoch begins.
-            _ if is_ahead => self.is_first.then(|| self.bookmark()),
-            Some(scope) => self.list(scope),
-            None if self.said.is_waiting => None,
-            None => {
-                self.following = None;
-                self.said = Said { list: None, is_waiting: true, ..self.said };
-                let waiting = Kind::Waiting(v1::Waiting { reason: waiting_reason(proxy) });
-                Some(encode(waiting, None))
+            if self.is_first {
+                let bookmark = self.bookmark();
+                return Some(self.opening(&bookmark));
             }
-        };
-        if let Some(message) = kind {
-            return Some(Ok(self.opening(message)));
+        } else if !self.unseen.has(Ring::Proxy)
+            && let Some((scope, _)) = self.following
+        {
+            return self.list(scope, room);
+        } else {
+            let proxy = catalog.registry.proxy(self.proxy)?;
+            match proxy.scope() {
+                Some(scope) => {
+                    if let Some(next) = self.list(scope, room) {
+                        return Some(next);
+                    }
+                }
+                None if self.said.is_waiting => {}
+                None => {
+                    self.following = None;
+                    self.said = Said { list: None, is_waiting: true, ..self.said };
+                    let waiting = Kind::Waiting(v1::Waiting { reason: waiting_reason(proxy) });
+                    return Some(self.opening(&encode(waiting)));
+                }
+            }
+            if !proxy.rotate_requested || self.observes_until.is_some() {
+                self.said.asked_to_rotate = false;
+            } else if !self.said.asked_to_rotate {
+                self.said.asked_to_rotate = true;
+                return Some(other(encode(Kind::RotateToken(v1::RotateToken {}))));
+            }
         }
-        if !proxy.rotate_requested || self.observes_until.is_some() {
-            self.said.asked_to_rotate = false;
-        } else if !self.said.asked_to_rotate {
-            self.said.asked_to_rotate = true;
-            return Some(Ok(encode(Kind::RotateToken(v1::RotateToken {}), None)));
-        }
-        if !self.is_first && self.told_pins != self.rpc.pins() {
-            return Some(Ok(self.with_server(self.bookmark())));
+        if !self.is_first && !Arc::ptr_eq(&self.told_pins, &self.rpc.pins()) {
+            let bookmark = self.bookmark();
+            return Some(other(self.with_server(&bookmark)));
         }
         None
     }
 
+    /// Whether the stream may go on: the end if it may not. What ends it in the midst of a message is not said first.
+    fn look_at_proxy(&mut self, room: Room) -> Option<Next> {
+        if !self.presenter.is_current() {
+            self.end = StreamEnd::Replaced;
+            let text =
+                "another stream with the same token took the place of this one: is the proxy running twice?";
+            return Some(over(&refusal(Code::Aborted, reason::REPLACED_BY_ANOTHER_STREAM, text)));
+        }
+        let catalog = self.rpc.changes.catalog();
+        let token = catalog.registry.token(&self.token);
+        let Some((token, proxy)) = token.zip(catalog.registry.proxy(self.proxy)) else {
+            return Some(self.end_unknown());
+        };
+        let why = revoked(proxy, token.standing)?;
+        self.end = StreamEnd::Revoked;
+        let status = revoked_status(&why);
+        if room == Room::None {
+            return Some(over(&status));
+        }
+        self.ending = Some(status);
+        Some(other(encode(Kind::Revoked(v1::Revoked { reason: why }))))
+    }
+
     /// The newest list of the scope, if it was not said yet; or that the proxy holds it.
-    fn list(&mut self, scope: Scope) -> Option<Message> {
+    fn list(&mut self, scope: Scope, room: Room) -> Option<Next> {
         if self.following.as_ref().is_none_or(|(followed, _)| *followed != scope) {
-            self.following = self.rpc.lists.subscribe(scope).map(|subscriber| (scope, subscriber));
+            let bell = Arc::clone(self.presenter.bell());
+            self.following = self.rpc.lists.subscribe(scope, bell).map(|subscriber| (scope, subscriber));
         }
         let (_, subscriber) = self.following.as_ref()?;
         let newest = subscriber.newest();
         let (position, hash) = (newest.signed.position, newest.signed.allowlist.hash());
-        let held = self.held.take();
         if self.said.list == Some((scope, position.epoch, hash)) {
             return None;
         }
+        if room != Room::Free {
+            return Some(Next::Waits);
+        }
         self.said = Said { list: Some((scope, position.epoch, hash)), is_waiting: false, ..self.said };
-        let same = |held: &Held| {
+        let same = |held: &Box<Held>| {
             held.position.epoch == position.epoch && held.scope == scope.to_string() && held.hash == hash
         };
-        if let Some(held) = held.filter(same) {
+        if let Some(held) = self.held.take().filter(same) {
             self.presenter.holds(held.position, hash, held.is_in_force);
             let Position { epoch, .. } = position;
             let revision = self.rpc.changes.catalog().revision;
-            return Some(encode(
-                Kind::Unchanged(v1::Unchanged { epoch, revision, hash: hash.to_string() }),
-                None,
-            ));
+            let unchanged = Kind::Unchanged(v1::Unchanged { epoch, revision, hash: hash.to_string() });
+            return Some(self.opening(&encode(unchanged)));
         }
         self.presenter.pushed(position, hash, !self.is_first);
-        Some(newest.message.clone())
+        let message = match std::mem::take(&mut self.is_first) {
+            true => {
+                let server = self.rpc.introduction();
+                self.told_pins = Arc::clone(&server.pins);
+                newest.opening(&server.message)
+            }
+            false => newest.message.clone(),
+        };
+        Some(Next::Message { frame: message.into_frame(), is_list: true })
     }
 
-    /// Adds to the first message what this server is.
-    fn opening(&mut self, message: Message) -> Message {
+    /// A message that is no list; the first one says what this server is.
+    fn opening(&mut self, message: &Message) -> Next {
         if !std::mem::take(&mut self.is_first) {
-            return message;
+            return other(message.clone());
         }
-        self.with_server(message)
+        other(self.with_server(message))
     }
 
     /// Adds to a message what this server is.
-    fn with_server(&mut self, message: Message) -> Message {
-        self.told_pins = self.rpc.pins();
-        let server = Some(self.rpc.server_info());
-        message.merged(&Encoded::new(&v1::WatchAuthorizedNodesResponse { kind: None, server }))
+    fn with_server(&mut self, message: &Message) -> Message {
+        let server = self.rpc.introduction();
+        self.told_pins = Arc::clone(&server.pins);
+        message.merged(&server.message)
     }
 
     fn bookmark(&self) -> Message {
         let catalog = self.rpc.changes.catalog();
         let hash = self.said.list.map(|(_, _, hash)| hash.to_string()).unwrap_or_default();
-        encode(Kind::Bookmark(v1::Bookmark { epoch: catalog.epoch, revision: catalog.revision, hash }), None)
+        encode(Kind::Bookmark(v1::Bookmark { epoch: catalog.epoch, revision: catalog.revision, hash }))
     }
 
     /// The end of a stream whose token is good no more, though its proxy may be: the proxy has another one.
-    fn end_unknown(&mut self) -> Result<Message, Status> {
-        self.end_with(StreamEnd::TokenEnded, None);
+    fn end_unknown(&mut self) -> Next {
+        self.end = StreamEnd::TokenEnded;
         let text = match self.observes_until {
             Some(_) => DEBUG_TOKEN_ENDED,
             None => {
                 "the ctrl token of this stream has ended: a newer one took its place, or the host was not approved in time"
             }
         };
-        Err(refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text))
+        over(&refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, text))
     }
 
-    fn goodbye(&mut self) -> Message {
+    fn goodbye(&mut self, room: Room) -> Next {
+        self.end = StreamEnd::Drained;
         // An observer needs no slot of its own.
         let taken = u64::from(self.observes_until.is_none());
         let slot = u32::try_from(self.rpc.goodbyes.fetch_add(taken, Ordering::Relaxed)).unwrap_or(u32::MAX);
-        let reconnect_after = FIRST_SLOT.saturating_add(SLOT.saturating_mul(slot));
-        self.end_with(StreamEnd::Drained, None);
-        let reason = "the server goes down; it says when to come back".to_owned();
-        encode(Kind::Goodbye(v1::Goodbye { reconnect_after: reconnect_after.try_into().ok(), reason }), None)
+        let after = FIRST_SLOT.saturating_add(SLOT.saturating_mul(slot));
+        let reason = "the server goes down; it says when to come back";
+        if room == Room::None {
+            return over(&retry(Code::Unavailable, reason::DRAINING, reason, after));
+        }
+        // The stream ends well.
+        self.ending = Some(Status::ok(""));
+        let reconnect_after = after.try_into().ok();
+        other(encode(Kind::Goodbye(v1::Goodbye { reconnect_after, reason: reason.to_owned() })))
+    }
+}
+
+impl Feed for Watch {
+    fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Next {
+        if let Some(status) = &self.ending {
+            return over(status);
+        }
+        if self.rpc.drain.has_started() {
+            return self.goodbye(room);
+        }
+        loop {
+            while let Poll::Ready(rung) = self.presenter.bell().poll_rung(cx) {
+                self.unseen = self.unseen.and(rung);
+            }
+            if !self.unseen.is_empty() {
+                if let Some(next) = self.look(room) {
+                    return next;
+                }
+                self.unseen = Rung::default();
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Next::Nothing;
+            }
+            if self.observes_until.is_some_and(|until| until <= Instant::now()) {
+                return self.end_unknown();
+            }
+            self.timer.as_mut().reset(next_time(self.bookmark_every, self.observes_until));
+            if room != Room::None {
+                return other(self.bookmark());
+            }
+        }
     }
 
-    fn end_with(&mut self, end: StreamEnd, status: Option<Status>) {
-        self.end = end;
-        self.ending = Some(status);
+    fn give_up(&mut self) -> HeaderMap {
+        self.end = StreamEnd::Blocked;
+        let text = "the stream took nothing for too long and was ended: read it, and open another";
+        trailers(&retry(Code::Unavailable, reason::STREAM_BLOCKED, text, OVERLOAD_RETRY))
     }
 }
 
@@ -311,22 +394,30 @@ impl Drop for Watch {
     }
 }
 
-async fn list_changed(following: &mut Option<(Scope, Subscriber)>) {
-    match following {
-        Some((_, subscriber)) => subscriber.changed().await,
-        None => std::future::pending().await,
-    }
+/// When to look at the time again.
+fn next_time(bookmark_every: Duration, observes_until: Option<Instant>) -> Instant {
+    let bookmark = Instant::now() + bookmark_every;
+    observes_until.map_or(bookmark, |until| until.min(bookmark))
 }
 
-async fn ended(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
+fn encode(kind: Kind) -> Message {
+    Encoded::new(&v1::WatchAuthorizedNodesResponse { kind: Some(kind), server: None })
 }
 
-fn encode(kind: Kind, server: Option<v1::ServerInfo>) -> Message {
-    Encoded::new(&v1::WatchAuthorizedNodesResponse { kind: Some(kind), server })
+/// A message that is no list.
+fn other(message: Message) -> Next {
+    Next::Message { frame: message.into_frame(), is_list: false }
+}
+
+fn over(status: &Status) -> Next {
+    Next::End(trailers(status))
+}
+
+/// The trailers that tell a status.
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).expect("the texts of statuses are encoded for headers");
+    trailers
 }
 
 /// A period that is up to a tenth shorter or longer, so that the fleet's bookmarks spread.

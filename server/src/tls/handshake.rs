@@ -3,36 +3,36 @@
 //! Always: TLS 1.3 or 1.2; a ticket is worth nothing once the certificate under which it was given is another, so whoever
 //! comes back sees the new one.
 
-use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::TlsError;
 use super::identity::provider;
+use super::tickets::Tickets;
 
 /// Hands each handshake the certificate of the moment.
 #[derive(Debug)]
 pub(super) struct Live {
     certificate: Certificate,
-    tickets: Tickets,
+    tickets: Arc<Tickets>,
 }
 
 #[derive(Clone, Debug)]
 struct Certificate(Arc<ArcSwap<CertifiedKey>>);
 
-/// The keys that tickets are made with, which rustls changes every six hours; and all at once with the certificate.
-#[derive(Clone)]
-struct Tickets(Arc<ArcSwap<Arc<dyn ProducesTickets>>>);
-
 impl Live {
     /// Begins with a certificate; returns it with the set-up of every handshake.
-    pub(super) fn new(certified: Arc<CertifiedKey>) -> Result<(Live, ServerConfig), TlsError> {
+    pub(super) fn new(
+        certified: Arc<CertifiedKey>,
+        tickets: Tickets,
+    ) -> Result<(Live, ServerConfig), TlsError> {
         let certificate = Certificate(Arc::new(ArcSwap::new(certified)));
-        let tickets = Tickets(Arc::new(ArcSwap::from_pointee(ticketer()?)));
+        let tickets = Arc::new(tickets);
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Library)?
@@ -40,7 +40,9 @@ impl Live {
             .with_cert_resolver(Arc::new(certificate.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Sessions are resumed by tickets: the server holds nothing for a proxy that is away.
-        config.ticketer = Arc::new(tickets.clone());
+        config.ticketer = tickets.clone();
+        // Proxies resume none: their pin is checked each time. Another client needs one ticket, not two.
+        config.send_tls13_tickets = 1;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok((Live { certificate, tickets }, config))
     }
@@ -50,45 +52,21 @@ impl Live {
         self.certificate.0.load_full()
     }
 
-    /// Exchanges the certificate, for the handshakes to come.
-    pub(super) fn exchange(&self, certified: Arc<CertifiedKey>) -> Result<(), TlsError> {
-        let tickets = ticketer()?;
+    /// Exchanges the certificate, for the handshakes to come. Blocks on the disk.
+    pub(super) fn exchange(&self, certified: Arc<CertifiedKey>, now: SystemTime) -> Result<(), TlsError> {
+        self.tickets.exchange(&certified, now)?;
         self.certificate.0.store(certified);
-        self.tickets.0.store(Arc::new(tickets));
         Ok(())
     }
-}
 
-fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
-    rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Library)
+    /// Begins with a new key for tickets if it is time to. Blocks on the disk.
+    pub(super) fn turn_tickets(&self, now: SystemTime) {
+        self.tickets.turn(now);
+    }
 }
 
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.load_full())
-    }
-}
-
-impl ProducesTickets for Tickets {
-    fn enabled(&self) -> bool {
-        self.0.load().enabled()
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.0.load().lifetime()
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().encrypt(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().decrypt(cipher)
-    }
-}
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tickets(…)")
     }
 }

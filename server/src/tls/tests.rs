@@ -11,7 +11,7 @@ fn own(folder: &Path, now: SystemTime) -> Tls {
         paths: Paths::in_folder(folder),
         names: Names::new(&[], ["pulse.lan".to_owned()]),
     };
-    Tls::from_source(source, now).expect("a certificate can be made")
+    Tls::from_source(source, folder, now).expect("a certificate can be made")
 }
 
 fn chain_in_use(tls: &Tls) -> Vec<Vec<u8>> {
@@ -87,9 +87,12 @@ fn a_pair_counts_when_it_stands_still() {
     }
     install(&first, "server.pem", &files.certificate_file);
     install(&first, "server.key", &files.key_file);
-    let tls =
-        Tls::from_source(Source::Operator { files: files.clone(), public_host: "pulse.lan".to_owned() }, now)
-            .unwrap();
+    let tls = Tls::from_source(
+        Source::Operator { files: files.clone(), public_host: "pulse.lan".to_owned() },
+        folder.path(),
+        now,
+    )
+    .unwrap();
     let before = chain_in_use(&tls);
     install(&second, "server.pem", &files.certificate_file);
     tls.look(false, now);
@@ -150,7 +153,7 @@ fn the_old_pin_is_good_until_an_exchange_of_the_authoritys_key_is_finished() {
     assert!(new != old && exchange.previous == old && *tls.pins() == [new, old]);
     assert!(exchange.began_at <= now && exchange.began_at + Duration::from_secs(1) > now);
     assert_eq!(tls.condition().exchange, Some(exchange));
-    let names = ["ca-bridge.pem", "ca.key", "ca.pem", "server.key", "server.pem"];
+    let names = ["ca-bridge.pem", "ca.key", "ca.pem", "server.key", "server.pem", "tickets.key"];
     assert_eq!(files(folder.path()), names);
     assert_eq!(fs::metadata(folder.path().join("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
     assert_ne!(fs::read(folder.path().join("ca.key")).unwrap(), old_key);
@@ -231,7 +234,7 @@ fn a_disk_that_is_full_leaves_the_authority_as_it_was() {
     assert!(matches!(tls.rotate(now), Err(TlsError::Write { .. })));
     assert!(tls.pins() == pins && chain_in_use(&tls) == chain && tls.condition().exchange.is_none());
     fs::remove_dir(folder.path().join("ca-bridge.pem.new")).unwrap();
-    assert_eq!(files(folder.path()), ["ca.key", "ca.pem", "server.key", "server.pem"]);
+    assert_eq!(files(folder.path()), ["ca.key", "ca.pem", "server.key", "server.pem", "tickets.key"]);
     // Nor the new certificate, when the new key is there already: the one in use stays, and asking again carries on.
     fs::create_dir(folder.path().join("server.key.new")).unwrap();
     assert!(matches!(tls.rotate(now), Err(TlsError::Write { .. })));
@@ -251,10 +254,10 @@ fn an_operators_certificate_has_no_key_of_pulse_to_exchange() {
         files: TlsFiles { certificate_file: certificate_file.clone(), key_file: key_file.clone() },
         public_host: public_host.to_owned(),
     };
-    let tls = Tls::from_source(source("pulse.lan"), now).unwrap();
+    let tls = Tls::from_source(source("pulse.lan"), folder.path(), now).unwrap();
     assert!(matches!(tls.rotate(now), Err(TlsError::NoAuthority)));
     assert!(tls.pins().is_empty() && tls.seen().remarks.is_empty());
-    let elsewhere = Tls::from_source(source("10.9.8.7"), now).unwrap();
+    let elsewhere = Tls::from_source(source("10.9.8.7"), folder.path(), now).unwrap();
     let remarks = elsewhere.seen().remarks.join("\n");
     assert!(remarks.contains("join strings name 10.9.8.7") && remarks.contains("pulse.lan"), "{remarks}");
 }

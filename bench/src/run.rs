@@ -1,0 +1,230 @@
+//! `pulse-bench run`: everything in its order, and the table at the end.
+//!
+//! In: what to measure. Out: the table on standard output, the run as JSON. Always: each number of clients begins with
+//! servers that were started for it; a peer that is not installed is named, not left out.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use tempfile::TempDir;
+
+use crate::failure::{Doing, Failure, Outcome};
+use crate::fleet;
+use crate::list::List;
+use crate::machine::Machine;
+use crate::peers::Peer;
+use crate::peers::brought::Brought;
+use crate::peers::pulse::Pulse;
+use crate::record::{PeerNote, Run};
+use crate::rounds::{Stand, round};
+use crate::serve::{Certificate, Kind};
+use crate::{table, targets};
+
+/// `pulse-bench run`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A short form: 1,000 clients and few rounds
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Numbers of clients
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',')]
+    pub(crate) clients: Vec<usize>,
+    /// Rounds for each size of list
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<u32>,
+    /// Peers to run beside Pulse [default: all that are here]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+    /// Pulse's program [default: pulse beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pulse: Option<PathBuf>,
+    /// Where runs are kept; data folders of servers are made there too, so it should be on a disk [default: target/bench]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Write the run's JSON to this file too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Sizes of the lists that are pushed: 380 B and 8 KB.
+const SIZES: [usize; 2] = [8, 200];
+/// Rounds of each size before those that count.
+const WARM_UP: u32 = 3;
+
+/// What all measurements share.
+pub(crate) struct Bench {
+    /// Folder of this run: sockets, data folders, tokens.
+    pub(crate) folder: TempDir,
+    /// Pulse's program.
+    pub(crate) pulse: PathBuf,
+    /// The certificate of the peers that speak TLS.
+    pub(crate) certificate: Certificate,
+    /// Which peers were asked for; empty: all.
+    peers: Vec<String>,
+    lists: u32,
+    /// What is kept of the run.
+    pub(crate) run: Run,
+}
+
+impl Bench {
+    /// A list that no push had before.
+    pub(crate) fn list(&mut self, nodes: usize) -> List {
+        self.lists += 1;
+        List::new(nodes, self.lists)
+    }
+
+    /// The data folder of a Pulse that knows the proxies.
+    fn data(&self, is_tls: bool) -> PathBuf {
+        self.folder.path().join(if is_tls { "pulse-tls" } else { "pulse" })
+    }
+
+    fn tokens(&self) -> PathBuf {
+        self.folder.path().join("tokens")
+    }
+
+    /// Starts Pulse on the data folder with the registered proxies.
+    pub(crate) fn start_pulse(&self, is_tls: bool) -> Outcome<Pulse> {
+        Pulse::start(&self.pulse, &self.data(is_tls), is_tls, &self.tokens())
+    }
+
+    /// Starts a peer that the bench brings along, with a first list.
+    pub(crate) fn start_brought(&mut self, name: &'static str, kind: Kind, is_tls: bool) -> Outcome<Brought> {
+        let certificate = is_tls.then_some(&self.certificate);
+        let mut peer = Brought::start(name, kind, certificate, self.folder.path())?;
+        let list = self.list(8);
+        peer.push(&list)?;
+        Ok(peer)
+    }
+
+    fn is_wanted(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name)
+    }
+
+    /// All peers that were asked for and are here.
+    fn peers(&mut self) -> Outcome<Vec<Box<dyn Peer>>> {
+        let brought = [
+            ("floor-epoll", Kind::FloorEpoll, false),
+            ("floor-epoll2", Kind::FloorEpoll2, false),
+            ("floor-tls", Kind::FloorTls, true),
+            ("naive-tonic", Kind::NaiveTonic, false),
+            ("naive-tonic-tls", Kind::NaiveTonic, true),
+        ];
+        let mut peers: Vec<Box<dyn Peer>> = Vec::new();
+        for is_tls in [false, true] {
+            let pulse = self.start_pulse(is_tls)?;
+            if self.is_wanted(pulse.name()) || self.is_wanted("pulse") {
+                peers.push(Box::new(pulse));
+            }
+        }
+        for (name, kind, is_tls) in brought {
+            if self.is_wanted(name) {
+                peers.push(Box::new(self.start_brought(name, kind, is_tls)?));
+            }
+        }
+        Ok(peers)
+    }
+
+    fn note_peers(&mut self, peers: &[Box<dyn Peer>]) {
+        for peer in peers {
+            if self.run.peers.iter().all(|known| known.name != peer.name()) {
+                self.run.peers.push(PeerNote { name: peer.name().to_owned(), note: peer.version() });
+            }
+        }
+    }
+
+    /// T1 to T8: all peers beside each other, with so many clients each.
+    fn pushes(&mut self, clients: usize, rounds: u32) -> Outcome<()> {
+        let peers = self.peers()?;
+        self.note_peers(&peers);
+        let mut stands = Vec::new();
+        for peer in peers {
+            progress(&format!("{clients} clients connect to {}", peer.name()));
+            stands.push(Stand::open(peer, clients)?);
+        }
+        for nodes in SIZES {
+            progress(&format!(
+                "{rounds} rounds of {nodes} nodes to {clients} clients of {} peers",
+                stands.len()
+            ));
+            for number in 0..WARM_UP + rounds {
+                let pushes = round(&mut stands, number, nodes, || self.list(nodes))?;
+                if number >= WARM_UP {
+                    self.run.pushes.extend(pushes);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs everything, prints the table, and keeps the run.
+pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
+    let began = Instant::now();
+    let own = std::env::current_exe().doing("find the bench's own program")?;
+    let beside = own.parent().ok_or_else(|| Failure::new("the bench's own program is in no folder"))?;
+    let pulse = args.pulse.clone().unwrap_or_else(|| beside.join("pulse"));
+    if !pulse.is_file() {
+        let text = format!("{} is missing: build it with `cargo build --release -p pulse`", pulse.display());
+        return Err(Failure::new(text));
+    }
+    let kept = match (&args.folder, beside.parent()) {
+        (Some(folder), _) => folder.clone(),
+        (None, Some(target)) => target.join("bench"),
+        (None, None) => PathBuf::from("bench"),
+    };
+    std::fs::create_dir_all(&kept).doing(format!("make {}", kept.display()))?;
+    let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&kept).doing("make the run's folder")?;
+    let certificate = Certificate::make(folder.path())?;
+    let counts = match (args.clients.as_slice(), args.quick) {
+        ([], true) => vec![1_000],
+        ([], false) => vec![1_000, 5_000, 10_000],
+        (given, _) => given.to_vec(),
+    };
+    let rounds = args.rounds.unwrap_or(if args.quick { 5 } else { 15 });
+    let kind = if args.quick { "quick" } else { "full" };
+    let mut bench = Bench {
+        folder,
+        pulse,
+        certificate,
+        peers: args.peers.clone(),
+        lists: 0,
+        run: Run { kind: kind.to_owned(), machine: Machine::look(), ..Run::default() },
+    };
+    found_fleet(&mut bench, counts.iter().copied().max().unwrap_or_default())?;
+    for &clients in &counts {
+        bench.pushes(clients, rounds)?;
+    }
+    let mut run = bench.run;
+    run.rows = targets::rows(&run);
+    run.seconds = began.elapsed().as_secs();
+    keep(&run, &kept, args.json.as_deref())
+}
+
+/// Registers the proxies with a server in plain text, and gives the server over TLS a copy of its data.
+fn found_fleet(bench: &mut Bench, count: usize) -> Outcome<()> {
+    progress(&format!("{count} proxies register"));
+    let pulse = bench.start_pulse(false)?;
+    fleet::register(&pulse, count)?;
+    let folder = pulse.stop()?;
+    fleet::copy(&folder, &bench.data(true))
+}
+
+/// Prints the table beside that of the last run of the same kind, and writes the run in its place.
+fn keep(run: &Run, folder: &Path, json: Option<&Path>) -> Outcome<()> {
+    let last = folder.join(format!("{}.json", run.kind));
+    let earlier = Run::read(&last).ok();
+    let text = table::text(run, earlier.as_ref());
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).doing("print the table")?;
+    let stamp: String = run.machine.date.chars().filter(char::is_ascii_digit).collect();
+    run.write(&folder.join(format!("{}-{stamp}.json", run.kind)))?;
+    run.write(&last)?;
+    json.map_or(Ok(()), |path| run.write(path))
+}
+
+/// Tells what is being done.
+pub(crate) fn progress(text: &str) {
+    let _ = writeln!(std::io::stderr(), "bench: {text}");
+}
