@@ -7,7 +7,7 @@ SHELL := bash
 # Cargo uses every core by itself; two at once would only wait for each other's locks.
 .NOTPARALLEL:
 
-.PHONY: all help demo test fuzz check build release clean tools format lint docs proto deny alone
+.PHONY: all help demo test fuzz soak check build release clean tools format lint docs proto deny alone
 
 all: help
 
@@ -29,6 +29,10 @@ test: check build ## everything: sets up what it needs, all of `check`, all test
 
 fuzz: tools ## fuzzes each target for ten minutes (some 45 minutes on 2 cores)
 	@scripts/fuzz.sh 600
+
+# The release build, as ten minutes at full speed of any other would say nothing of what is installed.
+soak: ## 2,000 proxies that come and go, changes and reports, for ten minutes
+	PULSE_SOAK_SECONDS=600 PULSE_SOAK_STREAMS=2000 cargo test --release --locked -p pulse --test soak
 
 check: tools format proto deny lint docs alone ## format, `buf lint`, dependencies, lints, docs, each crate alone
 

@@ -1,116 +1,50 @@
-//! Peers that stand still, trickle, flood or vanish, on the real program: each is noticed within 35 s, and a proxy beside
-//! them is served as if they were not there.
+//! Peers that stand still, trickle or vanish, on the real program: each is noticed within 35 s, and a proxy beside them is
+//! served as if they were not there. Floods of HTTP/2 are in `http2_abuse`.
 
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/raw.rs"]
 mod raw;
+#[path = "support/scene.rs"]
+mod scene;
 
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pulse_test_support::v1::AllowlistSnapshot;
-use pulse_test_support::{Client, PATIENCE, Proxy, Server, Watch, eventually, in_time};
+use pulse_test_support::{Client, PATIENCE, Proxy, Server, eventually, in_time};
 use raw::{
-    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ONE, PING, PREFACE, RST_STREAM, Raw, SETTINGS,
+    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ONE, PREFACE, RST_STREAM, Raw, SETTINGS,
     call_headers, dial, endless, frame, greet, literal, trickle, trickling, until_closed,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use scene::{NOTICED, PROMPT, SERVICE, Scene, SideBySide};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::runtime::Builder;
 use tonic::{Code, Status};
 
-/// When the last of them must have been noticed.
-const NOTICED: Duration = Duration::from_secs(35);
-/// When a pushed list must be there on a machine that runs many tests at once; alone it takes milliseconds.
-const PROMPT: Duration = Duration::from_secs(5);
-
-const SERVICE: &str = "/pulse.control.v1.ControlPlaneService";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
-/// A server, and a proxy beside whoever misbehaves.
-struct Scene {
-    server: Server,
-    client: Client,
-    watch: Watch,
-    join: String,
-    pushes: usize,
-}
-
-impl Scene {
-    async fn new(config: &str) -> Scene {
-        let server = Server::builder().config(config).start();
-        server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-        let join = server.join_string(&["--instance", "home", "--uses", "10"]);
-        let client = Client::register(&server, &join, "delly").await;
-        let mut watch = client.watch(Default::default()).await;
-        watch.snapshot().await;
-        Scene { server, client, watch, join, pushes: 0 }
-    }
-
-    /// Changes the list, and checks that the good proxy's stream still lives and hears of it at once.
-    async fn a_push_arrives(&mut self) -> AllowlistSnapshot {
-        self.pushes += 1;
-        let node = format!("node-{}", self.pushes);
-        let begun = Instant::now();
-        self.server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", &node]);
-        let list = self.watch.snapshot().await;
-        assert!(begun.elapsed() < PROMPT, "a push took {:?}", begun.elapsed());
-        assert_eq!(list.nodes.len(), 2);
-        list
-    }
-
-    fn connections(&self) -> f64 {
-        self.server.metrics().value("pulse_connections")
-    }
-
-    /// Waits until only these connections are left, beside the one that asks.
-    fn is_left_with(&self, connections: f64, within: Duration) {
-        eventually(within, "the connections have ended", || {
-            let open = self.connections() - 1.0;
-            if open <= connections { Ok(()) } else { Err(open) }
-        });
-    }
-}
-
-/// Each waits half a minute for its server to lose patience, so they wait side by side, each with a runtime of its own:
-/// one that blocks its thread meanwhile must not hold up another's streams.
+/// Each waits half a minute for its server to lose patience, so they wait side by side.
 #[test]
 fn a_peer_that_stands_still_trickles_or_takes_nothing_is_noticed_within_35_seconds() {
-    fn alone(scene: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        std::thread::spawn(|| {
-            let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.expect("a runtime can be made").block_on(scene);
-        })
-    }
-    let scenes = [
-        (
+    SideBySide::new()
+        .and(
             "who_says_nothing_after_connecting_or_after_the_handshake_is_let_go",
-            alone(who_says_nothing_after_connecting_or_after_the_handshake_is_let_go()),
-        ),
-        (
+            who_says_nothing_after_connecting_or_after_the_handshake_is_let_go(),
+        )
+        .and(
             "who_sends_a_byte_a_second_is_let_go_wherever_that_is",
-            alone(who_sends_a_byte_a_second_is_let_go_wherever_that_is()),
-        ),
-        (
+            who_sends_a_byte_a_second_is_let_go_wherever_that_is(),
+        )
+        .and(
             "an_idle_connection_of_http_1_is_let_go_after_its_request",
-            alone(an_idle_connection_of_http_1_is_let_go_after_its_request()),
-        ),
-        ("a_frozen_proxy_is_noticed", alone(a_frozen_proxy_is_noticed())),
-        (
+            an_idle_connection_of_http_1_is_let_go_after_its_request(),
+        )
+        .and("a_frozen_proxy_is_noticed", a_frozen_proxy_is_noticed())
+        .and(
             "who_asks_and_asks_and_takes_no_answer_is_let_go",
-            alone(who_asks_and_asks_and_takes_no_answer_is_let_go()),
-        ),
-        (
-            "answers_that_find_no_window_are_bounded_and_harm_nobody",
-            alone(answers_that_find_no_window_are_bounded_and_harm_nobody()),
-        ),
-    ];
-    // What went wrong is said by each thread's panic.
-    let failed: Vec<&str> =
-        scenes.into_iter().filter_map(|(name, scene)| scene.join().is_err().then_some(name)).collect();
-    assert_eq!(failed, [""; 0]);
+            who_asks_and_asks_and_takes_no_answer_is_let_go(),
+        )
+        .all_hold();
 }
 
 async fn who_says_nothing_after_connecting_or_after_the_handshake_is_let_go() {
@@ -256,64 +190,6 @@ async fn who_never_reads_costs_one_list_and_hears_the_newest_when_it_reads_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_of_http_2_end_their_own_connection_or_harm_nobody() {
-    let mut scene = Scene::new("").await;
-    let path = format!("{SERVICE}/ReportSync");
-    let headers = call_headers(&path, &scene.client.token);
-    let before = scene.server.process().resident_bytes();
-
-    // Streams that are reset as soon as they are begun (CVE-2023-44487).
-    let reset = (0..20_000_u32).flat_map(|n| {
-        let stream = 2 * n + 1;
-        [frame(HEADERS, END_HEADERS, stream, &headers), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())]
-            .concat()
-    });
-    // Headers that never end (CVE-2024-27316).
-    let filler = frame(CONTINUATION, 0, 1, &literal("x-filler", &"y".repeat(100)).repeat(100));
-    let continued = frame(HEADERS, 0, 1, &headers).into_iter().chain(filler.repeat(2_000));
-    for (name, bytes) in [("resets", reset.collect::<Vec<_>>()), ("continuations", continued.collect())] {
-        let mut stream = dial(&scene.server, &["h2"]).await;
-        greet(&mut stream, &[]).await;
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        // An error says that the connection has ended already.
-        let flood = async { drop(writer.write_all(&bytes).await) };
-        let (_, (_, heard)) = tokio::join!(flood, until_closed(&mut reader, NOTICED));
-        let is_told = heard.windows(9).any(|head| head[3] == GOAWAY && head[5..9] == [0; 4]);
-        assert!(is_told || heard.is_empty() || name == "resets", "{name}: it is told why");
-        scene.a_push_arrives().await;
-    }
-
-    // Pings and settings, which must be answered, for some seconds.
-    for flood in [frame(PING, 0, 0, &[7; 8]), frame(SETTINGS, 0, 0, &[])] {
-        let mut stream = dial(&scene.server, &["h2"]).await;
-        greet(&mut stream, &[]).await;
-        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &headers)).await.unwrap();
-        let (mut reader, mut writer) = tokio::io::split(stream);
-        let flood = flood.repeat(1_000);
-        let flooding = tokio::spawn(async move { while writer.write_all(&flood).await.is_ok() {} });
-        let reading = tokio::spawn(async move {
-            let mut answers = vec![0; 64 << 10];
-            while reader.read(&mut answers).await.is_ok_and(|bytes| bytes > 0) {}
-        });
-        for _ in 0..3 {
-            scene.a_push_arrives().await;
-        }
-        flooding.abort();
-        reading.abort();
-    }
-    // And pings whose answers are not taken.
-    let mut stream = dial(&scene.server, &["h2"]).await;
-    greet(&mut stream, &[]).await;
-    let ping = frame(PING, 0, 0, &[7; 8]).repeat(1_000);
-    let flooding = tokio::spawn(async move { while stream.write_all(&ping).await.is_ok() {} });
-    scene.a_push_arrives().await;
-    assert!(tokio::time::timeout(NOTICED, flooding).await.is_ok(), "it is still served");
-    let grown = scene.server.process().resident_bytes().saturating_sub(before);
-    assert!(grown < 48 << 20, "the floods took {grown} bytes");
-    scene.is_left_with(1.0, NOTICED);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn one_stream_too_many_is_refused_and_the_others_live() {
     let scene = Scene::new("").await;
     let path = format!("{SERVICE}/ReportTemperatures");
@@ -339,30 +215,6 @@ async fn one_stream_too_many_is_refused_and_the_others_live() {
     .await;
     // REFUSED_STREAM
     assert_eq!(refused, (33, vec![0, 0, 0, 7]));
-}
-
-async fn answers_that_find_no_window_are_bounded_and_harm_nobody() {
-    let mut scene = Scene::new("").await;
-    let mut stream = dial(&scene.server, &["h2"]).await;
-    // SETTINGS_INITIAL_WINDOW_SIZE = 0
-    greet(&mut stream, &[0, 4, 0, 0, 0, 0]).await;
-    let other = Client::register(&scene.server, &scene.join, "closed").await;
-    let watch = call_headers(&format!("{SERVICE}/WatchAuthorizedNodes"), &other.token);
-    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &watch)).await.expect("the connection is new");
-    stream.write_all(&frame(raw::DATA, END_STREAM, 1, &[0; 5])).await.expect("the connection is new");
-    eventually(PATIENCE, "the stream has begun", || {
-        let streams = scene.server.metrics().value("pulse_watch_streams");
-        if streams >= 2.0 { Ok(()) } else { Err(streams) }
-    });
-    for _ in 0..3 {
-        scene.a_push_arrives().await;
-    }
-    // It answers no ping, as nobody reads for it.
-    scene.is_left_with(2.0, NOTICED);
-    eventually(NOTICED, "the stream has ended", || {
-        let streams = scene.server.metrics().value("pulse_watch_streams");
-        if streams <= 1.0 { Ok(()) } else { Err(streams) }
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! A proxy made of nothing but the contract: for tests of many streams, and of callers that misbehave.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
@@ -11,6 +13,7 @@ use pulse_proto::v1::{
 };
 use pulse_proto::{JoinString, MAX_MESSAGE_BYTES};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::AsciiMetadataValue;
@@ -21,7 +24,7 @@ use crate::http::tls;
 use crate::server::Server;
 use crate::wait::in_time;
 
-/// Opens a TLS connection of its own to the server, which is trusted by its CA.
+/// Opens a connection of its own to the server: TLS, trusted by its CA, or plain text if that is what it speaks.
 ///
 /// # Panics
 /// When the server is not reached.
@@ -31,18 +34,41 @@ pub async fn connect(server: &Server) -> ControlPlaneServiceClient<Channel> {
 
 async fn open(server: &Server, window_bytes: Option<u32>) -> ControlPlaneServiceClient<Channel> {
     let address = server.address();
-    let tls = Arc::new(tls(&server.ca_path(), &["h2"]).expect("the CA can be read"));
-    let dial = tower::service_fn(move |_| {
-        let tls = TlsConnector::from(Arc::clone(&tls));
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            tls.connect(ServerName::from(address.ip()), stream).await.map(TokioIo::new)
-        }
-    });
-    // The connector does the TLS; to tonic, which has none built in, the connection is plain.
+    if server.is_plaintext() {
+        return over(address, window_bytes, move || plain(address)).await;
+    }
+    let tls = TlsConnector::from(Arc::new(tls(&server.ca_path(), &["h2"]).expect("the CA can be read")));
+    let name = ServerName::from(address.ip());
+    over(address, window_bytes, move || {
+        let (tls, name) = (tls.clone(), name.clone());
+        async move { tls.connect(name, plain(address).await?).await }
+    })
+    .await
+}
+
+async fn plain(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A client whose connection, and each after it, is made by `dial`. That does the TLS; to tonic, which has none built in,
+/// the connection is plain.
+async fn over<F, S>(
+    address: SocketAddr,
+    window_bytes: Option<u32>,
+    mut dial: impl FnMut() -> F + Send + 'static,
+) -> ControlPlaneServiceClient<Channel>
+where
+    F: Future<Output = io::Result<S>> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URL");
     let endpoint = endpoint.initial_stream_window_size(window_bytes);
+    let dial = tower::service_fn(move |_| {
+        let dialled = dial();
+        async move { dialled.await.map(TokioIo::new) }
+    });
     let channel = in_time("a connection to the server", endpoint.connect_with_connector(dial)).await;
     let channel = channel.unwrap_or_else(|error| panic!("connect to {address}: {error:?}"));
     ControlPlaneServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -108,6 +134,20 @@ impl Client {
     /// that is not read stands still.
     pub async fn reconnect_with_window(&self, server: &Server, window_bytes: u32) -> Client {
         Client { grpc: open(server, Some(window_bytes)).await, ..self.clone() }
+    }
+
+    /// The same proxy over a connection of the test's own making, which is not made again when it ends.
+    ///
+    /// # Panics
+    /// When it does not speak HTTP/2.
+    pub async fn over<S>(&self, server: &Server, connection: S) -> Client
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut connection = Some(connection);
+        let dial = move || std::future::ready(connection.take().ok_or(io::ErrorKind::NotConnected.into()));
+        let grpc = over(server.address(), None, dial).await;
+        Client { grpc, ..self.clone() }
     }
 
     /// A message with this proxy's token.

@@ -171,6 +171,11 @@ impl Server {
         format!("https://{}", self.address())
     }
 
+    /// Whether it speaks plain text.
+    pub fn is_plaintext(&self) -> bool {
+        self.builder.is_plaintext
+    }
+
     /// Its data folder.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
