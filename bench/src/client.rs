@@ -98,8 +98,9 @@ enum Begun {
 }
 
 fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
-    let round = |fleet: &Fleet, timeout_ms: u64| {
-        Begun::Due(Due::Round { deadline_ns: now_ns() + timeout_ms * 1_000_000, expected: fleet.reading() })
+    let round = |fleet: &Fleet, timeout_ms: u64, count: Option<usize>| {
+        let expected = count.unwrap_or_else(|| fleet.reading());
+        Begun::Due(Due::Round { deadline_ns: now_ns() + timeout_ms * 1_000_000, expected })
     };
     let now = |answer: Answer| Begun::Answer(Box::new(answer));
     Ok(match command {
@@ -117,7 +118,7 @@ fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
             fleet.expect(marker);
             now(Answer::default())
         }
-        Command::Await { timeout_ms } => round(fleet, timeout_ms),
+        Command::Await { count, timeout_ms } => round(fleet, timeout_ms, count),
         Command::Stall { every } => {
             fleet.forget_stalled();
             let stalled = fleet.stall(every);
@@ -125,7 +126,7 @@ fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
         }
         Command::Resume { timeout_ms } => {
             fleet.resume();
-            round(fleet, timeout_ms)
+            round(fleet, timeout_ms, None)
         }
         Command::Unary(unary) => {
             let tls = unary.ca.as_deref().map(|ca| tls_for(ca, &[b"h2"])).transpose()?;

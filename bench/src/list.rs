@@ -20,7 +20,11 @@ pub(crate) struct List {
 impl List {
     /// A list of `size` nodes for a round. Names and addresses are as long as those of a real fleet.
     pub(crate) fn new(size: usize, round: u32) -> List {
-        let mut nodes: Vec<(String, String)> = (0..size).map(node).collect();
+        List::of((0..size).map(node).collect(), round)
+    }
+
+    /// A list of these nodes for a round, of which the first gets the round's name.
+    pub(crate) fn of(mut nodes: Vec<(String, String)>, round: u32) -> List {
         nodes[0].0 = format!("pve-round-{round:010}");
         let allowlist = Allowlist::new(
             nodes.iter().map(|(name, ip)| Node::new(name, ip).expect("the bench's own names keep the rules")),

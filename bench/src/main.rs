@@ -10,6 +10,7 @@ mod failure;
 mod fleet;
 mod list;
 mod machine;
+mod measure;
 mod peers;
 mod port;
 mod process;

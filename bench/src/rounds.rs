@@ -42,7 +42,7 @@ impl Stand {
         std::thread::sleep(SETTLE);
         let (cpu_before, client_before) = (self.peer.server().cpu_ns()?, self.crowd.cpu_ns()?);
         let asked_ns = self.peer.push(list)?;
-        let answer = self.crowd.tell(&Command::Await { timeout_ms: PATIENCE_MS })?;
+        let answer = self.crowd.tell(&Command::Await { count: None, timeout_ms: PATIENCE_MS })?;
         std::thread::sleep(SETTLE);
         let (cpu_after, client_after) = (self.peer.server().cpu_ns()?, self.crowd.cpu_ns()?);
         let commits_after = self.peer.commits_ns()?;

@@ -7,13 +7,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::fleet;
 use crate::list::List;
 use crate::machine::Machine;
+use crate::measure::{idle, reports, scale, stalled, storm};
 use crate::peers::Peer;
 use crate::peers::brought::Brought;
 use crate::peers::pulse::Pulse;
@@ -37,6 +38,9 @@ pub(crate) struct RunArgs {
     /// Peers to run beside Pulse [default: all that are here]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
+    /// Only these parts [default: all]
+    #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
+    pub(crate) parts: Vec<Part>,
     /// Pulse's program [default: pulse beside this one]
     #[arg(long, value_name = "FILE")]
     pub(crate) pulse: Option<PathBuf>,
@@ -46,6 +50,21 @@ pub(crate) struct RunArgs {
     /// Write the run's JSON to this file too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// A part of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// T1 to T8
+    Pushes,
+    /// T9, T10, T13, T14, T15
+    Memory,
+    /// T11
+    Storm,
+    /// T12
+    Reports,
+    /// T16
+    Scale,
 }
 
 /// Sizes of the lists that are pushed: 380 B and 8 KB.
@@ -80,7 +99,8 @@ impl Bench {
         self.folder.path().join(if is_tls { "pulse-tls" } else { "pulse" })
     }
 
-    fn tokens(&self) -> PathBuf {
+    /// The file with the tokens of the registered proxies.
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.path().join("tokens")
     }
 
@@ -193,8 +213,26 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
         run: Run { kind: kind.to_owned(), machine: Machine::look(), ..Run::default() },
     };
     found_fleet(&mut bench, counts.iter().copied().max().unwrap_or_default())?;
+    let wants = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     for &clients in &counts {
-        bench.pushes(clients, rounds)?;
+        if wants(Part::Pushes) {
+            bench.pushes(clients, rounds)?;
+        }
+        if wants(Part::Memory) {
+            let mut stand = idle::measure(&mut bench, clients)?;
+            reports::under_push(&mut bench, &mut stand, if args.quick { 2_000 } else { 5_000 })?;
+            stalled::measure(&mut bench, stand)?;
+        }
+        if wants(Part::Storm) {
+            storm::measure(&mut bench, clients, if args.quick { 1 } else { 3 })?;
+        }
+    }
+    if wants(Part::Reports) {
+        let (turns, milliseconds) = if args.quick { (1, 2_000) } else { (3, 5_000) };
+        reports::throughput(&mut bench, turns, milliseconds)?;
+    }
+    if wants(Part::Scale) {
+        scale::measure(&mut bench, if args.quick { 200 } else { 2_000 })?;
     }
     let mut run = bench.run;
     run.rows = targets::rows(&run);

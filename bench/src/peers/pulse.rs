@@ -39,7 +39,6 @@ limits:
   watch_interval: 1s
   registration_burst: 1000
   registration_interval: 1s
-  handshake_timeout: 60s
 ";
 
 /// A server of Pulse.
@@ -225,8 +224,16 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, St
     read_answer(stream)
 }
 
+/// Asks a server how it is, over the admin socket at this path.
+pub(crate) fn ask_status(socket: &Path) -> io::Result<()> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (status, _) = exchange(stream, &request("GET", "/api/v1/status", None))?;
+    if status == 200 { Ok(()) } else { Err(io::Error::other(format!("status {status}"))) }
+}
+
 /// An answer's status and body; the end of the connection ends it.
-pub(crate) fn read_answer(mut stream: impl Read) -> io::Result<(u16, String)> {
+fn read_answer(mut stream: impl Read) -> io::Result<(u16, String)> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
