@@ -17,6 +17,7 @@ use crate::machine::Machine;
 use crate::measure::{idle, reports, scale, stalled, storm};
 use crate::peers::Peer;
 use crate::peers::brought::Brought;
+use crate::peers::installed::{self, INSTALLED};
 use crate::peers::pulse::Pulse;
 use crate::record::{PeerNote, Run};
 use crate::rounds::{Stand, round};
@@ -141,6 +142,23 @@ impl Bench {
         for (name, kind, is_tls) in brought {
             if self.is_wanted(name) {
                 peers.push(Box::new(self.start_brought(name, kind, is_tls)?));
+            }
+        }
+        for (name, program, package) in INSTALLED {
+            if !self.is_wanted(name) {
+                continue;
+            }
+            match installed::program(program) {
+                Some(program) => {
+                    let mut peer = installed::start(name, &program, self.folder.path())?;
+                    peer.push(&self.list(8))?;
+                    peers.push(peer);
+                }
+                None if self.run.absent.iter().all(|absent| absent.name != name) => {
+                    let note = format!("not installed: `make bench-setup`, or the package {package}");
+                    self.run.absent.push(PeerNote { name: name.to_owned(), note });
+                }
+                None => {}
             }
         }
         Ok(peers)
