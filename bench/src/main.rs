@@ -6,11 +6,13 @@
 mod client;
 mod clock;
 mod crowd;
+mod docs;
 mod failure;
 mod fleet;
 mod list;
 mod machine;
 mod measure;
+mod pace;
 mod peers;
 mod port;
 mod process;
@@ -39,6 +41,8 @@ struct Args {
 enum Command {
     /// Measure, and print the table
     Run(run::RunArgs),
+    /// Write the tables of the docs from a run that is kept with them
+    Docs(docs::Docs),
     /// Be the server of a peer (the bench starts these itself)
     #[command(hide = true)]
     Serve(serve::Serve),
@@ -50,6 +54,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Docs(docs) => docs::run(&docs),
         Command::Serve(serve) => serve::run(&serve),
         Command::Client => client::run(),
     };

@@ -15,6 +15,7 @@ use crate::fleet;
 use crate::list::List;
 use crate::machine::Machine;
 use crate::measure::{idle, reports, scale, stalled, storm};
+use crate::pace::Pace;
 use crate::peers::Peer;
 use crate::peers::brought::Brought;
 use crate::peers::installed::{self, INSTALLED};
@@ -22,14 +23,17 @@ use crate::peers::pulse::Pulse;
 use crate::record::{PeerNote, Run};
 use crate::rounds::{Stand, round};
 use crate::serve::{Certificate, Kind};
-use crate::{table, targets};
+use crate::{pace, table, targets};
 
 /// `pulse-bench run`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     /// A short form: 1,000 clients and few rounds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tiny")]
     pub(crate) quick: bool,
+    /// Just enough to see that the bench works
+    #[arg(long, hide = true)]
+    pub(crate) tiny: bool,
     /// Numbers of clients
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',')]
     pub(crate) clients: Vec<usize>,
@@ -53,6 +57,13 @@ pub(crate) struct RunArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
+impl RunArgs {
+    /// Whether it is less, or other, than what runs of its kind are.
+    fn is_partial(&self) -> bool {
+        !(self.clients.is_empty() && self.peers.is_empty() && self.parts.is_empty() && self.rounds.is_none())
+    }
+}
+
 /// A part of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Part {
@@ -70,8 +81,6 @@ pub(crate) enum Part {
 
 /// Sizes of the lists that are pushed: 380 B and 8 KB.
 const SIZES: [usize; 2] = [8, 200];
-/// Rounds of each size before those that count.
-const WARM_UP: u32 = 3;
 
 /// What all measurements share.
 pub(crate) struct Bench {
@@ -81,6 +90,8 @@ pub(crate) struct Bench {
     pub(crate) pulse: PathBuf,
     /// The certificate of the peers that speak TLS.
     pub(crate) certificate: Certificate,
+    /// How much is measured.
+    pub(crate) pace: Pace,
     /// Which peers were asked for; empty: all.
     peers: Vec<String>,
     lists: u32,
@@ -173,7 +184,7 @@ impl Bench {
     }
 
     /// T1 to T8: all peers beside each other, with so many clients each.
-    fn pushes(&mut self, clients: usize, rounds: u32) -> Outcome<()> {
+    fn pushes(&mut self, clients: usize) -> Outcome<()> {
         let peers = self.peers()?;
         self.note_peers(&peers);
         let mut stands = Vec::new();
@@ -181,14 +192,15 @@ impl Bench {
             progress(&format!("{clients} clients connect to {}", peer.name()));
             stands.push(Stand::open(peer, clients)?);
         }
+        let Pace { rounds, warm_up, .. } = self.pace;
         for nodes in SIZES {
             progress(&format!(
                 "{rounds} rounds of {nodes} nodes to {clients} clients of {} peers",
                 stands.len()
             ));
-            for number in 0..WARM_UP + rounds {
+            for number in 0..warm_up + rounds {
                 let pushes = round(&mut stands, number, nodes, || self.list(nodes))?;
-                if number >= WARM_UP {
+                if number >= warm_up {
                     self.run.pushes.extend(pushes);
                 }
             }
@@ -215,42 +227,38 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
     std::fs::create_dir_all(&kept).doing(format!("make {}", kept.display()))?;
     let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&kept).doing("make the run's folder")?;
     let certificate = Certificate::make(folder.path())?;
-    let counts = match (args.clients.as_slice(), args.quick) {
-        ([], true) => vec![1_000],
-        ([], false) => vec![1_000, 5_000, 10_000],
-        (given, _) => given.to_vec(),
+    let mut pace = match (args.quick, args.tiny) {
+        (true, _) => pace::QUICK,
+        (_, true) => pace::TINY,
+        _ => pace::FULL,
     };
-    let rounds = args.rounds.unwrap_or(if args.quick { 5 } else { 15 });
-    let kind = if args.quick { "quick" } else { "full" };
-    let mut bench = Bench {
-        folder,
-        pulse,
-        certificate,
-        peers: args.peers.clone(),
-        lists: 0,
-        run: Run { kind: kind.to_owned(), machine: Machine::look(), ..Run::default() },
-    };
+    let counts = if args.clients.is_empty() { pace.clients.to_vec() } else { args.clients.clone() };
+    pace.rounds = args.rounds.unwrap_or(pace.rounds);
+    if !args.tiny && args.is_partial() {
+        pace.kind = "partial";
+    }
+    let run = Run { kind: pace.kind.to_owned(), machine: Machine::look(), ..Run::default() };
+    let mut bench = Bench { folder, pulse, certificate, peers: args.peers.clone(), lists: 0, pace, run };
     found_fleet(&mut bench, counts.iter().copied().max().unwrap_or_default())?;
     let wants = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     for &clients in &counts {
         if wants(Part::Pushes) {
-            bench.pushes(clients, rounds)?;
+            bench.pushes(clients)?;
         }
         if wants(Part::Memory) {
             let mut stand = idle::measure(&mut bench, clients)?;
-            reports::under_push(&mut bench, &mut stand, if args.quick { 2_000 } else { 5_000 })?;
+            reports::under_push(&mut bench, &mut stand)?;
             stalled::measure(&mut bench, stand)?;
         }
         if wants(Part::Storm) {
-            storm::measure(&mut bench, clients, if args.quick { 1 } else { 3 })?;
+            storm::measure(&mut bench, clients)?;
         }
     }
     if wants(Part::Reports) {
-        let (turns, milliseconds) = if args.quick { (1, 2_000) } else { (3, 5_000) };
-        reports::throughput(&mut bench, turns, milliseconds)?;
+        reports::throughput(&mut bench)?;
     }
     if wants(Part::Scale) {
-        scale::measure(&mut bench, if args.quick { 200 } else { 2_000 })?;
+        scale::measure(&mut bench)?;
     }
     let mut run = bench.run;
     run.rows = targets::rows(&run);

@@ -1,7 +1,5 @@
 //! T9 and T10: the memory of a stream that is idle, and what large lists add to it.
 
-use std::time::Duration;
-
 use super::{figure, growth, kibibytes_each};
 use crate::client::control::Command;
 use crate::failure::Outcome;
@@ -9,8 +7,6 @@ use crate::peers::Peer;
 use crate::rounds::Stand;
 use crate::run::{Bench, progress};
 
-/// What is done of closed connections is not done at once.
-const SETTLE: Duration = Duration::from_secs(2);
 /// Pushes whose growth is told.
 const PUSHES: u32 = 10;
 
@@ -19,18 +15,18 @@ pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<Stand> {
     progress(&format!("memory of {clients} idle streams over TLS"));
     let mut pulse = bench.start_pulse(true)?;
     pulse.push(&bench.list(8))?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let empty = pulse.server().resident_bytes()?;
     let mut stand = Stand::open(Box::new(pulse), clients)?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let at_first = growth(stand.peer.server(), empty)?;
     for _ in 0..2 {
         stand.crowd.tell(&Command::Close)?;
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(bench.pace.settle);
         let connect = stand.peer.connect(clients);
         stand.crowd.connect(connect)?;
     }
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let idle = growth(stand.peer.server(), empty)?;
     let note = format!(
         "{:.1} KiB before the reconnects; {:.1} MiB without clients",
@@ -51,7 +47,7 @@ pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<Stand> {
         let list = bench.list(200);
         stand.push(&list, number, 200)?;
     }
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let grown = growth(stand.peer.server(), before)?;
     let note = format!("{PUSHES} pushes");
     let value = kibibytes_each(grown, clients);

@@ -34,7 +34,8 @@ const EXHAUSTED: u8 = 8;
 const VALUES: f64 = 15.0;
 
 /// T12: as many reports as go, against a tonic server that keeps nothing.
-pub(crate) fn throughput(bench: &mut Bench, turns: u64, milliseconds: u64) -> Outcome<()> {
+pub(crate) fn throughput(bench: &mut Bench) -> Outcome<()> {
+    let (turns, milliseconds) = (bench.pace.loads, bench.pace.load_ms);
     progress("reports, 64 under way");
     let mut pulse = bench.start_pulse(false)?;
     pulse.push(&bench.list(NODES))?;
@@ -55,8 +56,8 @@ pub(crate) fn throughput(bench: &mut Bench, turns: u64, milliseconds: u64) -> Ou
     };
     let mut crowd = Crowd::start()?;
     // Once without being looked at: every sensor is new to the store then.
-    let warm = calls(&mut crowd, &load(pulse.address(), &own, 0, 1_000))?;
-    calls(&mut crowd, &load(naive.address(), &others, 0, 1_000))?;
+    let warm = calls(&mut crowd, &load(pulse.address(), &own, 0, milliseconds.min(1_000)))?;
+    calls(&mut crowd, &load(naive.address(), &others, 0, milliseconds.min(1_000)))?;
     let (mut taken, mut ratios, mut rates, mut costs) =
         (succeeded(&warm), Vec::new(), Vec::new(), Vec::new());
     let (mut partial, mut exhausted, mut others_of) = (warm.partial, 0, std::collections::BTreeMap::new());
@@ -117,7 +118,8 @@ fn kept(pulse: Pulse, taken: u64) -> Outcome<String> {
 }
 
 /// T13: a few reports a second, with and without pushes to everybody meanwhile.
-pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, duration_ms: u64) -> Outcome<()> {
+pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand) -> Outcome<()> {
+    let duration_ms = bench.pace.load_ms;
     progress(&format!("reports while {} clients are pushed to", stand.clients));
     let list = bench.list(NODES);
     stand.push(&list, 0, NODES)?;

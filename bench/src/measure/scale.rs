@@ -19,15 +19,14 @@ use crate::run::{Bench, progress};
 /// Nodes of each instance, and proxies of it.
 const NODES: usize = 50;
 const PROXIES: usize = 5;
-/// Changes whose median is told.
-const CHANGES: usize = 15;
 /// How long a change, or a start, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it is waited for what should not come.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Measures with so many instances: 2,000 have 100,000 nodes and 10,000 proxies.
-pub(crate) fn measure(bench: &mut Bench, instances: usize) -> Outcome<()> {
+/// Measures with many instances: 2,000 have 100,000 nodes and 10,000 proxies.
+pub(crate) fn measure(bench: &mut Bench) -> Outcome<()> {
+    let (instances, changes) = (bench.pace.instances, bench.pace.changes);
     let (nodes, proxies) = (instances * NODES, instances * PROXIES);
     progress(&format!("{instances} instances with {nodes} nodes and {proxies} proxies are made"));
     let folder = bench.folder.path().join("scale");
@@ -48,7 +47,7 @@ pub(crate) fn measure(bench: &mut Bench, instances: usize) -> Outcome<()> {
     crowd.connect(pulse.connect(proxies))?;
     progress("changes in one instance of many");
     let (mut wakes, mut commits, mut calls, mut cpus) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for change in 0..CHANGES {
+    for change in 0..changes {
         let instance = change * 37 % instances;
         let list = list_of(instance, u32::try_from(change).expect("they are few") + 1);
         crowd.tell(&Command::Expect { marker: list.hash().to_owned() })?;

@@ -1,8 +1,6 @@
 //! T14 and T15: clients that stop reading. What they cost those that go on, what they cost the server, and what they get
 //! when they read again.
 
-use std::time::Duration;
-
 use super::{figure, growth, kibibytes_each};
 use crate::client::control::{Command, Subscription};
 use crate::failure::Outcome;
@@ -18,7 +16,6 @@ const FILL: u32 = 10;
 const COMPARED: u32 = 10;
 /// How long stalled clients may take to get the newest list.
 const PATIENCE_MS: u64 = 30_000;
-const SETTLE: Duration = Duration::from_secs(1);
 /// The window of a client that asks for much at once: hyper's own default, which proxies have.
 const WIDE_WINDOW: u32 = 2 << 20;
 
@@ -27,12 +24,12 @@ pub(crate) fn measure(bench: &mut Bench, mut stand: Stand) -> Outcome<()> {
     let clients = stand.clients;
     progress(&format!("a tenth of {clients} clients stalls"));
     let before = lasts(bench, &mut stand, COMPARED)?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let memory = stand.peer.server().resident_bytes()?;
     let stalled = stand.crowd.tell(&Command::Stall { every: EVERY })?.missing;
     lasts(bench, &mut stand, FILL)?;
     let with = lasts(bench, &mut stand, COMPARED)?;
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(bench.pace.settle);
     let grown = kibibytes_each(growth(stand.peer.server(), memory)?, stalled);
     let answer = stand.crowd.tell(&Command::Resume { timeout_ms: PATIENCE_MS })?;
     let after = lasts(bench, &mut stand, COMPARED)?;

@@ -42,8 +42,9 @@ struct Seen {
     unanswered: usize,
 }
 
-/// So many storms of each, turn by turn.
-pub(crate) fn measure(bench: &mut Bench, clients: usize, storms: usize) -> Outcome<()> {
+/// Storms of each, turn by turn.
+pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<()> {
+    let storms = bench.pace.storms;
     progress(&format!("{storms} storms of {clients} clients over TLS"));
     let mut pulse = bench.start_pulse(true)?;
     let list = bench.list(8);
