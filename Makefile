@@ -55,6 +55,11 @@ bench-quick: ## the same with 1,000 clients, in a minute
 bench-setup: ## installs the peers that Debian has (as root): etcd, nats, redis
 	@scripts/bench-setup.sh
 
+bench-heap: ## the bytes of an idle stream, by the place that allocates them (heaptrack)
+	cargo build --profile profiling --locked -p pulse
+	cargo build --release --locked -p pulse-bench
+	@target/release/pulse-bench heap
+
 bench-docs: ## takes the last whole run into the docs
 	cp target/bench/full.json docs/performance.json
 	cargo run --release --locked -p pulse-bench -- docs

@@ -9,6 +9,7 @@ mod crowd;
 mod docs;
 mod failure;
 mod fleet;
+mod heap;
 mod list;
 mod machine;
 mod measure;
@@ -41,6 +42,8 @@ struct Args {
 enum Command {
     /// Measure, and print the table
     Run(run::RunArgs),
+    /// Count the bytes of an idle stream by the place that allocates them
+    Heap(heap::Heap),
     /// Write the tables of the docs from a run that is kept with them
     Docs(docs::Docs),
     /// Be the server of a peer (the bench starts these itself)
@@ -54,6 +57,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Heap(heap) => heap::run(&heap),
         Command::Docs(docs) => docs::run(&docs),
         Command::Serve(serve) => serve::run(&serve),
         Command::Client => client::run(),

@@ -76,7 +76,7 @@ pub(crate) fn start(name: &'static str, program: &Path, folder: &Path) -> Outcom
         Ok(TcpStream::connect(address).ok().map(drop))
     })?;
     let way = match name {
-        "etcd" => Way::Etcd(Etcd::connect(address)?),
+        "etcd" => Way::Etcd(Box::new(Etcd::connect(address)?)),
         "nats" => Way::Nats,
         _ => Way::Redis,
     };
@@ -97,7 +97,7 @@ struct Installed {
 
 /// How a list is given to it.
 enum Way {
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
     Nats,
     Redis,
 }

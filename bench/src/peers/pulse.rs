@@ -50,15 +50,30 @@ pub(crate) struct Pulse {
     is_tls: bool,
     process: Process,
     tokens: PathBuf,
+    variables: Variables,
 }
+
+/// Variables of an environment.
+pub(crate) type Variables = Vec<(String, String)>;
 
 impl Pulse {
     /// Starts a server on a data folder, which may be new; `tokens` names the file with the tokens of its proxies.
     pub(crate) fn start(binary: &Path, folder: &Path, is_tls: bool, tokens: &Path) -> Outcome<Pulse> {
+        Pulse::start_with(binary, folder, is_tls, tokens, Variables::new())
+    }
+
+    /// The same with variables in its environment, which has none otherwise.
+    pub(crate) fn start_with(
+        binary: &Path,
+        folder: &Path,
+        is_tls: bool,
+        tokens: &Path,
+        variables: Variables,
+    ) -> Outcome<Pulse> {
         std::fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
         std::fs::write(folder.join("pulse.yaml"), CONFIG).doing("write the configuration")?;
         let port = Port::take()?;
-        let process = spawn(binary, folder, is_tls, port.address())?;
+        let process = spawn(binary, folder, is_tls, port.address(), &variables)?;
         let mut pulse = Pulse {
             binary: binary.to_owned(),
             folder: folder.to_owned(),
@@ -66,6 +81,7 @@ impl Pulse {
             is_tls,
             process,
             tokens: tokens.to_owned(),
+            variables,
         };
         pulse.wait_ready()?;
         Ok(pulse)
@@ -92,7 +108,7 @@ impl Pulse {
     pub(crate) fn kill_and_start(&mut self) -> Outcome<u64> {
         self.process.kill()?;
         let began_ns = now_ns();
-        self.process = spawn(&self.binary, &self.folder, self.is_tls, self.port.address())?;
+        self.process = spawn(&self.binary, &self.folder, self.is_tls, self.port.address(), &self.variables)?;
         Ok(began_ns)
     }
 
@@ -197,9 +213,15 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }
 
-fn spawn(binary: &Path, folder: &Path, is_tls: bool, address: SocketAddr) -> Outcome<Process> {
+fn spawn(
+    binary: &Path,
+    folder: &Path,
+    is_tls: bool,
+    address: SocketAddr,
+    variables: &Variables,
+) -> Outcome<Process> {
     let mut command = Command::new(binary);
-    command.env_clear();
+    command.env_clear().envs(variables.iter().cloned());
     command.arg("serve").arg("--config").arg(folder.join("pulse.yaml"));
     command.arg("--data-dir").arg(folder.join("data")).arg("--listen").arg(address.to_string());
     if !is_tls {
