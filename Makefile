@@ -8,11 +8,12 @@ SHELL := bash
 .NOTPARALLEL:
 
 .PHONY: all help demo test fuzz soak check build release clean tools format lint docs proto deny alone
+.PHONY: bench bench-quick bench-setup bench-heap bench-docs
 
 all: help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: export DEMO_STARTED_MS := $(shell date +%s%3N)
 demo: ## builds, starts a server and two proxies, and shows a change arriving; Ctrl-C ends it
@@ -43,6 +44,29 @@ build: ## both programs, for development: target/debug
 release: ## both programs, small: target/release
 	cargo build --release --locked -p pulse
 	cargo build --release --locked -p pulse-sensor-proxy
+
+# What is measured is what is installed, so each is built as `release` builds it.
+bench: ## Pulse beside its peers: how far each of T1 to T16 is met (some 20 minutes on 2 cores); runs are kept in target/bench
+	cargo build --release --locked -p pulse
+	cargo build --release --locked -p pulse-bench
+	@target/release/pulse-bench run
+
+bench-quick: ## the same with 1,000 clients, in a minute
+	cargo build --release --locked -p pulse
+	cargo build --release --locked -p pulse-bench
+	@target/release/pulse-bench run --quick
+
+bench-setup: ## installs the peers that Debian has (as root): etcd, nats, redis
+	@scripts/bench-setup.sh
+
+bench-heap: ## the bytes of an idle stream, by the place that allocates them (heaptrack)
+	cargo build --profile profiling --locked -p pulse
+	cargo build --release --locked -p pulse-bench
+	@target/release/pulse-bench heap
+
+bench-docs: ## takes the last whole run into the docs
+	cp target/bench/full.json docs/performance.json
+	cargo run --release --locked -p pulse-bench -- docs
 
 clean: ## removes what was built and the tools that were fetched
 	cargo clean

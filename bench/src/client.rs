@@ -36,10 +36,13 @@ const INPUT: u64 = u64::MAX;
 /// How much is looked at before the next look at commands.
 const EVENTS: usize = 1024;
 
+/// How often it is looked for connections that ended in a round.
+const LOOK_EVERY_NS: u64 = 100_000_000;
+
 /// The command whose answer is still due.
 enum Due {
     Connected,
-    Round { deadline_ns: u64, expected: usize },
+    Round { deadline_ns: u64, expected: usize, look_ns: u64 },
 }
 
 /// Runs a client process to the end of its standard input.
@@ -98,8 +101,11 @@ enum Begun {
 }
 
 fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
-    let round = |fleet: &Fleet, timeout_ms: u64| {
-        Begun::Due(Due::Round { deadline_ns: now_ns() + timeout_ms * 1_000_000, expected: fleet.reading() })
+    let round = |fleet: &Fleet, timeout_ms: u64, count: Option<usize>| {
+        let expected = count.unwrap_or_else(|| fleet.reading());
+        let now = now_ns();
+        let (deadline_ns, look_ns) = (now + timeout_ms * 1_000_000, now + LOOK_EVERY_NS);
+        Begun::Due(Due::Round { deadline_ns, expected, look_ns })
     };
     let now = |answer: Answer| Begun::Answer(Box::new(answer));
     Ok(match command {
@@ -117,7 +123,7 @@ fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
             fleet.expect(marker);
             now(Answer::default())
         }
-        Command::Await { timeout_ms } => round(fleet, timeout_ms),
+        Command::Await { count, timeout_ms } => round(fleet, timeout_ms, count),
         Command::Stall { every } => {
             fleet.forget_stalled();
             let stalled = fleet.stall(every);
@@ -125,7 +131,7 @@ fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
         }
         Command::Resume { timeout_ms } => {
             fleet.resume();
-            round(fleet, timeout_ms)
+            round(fleet, timeout_ms, None)
         }
         Command::Unary(unary) => {
             let tls = unary.ca.as_deref().map(|ca| tls_for(ca, &[b"h2"])).transpose()?;
@@ -137,11 +143,17 @@ fn begin(fleet: &mut Fleet, command: Command) -> Outcome<Begun> {
 
 /// The answer that is due, if its time has come.
 fn settle(fleet: &mut Fleet, due: &mut Option<Due>) -> Option<Answer> {
-    let answer = match due.as_ref()? {
+    let answer = match due.as_mut()? {
         Due::Connected => fleet.connected()?,
-        Due::Round { deadline_ns, expected } => {
-            let is_late = now_ns() >= *deadline_ns;
-            if !is_late && !(fleet.may_be_complete(*expected) || fleet.missing() == 0) {
+        Due::Round { deadline_ns, expected, look_ns } => {
+            let now = now_ns();
+            let is_complete = fleet.may_be_complete(*expected) || now >= *deadline_ns;
+            // A look at all is dear, and needed only when a connection has ended meanwhile.
+            if !is_complete && now < *look_ns {
+                return None;
+            }
+            *look_ns = now + LOOK_EVERY_NS;
+            if !is_complete && fleet.missing() > 0 {
                 return None;
             }
             fleet.round()

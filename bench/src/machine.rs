@@ -21,6 +21,9 @@ pub(crate) struct Machine {
     pub(crate) cpu: String,
     /// Memory, in MiB.
     pub(crate) memory_mib: u64,
+    /// How many programs wanted to run, on the mean of the minute before: more than a few tenths disturb a run.
+    #[serde(default)]
+    pub(crate) load: f64,
     /// The kernel.
     pub(crate) kernel: String,
     /// The compiler.
@@ -51,6 +54,11 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             cpu: after(&read("/proc/cpuinfo"), "model name"),
             memory_mib: memory_kib / 1024,
+            load: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or_default(),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             rustc: output("rustc", &["--version"]),
             crates: names.iter().map(|name| format!("{name} {}", locked_version(name))).collect(),

@@ -6,10 +6,14 @@
 mod client;
 mod clock;
 mod crowd;
+mod docs;
 mod failure;
 mod fleet;
+mod heap;
 mod list;
 mod machine;
+mod measure;
+mod pace;
 mod peers;
 mod port;
 mod process;
@@ -38,6 +42,10 @@ struct Args {
 enum Command {
     /// Measure, and print the table
     Run(run::RunArgs),
+    /// Count the bytes of an idle stream by the place that allocates them
+    Heap(heap::Heap),
+    /// Write the tables of the docs from a run that is kept with them
+    Docs(docs::Docs),
     /// Be the server of a peer (the bench starts these itself)
     #[command(hide = true)]
     Serve(serve::Serve),
@@ -49,6 +57,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Heap(heap) => heap::run(&heap),
+        Command::Docs(docs) => docs::run(&docs),
         Command::Serve(serve) => serve::run(&serve),
         Command::Client => client::run(),
     };

@@ -4,6 +4,7 @@
 //! the push is asked for.
 
 pub(crate) mod brought;
+pub(crate) mod installed;
 pub(crate) mod pulse;
 
 use crate::client::control::{Connect, Subscription};

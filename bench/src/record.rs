@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::failure::{Doing, Outcome};
 use crate::machine::Machine;
@@ -93,16 +94,34 @@ impl Run {
 
     /// Writes it.
     pub(crate) fn write(&self, path: &Path) -> Outcome<()> {
-        let mut text = serde_json::to_vec_pretty(self).doing("write the run")?;
-        text.push(b'\n');
-        std::fs::write(path, text).doing(format!("write {}", path.display()))
+        let value = serde_json::to_value(self).doing("write the run")?;
+        let keys: Vec<String> =
+            value.as_object().into_iter().flatten().map(|(key, value)| key_text(key, value)).collect();
+        std::fs::write(path, format!("{{\n{}\n}}\n", keys.join(",\n")))
+            .doing(format!("write {}", path.display()))
     }
+}
+
+/// One key; of an array each element on a line of its own, so that two runs can be compared by eye.
+fn key_text(key: &str, value: &Value) -> String {
+    match value {
+        Value::Array(elements) if !elements.is_empty() => {
+            let lines: Vec<String> = elements.iter().map(|element| format!("  {element}")).collect();
+            format!("\"{key}\": [\n{}\n]", lines.join(",\n"))
+        }
+        other => format!("\"{key}\": {other}"),
+    }
+}
+
+/// A figure with three places behind the point: thousandths of a millisecond or of a microsecond are noise.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 /// Milliseconds of nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "times of a run are far below 2^53 ns")]
 pub(crate) fn milliseconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e6
+    rounded(nanoseconds as f64 / 1e6)
 }
 
 /// The middle one; of an even number the mean of both. `None` of nothing.

@@ -10,7 +10,7 @@ use crate::crowd::Crowd;
 use crate::failure::{Failure, Outcome};
 use crate::list::List;
 use crate::peers::Peer;
-use crate::record::{Push, milliseconds};
+use crate::record::{Push, milliseconds, rounded};
 
 /// How long a push may take.
 const PATIENCE_MS: u64 = 30_000;
@@ -42,7 +42,7 @@ impl Stand {
         std::thread::sleep(SETTLE);
         let (cpu_before, client_before) = (self.peer.server().cpu_ns()?, self.crowd.cpu_ns()?);
         let asked_ns = self.peer.push(list)?;
-        let answer = self.crowd.tell(&Command::Await { timeout_ms: PATIENCE_MS })?;
+        let answer = self.crowd.tell(&Command::Await { count: None, timeout_ms: PATIENCE_MS })?;
         std::thread::sleep(SETTLE);
         let (cpu_after, client_after) = (self.peer.server().cpu_ns()?, self.crowd.cpu_ns()?);
         let commits_after = self.peer.commits_ns()?;
@@ -83,7 +83,7 @@ impl Stand {
 
 #[expect(clippy::cast_precision_loss, reason = "both are far below 2^53")]
 fn per_client(nanoseconds: u64, clients: usize) -> f64 {
-    nanoseconds as f64 / 1e3 / clients as f64
+    rounded(nanoseconds as f64 / 1e3 / clients as f64)
 }
 
 /// One round: a push of every peer, beginning with another one each time. `list` makes the next list.

@@ -7,27 +7,33 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::fleet;
 use crate::list::List;
 use crate::machine::Machine;
+use crate::measure::{idle, reports, scale, stalled, storm};
+use crate::pace::Pace;
 use crate::peers::Peer;
 use crate::peers::brought::Brought;
+use crate::peers::installed::{self, INSTALLED};
 use crate::peers::pulse::Pulse;
 use crate::record::{PeerNote, Run};
 use crate::rounds::{Stand, round};
 use crate::serve::{Certificate, Kind};
-use crate::{table, targets};
+use crate::{pace, table, targets};
 
 /// `pulse-bench run`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     /// A short form: 1,000 clients and few rounds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tiny")]
     pub(crate) quick: bool,
+    /// Just enough to see that the bench works
+    #[arg(long, hide = true)]
+    pub(crate) tiny: bool,
     /// Numbers of clients
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',')]
     pub(crate) clients: Vec<usize>,
@@ -37,6 +43,9 @@ pub(crate) struct RunArgs {
     /// Peers to run beside Pulse [default: all that are here]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
+    /// Only these parts [default: all]
+    #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
+    pub(crate) parts: Vec<Part>,
     /// Pulse's program [default: pulse beside this one]
     #[arg(long, value_name = "FILE")]
     pub(crate) pulse: Option<PathBuf>,
@@ -48,10 +57,30 @@ pub(crate) struct RunArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
+impl RunArgs {
+    /// Whether it is less, or other, than what runs of its kind are.
+    fn is_partial(&self) -> bool {
+        !(self.clients.is_empty() && self.peers.is_empty() && self.parts.is_empty() && self.rounds.is_none())
+    }
+}
+
+/// A part of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// T1 to T8
+    Pushes,
+    /// T9, T10, T13, T14, T15
+    Memory,
+    /// T11
+    Storm,
+    /// T12
+    Reports,
+    /// T16
+    Scale,
+}
+
 /// Sizes of the lists that are pushed: 380 B and 8 KB.
 const SIZES: [usize; 2] = [8, 200];
-/// Rounds of each size before those that count.
-const WARM_UP: u32 = 3;
 
 /// What all measurements share.
 pub(crate) struct Bench {
@@ -61,6 +90,8 @@ pub(crate) struct Bench {
     pub(crate) pulse: PathBuf,
     /// The certificate of the peers that speak TLS.
     pub(crate) certificate: Certificate,
+    /// How much is measured.
+    pub(crate) pace: Pace,
     /// Which peers were asked for; empty: all.
     peers: Vec<String>,
     lists: u32,
@@ -80,7 +111,8 @@ impl Bench {
         self.folder.path().join(if is_tls { "pulse-tls" } else { "pulse" })
     }
 
-    fn tokens(&self) -> PathBuf {
+    /// The file with the tokens of the registered proxies.
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.path().join("tokens")
     }
 
@@ -123,6 +155,23 @@ impl Bench {
                 peers.push(Box::new(self.start_brought(name, kind, is_tls)?));
             }
         }
+        for (name, program, package) in INSTALLED {
+            if !self.is_wanted(name) {
+                continue;
+            }
+            match installed::program(program) {
+                Some(program) => {
+                    let mut peer = installed::start(name, &program, self.folder.path())?;
+                    peer.push(&self.list(8))?;
+                    peers.push(peer);
+                }
+                None if self.run.absent.iter().all(|absent| absent.name != name) => {
+                    let note = format!("not installed: `make bench-setup`, or the package {package}");
+                    self.run.absent.push(PeerNote { name: name.to_owned(), note });
+                }
+                None => {}
+            }
+        }
         Ok(peers)
     }
 
@@ -135,7 +184,7 @@ impl Bench {
     }
 
     /// T1 to T8: all peers beside each other, with so many clients each.
-    fn pushes(&mut self, clients: usize, rounds: u32) -> Outcome<()> {
+    fn pushes(&mut self, clients: usize) -> Outcome<()> {
         let peers = self.peers()?;
         self.note_peers(&peers);
         let mut stands = Vec::new();
@@ -143,14 +192,15 @@ impl Bench {
             progress(&format!("{clients} clients connect to {}", peer.name()));
             stands.push(Stand::open(peer, clients)?);
         }
+        let Pace { rounds, warm_up, .. } = self.pace;
         for nodes in SIZES {
             progress(&format!(
                 "{rounds} rounds of {nodes} nodes to {clients} clients of {} peers",
                 stands.len()
             ));
-            for number in 0..WARM_UP + rounds {
+            for number in 0..warm_up + rounds {
                 let pushes = round(&mut stands, number, nodes, || self.list(nodes))?;
-                if number >= WARM_UP {
+                if number >= warm_up {
                     self.run.pushes.extend(pushes);
                 }
             }
@@ -177,24 +227,38 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
     std::fs::create_dir_all(&kept).doing(format!("make {}", kept.display()))?;
     let folder = tempfile::Builder::new().prefix("run-").tempdir_in(&kept).doing("make the run's folder")?;
     let certificate = Certificate::make(folder.path())?;
-    let counts = match (args.clients.as_slice(), args.quick) {
-        ([], true) => vec![1_000],
-        ([], false) => vec![1_000, 5_000, 10_000],
-        (given, _) => given.to_vec(),
+    let mut pace = match (args.quick, args.tiny) {
+        (true, _) => pace::QUICK,
+        (_, true) => pace::TINY,
+        _ => pace::FULL,
     };
-    let rounds = args.rounds.unwrap_or(if args.quick { 5 } else { 15 });
-    let kind = if args.quick { "quick" } else { "full" };
-    let mut bench = Bench {
-        folder,
-        pulse,
-        certificate,
-        peers: args.peers.clone(),
-        lists: 0,
-        run: Run { kind: kind.to_owned(), machine: Machine::look(), ..Run::default() },
-    };
+    let counts = if args.clients.is_empty() { pace.clients.to_vec() } else { args.clients.clone() };
+    pace.rounds = args.rounds.unwrap_or(pace.rounds);
+    if !args.tiny && args.is_partial() {
+        pace.kind = "partial";
+    }
+    let run = Run { kind: pace.kind.to_owned(), machine: Machine::look(), ..Run::default() };
+    let mut bench = Bench { folder, pulse, certificate, peers: args.peers.clone(), lists: 0, pace, run };
     found_fleet(&mut bench, counts.iter().copied().max().unwrap_or_default())?;
+    let wants = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     for &clients in &counts {
-        bench.pushes(clients, rounds)?;
+        if wants(Part::Pushes) {
+            bench.pushes(clients)?;
+        }
+        if wants(Part::Memory) {
+            let mut stand = idle::measure(&mut bench, clients)?;
+            reports::under_push(&mut bench, &mut stand)?;
+            stalled::measure(&mut bench, stand)?;
+        }
+        if wants(Part::Storm) {
+            storm::measure(&mut bench, clients)?;
+        }
+    }
+    if wants(Part::Reports) {
+        reports::throughput(&mut bench)?;
+    }
+    if wants(Part::Scale) {
+        scale::measure(&mut bench)?;
     }
     let mut run = bench.run;
     run.rows = targets::rows(&run);

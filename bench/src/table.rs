@@ -26,6 +26,12 @@ pub(crate) fn text(run: &Run, earlier: Option<&Run>) -> String {
         machine.kernel,
         machine.rustc
     ));
+    if machine.load > 0.5 {
+        line(format_args!(
+            "the machine was busy with something else when the run began: load {}",
+            machine.load
+        ));
+    }
     line(format_args!("{}", machine.crates.join(", ")));
     let peers: Vec<String> = run.peers.iter().map(|peer| format!("{} ({})", peer.name, peer.note)).collect();
     line(format_args!("peers: {}", peers.join(", ")));

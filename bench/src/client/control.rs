@@ -21,6 +21,9 @@ pub(crate) enum Command {
     },
     /// Answers when the round's message is with every connection that reads, or when the time is over.
     Await {
+        /// If it is for so many only.
+        #[serde(default)]
+        count: Option<usize>,
         /// The time.
         timeout_ms: u64,
     },

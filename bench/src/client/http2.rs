@@ -350,7 +350,7 @@ mod tests {
             "01000",
         ];
         let mut bits: String = codes.concat();
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let bytes: Vec<u8> =

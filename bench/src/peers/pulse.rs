@@ -39,7 +39,6 @@ limits:
   watch_interval: 1s
   registration_burst: 1000
   registration_interval: 1s
-  handshake_timeout: 60s
 ";
 
 /// A server of Pulse.
@@ -51,15 +50,30 @@ pub(crate) struct Pulse {
     is_tls: bool,
     process: Process,
     tokens: PathBuf,
+    variables: Variables,
 }
+
+/// Variables of an environment.
+pub(crate) type Variables = Vec<(String, String)>;
 
 impl Pulse {
     /// Starts a server on a data folder, which may be new; `tokens` names the file with the tokens of its proxies.
     pub(crate) fn start(binary: &Path, folder: &Path, is_tls: bool, tokens: &Path) -> Outcome<Pulse> {
+        Pulse::start_with(binary, folder, is_tls, tokens, Variables::new())
+    }
+
+    /// The same with variables in its environment, which has none otherwise.
+    pub(crate) fn start_with(
+        binary: &Path,
+        folder: &Path,
+        is_tls: bool,
+        tokens: &Path,
+        variables: Variables,
+    ) -> Outcome<Pulse> {
         std::fs::create_dir_all(folder).doing(format!("make {}", folder.display()))?;
         std::fs::write(folder.join("pulse.yaml"), CONFIG).doing("write the configuration")?;
         let port = Port::take()?;
-        let process = spawn(binary, folder, is_tls, port.address())?;
+        let process = spawn(binary, folder, is_tls, port.address(), &variables)?;
         let mut pulse = Pulse {
             binary: binary.to_owned(),
             folder: folder.to_owned(),
@@ -67,6 +81,7 @@ impl Pulse {
             is_tls,
             process,
             tokens: tokens.to_owned(),
+            variables,
         };
         pulse.wait_ready()?;
         Ok(pulse)
@@ -93,7 +108,7 @@ impl Pulse {
     pub(crate) fn kill_and_start(&mut self) -> Outcome<u64> {
         self.process.kill()?;
         let began_ns = now_ns();
-        self.process = spawn(&self.binary, &self.folder, self.is_tls, self.port.address())?;
+        self.process = spawn(&self.binary, &self.folder, self.is_tls, self.port.address(), &self.variables)?;
         Ok(began_ns)
     }
 
@@ -198,9 +213,15 @@ fn nanoseconds(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }
 
-fn spawn(binary: &Path, folder: &Path, is_tls: bool, address: SocketAddr) -> Outcome<Process> {
+fn spawn(
+    binary: &Path,
+    folder: &Path,
+    is_tls: bool,
+    address: SocketAddr,
+    variables: &Variables,
+) -> Outcome<Process> {
     let mut command = Command::new(binary);
-    command.env_clear();
+    command.env_clear().envs(variables.iter().cloned());
     command.arg("serve").arg("--config").arg(folder.join("pulse.yaml"));
     command.arg("--data-dir").arg(folder.join("data")).arg("--listen").arg(address.to_string());
     if !is_tls {
@@ -225,8 +246,16 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, St
     read_answer(stream)
 }
 
+/// Asks a server how it is, over the admin socket at this path.
+pub(crate) fn ask_status(socket: &Path) -> io::Result<()> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let (status, _) = exchange(stream, &request("GET", "/api/v1/status", None))?;
+    if status == 200 { Ok(()) } else { Err(io::Error::other(format!("status {status}"))) }
+}
+
 /// An answer's status and body; the end of the connection ends it.
-pub(crate) fn read_answer(mut stream: impl Read) -> io::Result<(u16, String)> {
+fn read_answer(mut stream: impl Read) -> io::Result<(u16, String)> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}

@@ -1,0 +1,160 @@
+//! `pulse-bench docs`: the tables of the docs, written between markers from a run that is committed beside them.
+//!
+//! In: the run's JSON, and files with lines `<!-- bench:begin NAME -->` and `<!-- bench:end NAME -->`. Out: the same files
+//! with what belongs between them; or, to check, whether it stands there already. Always: the table is made of the run's
+//! pushes anew. Never: a figure that is typed in.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::failure::{Doing, Failure, Outcome};
+use crate::record::Run;
+use crate::table::{markdown, peer_cells, row_cells};
+use crate::targets::{self, Row};
+
+/// `pulse-bench docs`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Docs {
+    /// The run
+    #[arg(long, value_name = "FILE", default_value = "docs/performance.json")]
+    json: PathBuf,
+    /// Files with markers
+    #[arg(value_name = "FILE", default_values = ["docs/performance.md", "README.md"])]
+    files: Vec<PathBuf>,
+    /// Change nothing; fail if a file differs from what the run says
+    #[arg(long)]
+    check: bool,
+}
+
+/// Writes the tables, or checks them.
+pub(crate) fn run(docs: &Docs) -> Outcome<()> {
+    let mut run = Run::read(&docs.json)?;
+    run.rows = targets::rows(&run);
+    let mut differing = Vec::new();
+    for path in &docs.files {
+        let before = std::fs::read_to_string(path).doing(format!("read {}", path.display()))?;
+        let after = filled(&before, &run).doing(format!("fill in {}", path.display()))?;
+        if before == after {
+            continue;
+        }
+        if docs.check {
+            differing.push(path.display().to_string());
+        } else {
+            std::fs::write(path, after).doing(format!("write {}", path.display()))?;
+        }
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is not what {} says: run `pulse-bench docs`",
+        differing.join(" and "),
+        docs.json.display()
+    );
+    Err(Failure::new(text))
+}
+
+/// A text with what belongs between its markers.
+fn filled(text: &str, run: &Run) -> Outcome<String> {
+    let mut filled = String::new();
+    let mut inside: Option<&str> = None;
+    for line in text.lines() {
+        let marker = |word: &str| line.strip_prefix(word).and_then(|rest| rest.strip_suffix(" -->"));
+        if let Some(name) = marker("<!-- bench:begin ") {
+            if inside.is_some() {
+                return Err(Failure::new(format!("the part {name} begins within another one")));
+            }
+            inside = Some(name);
+            filled.push_str(&format!("{line}\n{}", part(name, run)?));
+        } else if let Some(name) = marker("<!-- bench:end ") {
+            if inside != Some(name) {
+                return Err(Failure::new(format!("the part {name} ends and did not begin")));
+            }
+            inside = None;
+        }
+        if inside.is_none() {
+            filled.push_str(line);
+            filled.push('\n');
+        }
+    }
+    match inside {
+        None => Ok(filled),
+        Some(name) => Err(Failure::new(format!("the part {name} does not end"))),
+    }
+}
+
+/// What belongs between the markers with this name.
+fn part(name: &str, run: &Run) -> Outcome<String> {
+    Ok(match name {
+        "machine" => machine(run),
+        "targets" => markdown(&row_cells(&run.rows, None)),
+        "peers" => markdown(&peer_cells(run)),
+        "ratios" => ratios(run),
+        _ => return Err(Failure::new(format!("there is no part {name}"))),
+    })
+}
+
+fn machine(run: &Run) -> String {
+    let machine = &run.machine;
+    let mut text = format!(
+        "A {} run of {} UTC at revision `{}`: {} cores ({}), {} MiB, Linux {}, {}; {}.\n",
+        run.kind,
+        machine.date,
+        machine.revision,
+        machine.cores,
+        machine.cpu,
+        machine.memory_mib,
+        machine.kernel,
+        machine.rustc,
+        machine.crates.join(", ")
+    );
+    let peers: Vec<String> = run.peers.iter().map(|peer| format!("{} ({})", peer.name, peer.note)).collect();
+    text.push_str(&format!("Peers: {}.\n", peers.join(", ")));
+    if machine.load > 0.5 {
+        text.push_str(&format!(
+            "The machine was busy with something else when it began: load {}.\n",
+            machine.load
+        ));
+    }
+    for absent in &run.absent {
+        text.push_str(&format!("Absent: {} ({}).\n", absent.name, absent.note));
+    }
+    text
+}
+
+/// The ratios that say most, at the largest number of clients.
+fn ratios(run: &Run) -> String {
+    let most = run.pushes.iter().map(|push| push.clients).max().unwrap_or_default();
+    let said = |row: &&Row| {
+        let is_ratio = ["T1", "T3", "T4", "T5", "T6"].contains(&row.target.as_str());
+        is_ratio && row.clients == most && row.nodes == Some(200) && row.value.is_some()
+    };
+    let rows: Vec<Row> = run.rows.iter().filter(said).cloned().collect();
+    markdown(&row_cells(&rows, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_markers_is_replaced_and_the_rest_stays() {
+        let text = "# Title\n<!-- bench:begin ratios -->\nold\n<!-- bench:end ratios -->\nend\n";
+        let filled = filled(text, &Run::default()).unwrap();
+        assert!(filled.starts_with("# Title\n<!-- bench:begin ratios -->\n| target |"), "{filled}");
+        assert!(filled.ends_with("|\n<!-- bench:end ratios -->\nend\n"), "{filled}");
+        assert!(!filled.contains("old"));
+    }
+
+    #[test]
+    fn a_marker_that_is_wrong_is_refused() {
+        for text in [
+            "<!-- bench:begin nothing -->\n<!-- bench:end nothing -->\n",
+            "<!-- bench:begin peers -->\n",
+            "<!-- bench:end peers -->\n",
+        ] {
+            assert!(filled(text, &Run::default()).is_err(), "{text}");
+        }
+    }
+}
