@@ -32,7 +32,7 @@ impl Scene {
     pub(crate) async fn new(config: &str) -> Scene {
         let server = Server::builder().config(config).start();
         server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-        let join = server.join_string(&["--instance", "home", "--uses", "20"]);
+        let join = server.join_string(&["--instance", "home", "--uses", "50"]);
         let client = Client::register(&server, &join, "delly").await;
         let mut watch = client.watch(Default::default()).await;
         watch.snapshot().await;

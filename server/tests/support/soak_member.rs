@@ -94,9 +94,9 @@ impl Fleet {
     }
 }
 
-/// How many of so many leave in each of the three ways, in a second.
+/// How many of so many leave in a second.
 pub(crate) fn departures_per_second(streams: usize) -> f64 {
-    streams as f64 / LIFE.as_secs_f64() / 3.0
+    streams as f64 / LIFE.as_secs_f64()
 }
 
 /// One proxy.
