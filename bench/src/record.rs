@@ -20,6 +20,9 @@ pub(crate) struct Run {
     pub(crate) peers: Vec<PeerNote>,
     /// Peers that were asked for and are not here, and why.
     pub(crate) absent: Vec<PeerNote>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub(crate) troubles: Vec<String>,
     /// Every push.
     pub(crate) pushes: Vec<Push>,
     /// Every other figure.

@@ -38,6 +38,9 @@ pub(crate) fn text(run: &Run, earlier: Option<&Run>) -> String {
     for absent in &run.absent {
         line(format_args!("absent: {}: {}", absent.name, absent.note));
     }
+    for trouble in &run.troubles {
+        line(format_args!("{trouble}"));
+    }
     line(format_args!(""));
     text.push_str(&grid(&peer_cells(run)));
     text.push('\n');
