@@ -120,6 +120,9 @@ fn machine(run: &Run) -> String {
     for absent in &run.absent {
         text.push_str(&format!("Absent: {} ({}).\n", absent.name, absent.note));
     }
+    for trouble in &run.troubles {
+        text.push_str(&format!("{trouble}.\n"));
+    }
     text
 }
 

@@ -20,6 +20,9 @@ pub(crate) struct Run {
     pub(crate) peers: Vec<PeerNote>,
     /// Peers that were asked for and are not here, and why.
     pub(crate) absent: Vec<PeerNote>,
+    /// What could not be measured, and why.
+    #[serde(default)]
+    pub(crate) troubles: Vec<String>,
     /// Every push.
     pub(crate) pushes: Vec<Push>,
     /// Every other figure.
@@ -60,6 +63,9 @@ pub(crate) struct Push {
     pub(crate) last_ms: f64,
     /// Microseconds of the server's processor time, for each client.
     pub(crate) cpu_us: f64,
+    /// The same for what it does later because of the push, until it is quiet.
+    #[serde(default)]
+    pub(crate) later_cpu_us: f64,
     /// Microseconds of the client process's processor time, for each client.
     pub(crate) client_cpu_us: f64,
     /// Milliseconds that the server says its disk took before it woke anybody.

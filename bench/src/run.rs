@@ -130,6 +130,18 @@ impl Bench {
         Ok(peer)
     }
 
+    /// Measures one thing. What fails is told at the end, and the rest is measured all the same.
+    fn attempt(&mut self, is_wanted: bool, what: &str, measure: impl FnOnce(&mut Bench) -> Outcome<()>) {
+        if !is_wanted {
+            return;
+        }
+        if let Err(failure) = measure(self) {
+            let text = format!("{what} failed: {}", failure.chain());
+            progress(&text);
+            self.run.troubles.push(text);
+        }
+    }
+
     fn is_wanted(&self, name: &str) -> bool {
         self.peers.is_empty() || self.peers.iter().any(|wanted| wanted == name)
     }
@@ -242,28 +254,21 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
     found_fleet(&mut bench, counts.iter().copied().max().unwrap_or_default())?;
     let wants = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     for &clients in &counts {
-        if wants(Part::Pushes) {
-            bench.pushes(clients)?;
-        }
-        if wants(Part::Memory) {
-            let mut stand = idle::measure(&mut bench, clients)?;
-            reports::under_push(&mut bench, &mut stand)?;
-            stalled::measure(&mut bench, stand)?;
-        }
-        if wants(Part::Storm) {
-            storm::measure(&mut bench, clients)?;
-        }
+        bench.attempt(wants(Part::Pushes), "T1 to T8", |bench| bench.pushes(clients));
+        bench.attempt(wants(Part::Memory), "T9, T10, T13 to T15", |bench| {
+            let mut stand = idle::measure(bench, clients)?;
+            reports::under_push(bench, &mut stand)?;
+            stalled::measure(bench, stand)
+        });
+        bench.attempt(wants(Part::Storm), "T11", |bench| storm::measure(bench, clients));
     }
-    if wants(Part::Reports) {
-        reports::throughput(&mut bench)?;
-    }
-    if wants(Part::Scale) {
-        scale::measure(&mut bench)?;
-    }
+    bench.attempt(wants(Part::Reports), "T12", reports::throughput);
+    bench.attempt(wants(Part::Scale), "T16", scale::measure);
     let mut run = bench.run;
     run.rows = targets::rows(&run);
     run.seconds = began.elapsed().as_secs();
-    keep(&run, &kept, args.json.as_deref())
+    keep(&run, &kept, args.json.as_deref())?;
+    if run.troubles.is_empty() { Ok(()) } else { Err(Failure::new(run.troubles.join("\n"))) }
 }
 
 /// Registers the proxies with a server in plain text, and gives the server over TLS a copy of its data.

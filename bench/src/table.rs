@@ -38,6 +38,9 @@ pub(crate) fn text(run: &Run, earlier: Option<&Run>) -> String {
     for absent in &run.absent {
         line(format_args!("absent: {}: {}", absent.name, absent.note));
     }
+    for trouble in &run.troubles {
+        line(format_args!("{trouble}"));
+    }
     line(format_args!(""));
     text.push_str(&grid(&peer_cells(run)));
     text.push('\n');
@@ -56,6 +59,7 @@ pub(crate) fn peer_cells(run: &Run) -> Vec<Vec<String>> {
         "p99 ms",
         "last ms",
         "CPU µs",
+        "later µs",
         "client CPU µs",
         "stale",
     ];
@@ -88,6 +92,7 @@ pub(crate) fn peer_cells(run: &Run) -> Vec<Vec<String>> {
             middle(|push| push.p99_ms),
             middle(|push| push.last_ms),
             middle(|push| push.cpu_us),
+            middle(|push| push.later_cpu_us),
             middle(|push| push.client_cpu_us),
             stale.to_string(),
         ]);
