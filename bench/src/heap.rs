@@ -33,8 +33,11 @@ pub(crate) struct Heap {
     /// Pulse's program, with symbols [default: ../profiling/pulse beside this one]
     #[arg(long, value_name = "FILE")]
     pulse: Option<PathBuf>,
+    /// Write the whole stacks of the server with streams here, as a flame graph takes them
+    #[arg(long, value_name = "FILE")]
+    stacks: Option<PathBuf>,
     /// Frames that tell a place
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     frames: usize,
     /// Places that are shown
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -109,6 +112,9 @@ fn places(heap: &Heap, pulse: &Path, data: &Path, folder: &Path, streams: usize)
     command.args(["--flamegraph-cost-type", "leaked"]).stdout(Stdio::null()).stderr(Stdio::null());
     finish(&mut command)?;
     let text = std::fs::read(&folded).doing("read the stacks")?;
+    if let Some(path) = heap.stacks.as_ref().filter(|_| streams > 0) {
+        std::fs::write(path, &text).doing(format!("write {}", path.display()))?;
+    }
     Ok(by_place(&String::from_utf8_lossy(&text), heap.frames))
 }
 
@@ -123,14 +129,20 @@ fn finish(command: &mut Command) -> Outcome<()> {
 }
 
 /// Bytes by place, from stacks written `outer;inner BYTES`, one a line.
+///
+/// Functions that the compiler took into others stand in the opposite order within theirs. So what stands behind the
+/// allocator's own frame begins with the innermost, and is read forward; what stands before it is read backward.
 fn by_place(folded: &str, frames: usize) -> Places {
     let mut places = Places::new();
     for line in folded.lines() {
         let Some((stack, bytes)) = line.rsplit_once(' ') else { continue };
         let Ok(bytes) = bytes.parse::<i64>() else { continue };
-        let telling = stack.split(';').rev().map(short).filter(|frame| is_telling(frame));
+        let stack: Vec<&str> = stack.split(';').collect();
+        let allocator = stack.iter().rposition(|frame| ALLOCATOR.iter().any(|name| frame.contains(name)));
+        let (before, behind) = stack.split_at(allocator.unwrap_or(stack.len()));
+        let telling = behind.iter().chain(before.iter().rev()).map(|frame| short(frame));
         let mut place: Vec<String> = Vec::new();
-        for frame in telling {
+        for frame in telling.filter(|frame| is_telling(frame)) {
             if place.last() != Some(&frame) {
                 place.push(frame);
             }
@@ -143,7 +155,41 @@ fn by_place(folded: &str, frames: usize) -> Places {
     places
 }
 
-/// A function without its types and hash.
+/// How Rust's allocator calls itself.
+const ALLOCATOR: [&str; 3] = ["__rdl_alloc", "__rdl_realloc", "__rdl_alloc_zeroed"];
+/// Functions and files of the standard library that stand in every stack.
+const FUNCTIONS: [&str; 14] = [
+    "_R",
+    "alloc",
+    "box_new",
+    "do_reserve",
+    "extend_with",
+    "fallible_with",
+    "finish_grow",
+    "grow",
+    "new_uninit",
+    "realloc",
+    "reserve",
+    "resize",
+    "try_allocate",
+    "with_capacity",
+];
+const FILES: [&str; 12] = [
+    "(alloc.rs)",
+    "(core.rs)",
+    "(list.rs)",
+    "(raw.rs)",
+    "(boxed.rs)",
+    "(function.rs)",
+    "(local.rs)",
+    "(option.rs)",
+    "(panic.rs)",
+    "(panicking.rs)",
+    "(sync.rs)",
+    "(unwind_safe.rs)",
+];
+
+/// A function without its types.
 fn short(frame: &str) -> String {
     let mut text = String::new();
     let mut depth = 0;
@@ -155,21 +201,17 @@ fn short(frame: &str) -> String {
             _ => {}
         }
     }
-    // `<T as Trait>::f` is left as `::f`: then what was within tells more.
-    let text = if text.starts_with("::") { frame.replace(['<', '>'], "") } else { text };
-    let text = text.replace("{{closure}}", "{}").replace("::::", "::");
-    let is_hash = |part: &str| part.len() == 17 && part.starts_with('h');
-    match text.rsplit_once("::") {
-        Some((rest, last)) if is_hash(last) => rest.to_owned(),
+    // Types beside the outermost brackets are left over.
+    match (text.split([' ', ',']).next(), text.rsplit(' ').next()) {
+        (Some(name), Some(file)) if name != file => format!("{name} {file}"),
         _ => text,
     }
 }
 
-/// Frames of allocators and containers are the same everywhere.
 fn is_telling(frame: &str) -> bool {
-    const SAME: [&str; 9] =
-        ["alloc::", "core::", "std::", "__rust", "__rg", "__rdl", "malloc", "hashbrown::", "0x"];
-    !frame.is_empty() && !SAME.iter().any(|start| frame.starts_with(start))
+    let is_same = FUNCTIONS.iter().any(|name| frame.starts_with(name))
+        || FILES.iter().any(|file| frame.ends_with(file));
+    !frame.is_empty() && !is_same
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a heap is far below 2^53 bytes")]
@@ -197,11 +239,13 @@ mod tests {
 
     #[test]
     fn stacks_are_added_up_by_their_telling_frames() {
-        let folded = "main;tokio::spawn<Foo<Bar>>;pulse::serve;alloc::vec::Vec<u8>::with_capacity;malloc 100\n\
-                      main;tokio::spawn<Other>;pulse::serve;alloc::boxed::Box<u8>::new;malloc 28\n\
-                      main;h2::codec::new 7\n";
+        let folded = "main (main.rs);poll<> (raw.rs);serve<A, B> (connection.rs);___rdl_alloc (alloc.rs);\
+                      allocate (alloc.rs);with_capacity<> (mod.rs);new<> (framed_write.rs);handshake<> (server.rs) 100\n\
+                      main (main.rs);serve<C> (connection.rs);___rdl_alloc (alloc.rs);new<> (framed_write.rs);\
+                      handshake<> (server.rs) 28\n\
+                      main (main.rs);read_tls<> (conn.rs);___rdl_realloc (alloc.rs);finish_grow<> (mod.rs) 7\n";
         let places = by_place(folded, 2);
-        assert_eq!(places.get("pulse::serve < tokio::spawn"), Some(&128), "{places:?}");
-        assert_eq!(places.get("h2::codec::new < main"), Some(&7), "{places:?}");
+        assert_eq!(places.get("new (framed_write.rs) < handshake (server.rs)"), Some(&128), "{places:?}");
+        assert_eq!(places.get("read_tls (conn.rs) < main (main.rs)"), Some(&7), "{places:?}");
     }
 }
