@@ -98,7 +98,7 @@ impl Rpc {
         let service = server::ControlPlaneServiceServer::new(self.clone())
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
-        let authenticate = middleware::from_fn_with_state(Arc::new(self.clone()), auth::authenticate);
+        let service = auth::Authenticated::new(self.clone(), service);
         let bound = middleware::from_fn_with_state(self, open_streams::bound);
         let open = route(
             route(Router::new(), health),
@@ -106,7 +106,7 @@ impl Rpc {
         );
         // Python's client knows only v1alpha.
         let open = route(open, reflection().build_v1alpha().expect("the build made the descriptors"));
-        route(Router::new(), service).layer(authenticate).merge(open.layer(bound))
+        route(Router::new(), service).merge(open.layer(bound))
     }
 
     /// What this server is, as proxies need to know it.
