@@ -17,6 +17,7 @@ mod lists;
 mod pace;
 mod retention;
 mod schema;
+mod sensors;
 mod sessions;
 mod statuses;
 mod tasks;
