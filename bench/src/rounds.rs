@@ -78,7 +78,7 @@ impl Stand {
     }
 
     /// Waits until the server is quiet. Its processor time by then.
-    fn quiet(&self, mut before: u64) -> Outcome<u64> {
+    fn quiet(&mut self, mut before: u64) -> Outcome<u64> {
         let enough = u64::try_from(LATER_LOOK.as_nanos()).unwrap_or(u64::MAX) / QUIET_SHARE;
         for look in 1..=MOST_LOOKS {
             std::thread::sleep(LATER_LOOK);

@@ -9,6 +9,12 @@ use pulse::{RunError, cli, telemetry};
 use pulse_config::{Environment, LogFormat, LogLevel};
 use tokio::runtime::Runtime;
 
+/// Gives back what connections left behind, and takes no page that was not written to: a fleet that comes and goes costs the
+/// system's allocator a quarter more.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The operator must change something; the unit file does not restart on it.
 const BAD_CONFIG: u8 = 2;
 

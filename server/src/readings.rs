@@ -38,12 +38,17 @@ impl Readings {
     /// whether it is there already.
     ///
     /// # Errors
-    /// [`StoreError`]; the report is not shown then, and may be sent again.
+    /// [`StoreError`]; the report may be sent again. It is shown if the store had taken it.
     pub async fn take(&self, report: Report) -> Result<Recorded, StoreError> {
         let nodes = report.nodes.clone();
-        let recorded = self.store.record(report).await?;
+        let taken = self.store.take(report).await?;
+        self.show(nodes);
+        self.store.stored(taken).await
+    }
+
+    /// Shows those that are newer than what is shown. A double changes nothing.
+    fn show(&self, nodes: Vec<Arc<NodeReport>>) {
         let mut newest = self.newest.write().expect("no holder of this lock panics");
-        // A double changes nothing, unless it was told before that it could not be written yet.
         for node in nodes {
             match newest.entry(key(node.instance, &node.node)) {
                 Entry::Vacant(place) => {
@@ -55,7 +60,6 @@ impl Readings {
                 Entry::Occupied(_) => {}
             }
         }
-        Ok(recorded)
     }
 
     /// The newest report of one node.

@@ -101,7 +101,7 @@ impl Rpc {
         let service = server::ControlPlaneServiceServer::new(Methods(Arc::clone(&rpc)))
             .max_decoding_message_size(max_request_bytes)
             .max_encoding_message_size(pulse_proto::MAX_MESSAGE_BYTES);
-        let authenticate = middleware::from_fn_with_state(Arc::clone(&rpc), auth::authenticate);
+        let service = auth::Authenticated::new(Arc::clone(&rpc), service);
         let bound = middleware::from_fn_with_state(rpc, open_streams::bound);
         let open = route(
             route(Router::new(), health),
@@ -109,7 +109,7 @@ impl Rpc {
         );
         // Python's client knows only v1alpha.
         let open = route(open, reflection().build_v1alpha().expect("the build made the descriptors"));
-        route(Router::new(), service).layer(authenticate).merge(open.layer(bound))
+        route(Router::new(), service).merge(open.layer(bound))
     }
 }
 

@@ -162,6 +162,10 @@ pub struct Recorded {
     pub is_double: bool,
 }
 
+/// A report that the store has taken and may not have written yet.
+#[derive(Debug)]
+pub struct Taken(sqlite::Taken);
+
 /// How much history of readings is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
@@ -224,15 +228,31 @@ impl Store {
         self.engine.commit(commit).await
     }
 
-    /// Stores a report, in one transaction with others that wait. Returns once it is on disk, or before if that takes long or
-    /// many wait: what is on disk is what [`Recorded::durable_sequence`] says. A report that is taken stays in the queue until
-    /// it is stored, also when the disk fails meanwhile; only the end of the process loses it.
+    /// Takes a report, which is then stored in one transaction with others that wait. It stays in the queue until it is
+    /// stored, also when the disk fails meanwhile; only the end of the process loses it.
     ///
     /// # Errors
-    /// [`StoreError::Full`] if too many wait already, [`StoreError::BehindGap`]; [`StoreError::Database`] if it could not be
-    /// written yet.
+    /// [`StoreError::Full`] if too many wait already.
+    pub async fn take(&self, report: Report) -> Result<Taken, StoreError> {
+        self.engine.take(report).await.map(Taken)
+    }
+
+    /// Waits until a report is on disk; less if that takes long or many wait: what is on disk is what
+    /// [`Recorded::durable_sequence`] says.
+    ///
+    /// # Errors
+    /// [`StoreError::BehindGap`]; [`StoreError::Database`] if it could not be written yet.
+    pub async fn stored(&self, taken: Taken) -> Result<Recorded, StoreError> {
+        self.engine.stored(taken.0).await
+    }
+
+    /// [`Store::take`] and [`Store::stored`].
+    ///
+    /// # Errors
+    /// As those.
     pub async fn record(&self, report: Report) -> Result<Recorded, StoreError> {
-        self.engine.record(report).await
+        let taken = self.take(report).await?;
+        self.stored(taken).await
     }
 
     /// Writes what proxies last said.

@@ -86,13 +86,15 @@ impl Serving {
         let Some(tls) = &self.tls else {
             return self.http(Impatient::new(stream, STALLED), peer).await;
         };
+        // What only the beginning needs is given back with its end: a connection lasts for days.
+        let greeting = Box::pin(self.greet(stream, tls));
         let greeting = tokio::select! {
             // Nothing was asked yet, so nothing is lost.
             () = self.drain.started() => return,
-            greeting = self.greet(stream, tls) => greeting,
+            greeting = greeting => greeting,
         };
         let failure = match greeting {
-            Ok(Greeting::Tls(stream)) => return self.http(*stream, peer).await,
+            Ok(Greeting::Tls(stream)) => return self.http(stream, peer).await,
             Ok(Greeting::PlainHttp(stream)) => {
                 // The answer is short, and who does not take it gets no more time than a handshake has.
                 let _ = timeout(self.bounds.handshake, plain_http::answer(stream)).await;
@@ -153,8 +155,9 @@ impl Serving {
             sniffed = timeout(self.bounds.first_request, sniff(stream)) => sniffed,
         };
         match sniffed {
-            Ok(Ok((Protocol::Http1, stream))) => self.http1(stream, peer, begun).await,
-            Ok(Ok((Protocol::Http2, stream))) => self.http2(stream, peer, begun).await,
+            // One of the two is made, and what is larger takes no room from the other.
+            Ok(Ok((Protocol::Http1, stream))) => Box::pin(self.http1(stream, peer, begun)).await,
+            Ok(Ok((Protocol::Http2, stream))) => Box::pin(self.http2(stream, peer, begun)).await,
             // It went away before it said anything.
             Ok(Err(_)) => {}
             Err(_) => self.metrics.connection_refused(ConnectionRefusal::Idle),
@@ -166,7 +169,7 @@ impl Serving {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let first_request = self.bounds.first_request.saturating_sub(begun.elapsed());
-        let shaking = Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request);
+        let shaking = Box::pin(Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request));
         let mut connection = match timeout(first_request, shaking).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return ended_by(peer, &error),

@@ -3,21 +3,25 @@
 //! Always: an unknown token is told from a revoked one; a new token's first use ends the one before it.
 //! Never: lets a call through without knowing whose it is, but for `Register`, which brings a join token.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::IntoResponse;
 use pulse_proto::{Token, TokenDigest, TokenKind, reason};
+use tonic::server::NamedService;
 use tonic::{Code, Status};
+use tower::Service;
 
 use super::headers::{bearer, beside};
 use super::status::{change_status, refusal};
 use super::{Rpc, SERVICE_PATH, limited};
+use crate::limits::Slot;
 use crate::registry::{Proxy, Standing, TokenStanding};
 
 /// The proxy that calls.
@@ -35,42 +39,75 @@ pub(super) struct Caller {
     pub(super) peer: Option<IpAddr>,
 }
 
-/// The layer: every method but `Register` needs a ctrl token.
-pub(super) async fn authenticate(
-    State(rpc): State<Arc<Rpc>>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Response<Body> {
+/// The service behind its authentication: every method but `Register` needs a ctrl token.
+#[derive(Clone, Debug)]
+pub(super) struct Authenticated<S> {
+    rpc: Arc<Rpc>,
+    service: S,
+}
+
+impl<S> Authenticated<S> {
+    /// Puts authentication before a service.
+    pub(super) fn new(rpc: Arc<Rpc>, service: S) -> Authenticated<S> {
+        Authenticated { rpc, service }
+    }
+}
+
+impl<S: NamedService> NamedService for Authenticated<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S, B> Service<Request<Body>> for Authenticated<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    Response<B>: IntoResponse,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // The one that is ready is called, and its clone is for the next call.
+        let clone = self.service.clone();
+        let (rpc, mut service) = (Arc::clone(&self.rpc), std::mem::replace(&mut self.service, clone));
+        Box::pin(async move {
+            match admit(&rpc, &mut request).await {
+                Ok(_place) => service.call(request).await.map(IntoResponse::into_response),
+                Err(refused) => Ok(refused),
+            }
+        })
+    }
+}
+
+/// Lets a call through, with its caller in it, or answers it. Out: its place among the calls, for as long as it lasts.
+async fn admit(rpc: &Rpc, request: &mut Request<Body>) -> Result<Option<Slot>, Response<Body>> {
     if request.method() != Method::POST {
         // Without a body, which the answer to HEAD must not have.
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+        return Err((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response());
     }
     if !is_grpc(request.headers()) {
         let text = "this path takes gRPC: content-type application/grpc\n";
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response());
     }
     let method = request.uri().path().strip_prefix(SERVICE_PATH).unwrap_or_default();
     let (is_registration, is_watch) = (method == "/Register", method == "/WatchAuthorizedNodes");
     let peer = limited::peer_of(request.extensions());
     if is_registration {
-        return match limited::registration_slot(&rpc, request.headers(), peer) {
-            Ok(_slot) => next.run(request).await,
-            Err(status) => status.into_http(),
-        };
+        let place = limited::registration_slot(rpc, request.headers(), peer);
+        return place.map(Some).map_err(Status::into_http);
     }
-    let caller = match caller(&rpc, request.headers(), peer, is_watch).await {
-        Ok(caller) => caller,
-        Err(status) => return limited::failed(&rpc, peer, status).into_http(),
-    };
+    let caller = caller(rpc, request.headers(), peer, is_watch).await;
+    let caller = caller.map_err(|status| limited::failed(rpc, peer, status).into_http())?;
     // A watch takes its place when it begins, and has it until it ends.
-    let slot = (!is_watch).then(|| limited::call_slot(&rpc, caller.proxy.id)).transpose();
-    match slot {
-        Ok(_slot) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(status) => status.into_http(),
-    }
+    let place = (!is_watch).then(|| limited::call_slot(rpc, caller.proxy.id)).transpose();
+    let place = place.map_err(Status::into_http)?;
+    request.extensions_mut().insert(caller);
+    Ok(place)
 }
 
 /// `application/grpc`, also with a codec or a parameter behind it. Nothing else is taken, so no page of a browser can call

@@ -17,6 +17,7 @@ mod lists;
 mod pace;
 mod retention;
 mod schema;
+mod sensors;
 mod sessions;
 mod statuses;
 mod tasks;
@@ -61,6 +62,22 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The most other requests that wait; who comes then waits for a place.
 const MAX_REQUESTS: usize = 256;
+
+/// A report in the queue.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Its answer does not wait for the disk.
+    Answered(Recorded),
+    /// Its answer waits for the disk.
+    Waits {
+        /// What becomes of it.
+        answer_rx: oneshot::Receiver<std::result::Result<Recorded, StoreError>>,
+        /// Its session.
+        key: sessions::Key,
+        /// Whether it, or a later one, was taken before.
+        is_double: bool,
+    },
+}
 
 /// A question to the thread that reads; it answers by itself.
 type Question = Box<dyn FnOnce(&mut Connection) + Send>;
@@ -162,26 +179,37 @@ impl Sqlite {
         self.transact("commit a change", move |transaction, _| catalog::commit(transaction, &commit)).await
     }
 
-    pub(super) async fn record(&self, report: Report) -> std::result::Result<Recorded, StoreError> {
+    /// Puts a report into the queue.
+    pub(super) async fn take(&self, report: Report) -> std::result::Result<Taken, StoreError> {
         let slot = Arc::clone(&self.report_slots).try_acquire_owned().map_err(|_| StoreError::Full)?;
         let waiting = MAX_REPORTS - self.report_slots.available_permits() - 1;
         let (key, sequence) = ((report.proxy, report.session), report.sequence);
         let known = self.sessions.take(&key, sequence);
-        if let Some((durable_sequence, taken)) = known
-            && ANSWERED_AT_ONCE.contains(&waiting)
-            && self.is_writable()
-        {
-            self.send(Request::Report(Queued { report, answer_tx: None, slot })).await?;
-            return Ok(Recorded { durable_sequence, is_double: sequence <= taken });
-        }
-        let (answer_tx, answer_rx) = oneshot::channel();
-        self.send(Request::Report(Queued { report, answer_tx: Some(answer_tx), slot })).await?;
+        let is_double = known.is_some_and(|(_, taken)| sequence <= taken);
+        let (answer_tx, taken) = match known {
+            Some((durable_sequence, _)) if ANSWERED_AT_ONCE.contains(&waiting) && self.is_writable() => {
+                (None, Taken::Answered(Recorded { durable_sequence, is_double }))
+            }
+            _ => {
+                let (answer_tx, answer_rx) = oneshot::channel();
+                (Some(answer_tx), Taken::Waits { answer_rx, key, is_double })
+            }
+        };
+        self.send(Request::Report(Queued { report, answer_tx, slot })).await?;
+        Ok(taken)
+    }
+
+    /// Waits for a report to be on the disk, but not for long, and not if many wait.
+    pub(super) async fn stored(&self, taken: Taken) -> std::result::Result<Recorded, StoreError> {
+        let (answer_rx, key, is_double) = match taken {
+            Taken::Answered(recorded) => return Ok(recorded),
+            Taken::Waits { answer_rx, key, is_double } => (answer_rx, key, is_double),
+        };
         match timeout(LONGEST_WAIT, self.arrived(answer_rx)).await {
             Ok(answer) => answer?,
             // It waits still, and is stored when the disk comes to it.
             Err(_) => {
                 let durable_sequence = self.sessions.of(&key).map_or(0, Progress::durable);
-                let is_double = known.is_some_and(|(_, taken)| sequence <= taken);
                 Ok(Recorded { durable_sequence, is_double })
             }
         }

@@ -3,20 +3,20 @@
 //! Always: a report is stored once; one packed row for each of its nodes; the pointer to a node's newest row
 //! moves in the same transaction.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
-use pulse_proto::{Node, Position, SensorKind};
+use pulse_proto::{Node, Position};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
 use super::catalog::node;
 use super::cell::{Cells, integer, millis, rows};
 use super::dictionary::{Dictionary, Newest, milli};
-use super::fault::{Fault, Result};
+use super::fault::Result;
+use super::sensors::SensorLists;
 use super::sessions::{Key, Place, Progress, Sessions, place};
-use crate::report::{NodeReport, Report, Sensor};
+use crate::report::{NodeReport, Readings, Report};
 
 /// What became of the reports of one group.
 #[derive(Debug, Default)]
@@ -165,12 +165,8 @@ pub(super) fn newest(connection: &Connection) -> Result<Vec<NodeReport>> {
                    r.revision, r.unreadable_reason, r.payload
                FROM newest AS w JOIN readings AS r ON r.id = w.reading_id JOIN nodes AS n ON n.id = w.node_id
                ORDER BY w.node_id";
-    let mut series = HashMap::new();
-    rows(connection, "readings", sql, [], |cells| {
-        // A series belongs to one node: what was looked up for the last one is of no use any more.
-        series.clear();
-        report(connection, &mut series, cells)
-    })
+    let mut sensors = SensorLists::default();
+    rows(connection, "readings", sql, [], |cells| report(connection, &mut sensors, cells))
 }
 
 /// The reports on one node from `since` on, oldest first.
@@ -188,24 +184,16 @@ pub(super) fn of_node(
                WHERE n.instance_id = ?1 AND n.name = ?2 AND n.address = ?3 AND r.collected_at >= ?4
                ORDER BY r.collected_at, r.id LIMIT ?5";
     let key = params![instance.to_string(), node.name(), node.address().to_string(), millis(since), limit];
-    let mut series = HashMap::new();
-    rows(connection, "readings", sql, key, |cells| report(connection, &mut series, cells))
+    let mut sensors = SensorLists::default();
+    rows(connection, "readings", sql, key, |cells| report(connection, &mut sensors, cells))
 }
 
-fn report(
-    connection: &Connection,
-    series: &mut HashMap<i64, Sensor>,
-    cells: &Cells<'_>,
-) -> Result<NodeReport> {
+fn report(connection: &Connection, sensors: &mut SensorLists, cells: &Cells<'_>) -> Result<NodeReport> {
     let payload: Vec<u8> = cells.plain("payload")?;
-    let mut pairs = Vec::new();
-    for (id, milli) in values(&payload).ok_or_else(|| cells.unreadable("payload", "it ends early"))? {
-        let known = match series.entry(id) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(series_of(connection, id)?),
-        };
-        pairs.push((known.clone(), f64::from(milli) / 1000.0));
-    }
+    let values = values(&payload).ok_or_else(|| cells.unreadable("payload", "it ends early"))?;
+    let (ids, milli): (Vec<i64>, Vec<i32>) = values.into_iter().unzip();
+    let sensors = sensors.of(connection, &ids)?;
+    let celsius = milli.into_iter().map(|milli| f64::from(milli) / 1000.0).collect();
     Ok(NodeReport {
         proxy: Uuid::from_bytes(cells.plain("proxy_id")?),
         instance: cells.parsed("instance_id")?,
@@ -213,28 +201,9 @@ fn report(
         collected_at: cells.time("collected_at")?,
         received_at: cells.time("received_at")?,
         position: Position { epoch: cells.number("epoch")?, revision: cells.number("revision")? },
-        readings: pairs.into_iter().collect(),
+        readings: Readings::of(sensors, celsius),
         unreadable_reason: cells.plain("unreadable_reason")?,
     })
-}
-
-/// A series, as what its values are read from.
-fn series_of(connection: &Connection, id: i64) -> Result<Sensor> {
-    let sql = "SELECT id, sensor, chip, label, kind, max_milli, critical_milli FROM series WHERE id = ?1";
-    let celsius = |milli: Option<i32>| milli.map(|milli| f64::from(milli) / 1000.0);
-    let mut found = rows(connection, "series", sql, [id], |cells| {
-        Ok(Sensor {
-            name: cells.plain("sensor")?,
-            chip: cells.plain("chip")?,
-            label: cells.plain("label")?,
-            kind: cells.word("kind", &SensorKind::ALL.map(|kind| (kind, kind.as_str())))?,
-            max_celsius: celsius(cells.plain("max_milli")?),
-            critical_celsius: celsius(cells.plain("critical_milli")?),
-        })
-    })?;
-    found
-        .pop()
-        .ok_or_else(|| Fault::Unreadable(format!("table series has no row {id}, but a reading names it")))
 }
 
 /// Appends one value: the id in LEB128, then 32 bits, little-endian.

@@ -37,11 +37,19 @@ pub(super) fn insert(transaction: &Transaction<'_>, list: &SignedAllowlist) -> R
 
 /// The newest list of each scope.
 pub(super) fn newest(connection: &Connection) -> Result<Vec<SignedAllowlist>> {
-    let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
-               FROM allowlists AS a
-               WHERE NOT EXISTS (SELECT 1 FROM allowlists AS b
-                   WHERE b.scope = a.scope AND (b.epoch, b.revision) > (a.epoch, a.revision))
-               ORDER BY scope";
+    // From scope to scope along the primary key, and in each to its end: lists of before, of which there may be many, are
+    // not looked at.
+    let sql = "WITH RECURSIVE scopes (scope) AS (
+                   SELECT min(scope) FROM allowlists
+                   UNION ALL
+                   SELECT (SELECT min(a.scope) FROM allowlists AS a WHERE a.scope > scopes.scope) FROM scopes
+                       WHERE scopes.scope IS NOT NULL)
+               SELECT l.scope, l.epoch, l.revision, l.hash, l.updated_at, l.refresh_interval_ms, l.key_id, l.signature,
+                   l.nodes
+               FROM scopes JOIN allowlists AS l ON l.scope = scopes.scope AND (l.epoch, l.revision) = (
+                   SELECT n.epoch, n.revision FROM allowlists AS n WHERE n.scope = scopes.scope
+                       ORDER BY n.epoch DESC, n.revision DESC LIMIT 1)
+               ORDER BY l.scope";
     rows(connection, "allowlists", sql, [], list)
 }
 

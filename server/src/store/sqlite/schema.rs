@@ -84,6 +84,8 @@ pub(super) fn open_writer(path: &Path, clock: &Clock) -> std::result::Result<Con
         connection.pragma_update(None, "foreign_keys", true)?;
         // 16 MiB: the ends of the indices of some thousand nodes.
         connection.pragma_update(None, "cache_size", -16_384)?;
+        // 32 MiB: pages that change often are copied into the database once, not with each of their changes.
+        connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
         // After a burst the log shrinks to 64 MiB again.
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         migrate(&mut connection, clock)?;

@@ -33,6 +33,14 @@ use crate::store::{Recorded, Retention, StoreError};
 /// values each they take some 5 ms; and a disk that flushes 100 times a second still takes 50,000 reports.
 const MAX_GROUP: usize = 512;
 
+/// With so many reports in a group more are on their way, and their senders are not waiting for the disk.
+const MANY: usize = 8;
+
+/// How long reports gather then before the next group: a transaction costs some 100 µs by itself, so a few at a time are dear.
+/// Looked at in steps, as a change does not wait for them.
+const GATHERING: Duration = Duration::from_millis(2);
+const GATHERING_STEPS: u32 = 4;
+
 /// How long to wait before reports that could not be stored are tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -106,8 +114,10 @@ impl Writer {
                 let Some(request) = requests_rx.blocking_recv() else { break };
                 work.take(&mut self, request, &mut requests_rx);
             }
-            if !work.turn(&mut self, &mut requests_rx) {
-                thread::sleep(RETRY);
+            match work.turn(&mut self, &mut requests_rx) {
+                Ok(stored) if stored >= MANY => work.gather(&mut self, &mut requests_rx),
+                Ok(_) => {}
+                Err(_) => thread::sleep(RETRY),
             }
         }
         self.end(work, unwritable_after);
@@ -123,7 +133,7 @@ impl Writer {
                 work.take(&mut self, request, &mut requests_rx);
             }
             pace.wait().await;
-            if !work.turn(&mut self, &mut requests_rx) {
+            if work.turn(&mut self, &mut requests_rx).is_err() {
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -280,13 +290,28 @@ impl Work {
         }
     }
 
-    /// Does what has come, one group of reports, and a step of upkeep. Says whether the reports could be stored.
-    fn turn(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) -> bool {
-        // What has come meanwhile, but no more than that: reports get their turn.
+    /// Takes what has come meanwhile, but no more than that, so that the rest gets its turn.
+    fn take_waiting(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) {
         for _ in 0..requests_rx.len() {
             let Ok(request) = requests_rx.try_recv() else { break };
             self.take(writer, request, requests_rx);
         }
+    }
+
+    /// Lets reports gather, and does what else comes.
+    fn gather(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) {
+        for _ in 0..GATHERING_STEPS {
+            self.take_waiting(writer, requests_rx);
+            if self.reports.len() >= MAX_GROUP || requests_rx.is_closed() {
+                return;
+            }
+            thread::sleep(GATHERING / GATHERING_STEPS);
+        }
+    }
+
+    /// Does what has come, one group of reports, and a step of upkeep. Says how many reports it stored.
+    fn turn(&mut self, writer: &mut Writer, requests_rx: &mut mpsc::Receiver<Request>) -> Result<usize> {
+        self.take_waiting(writer, requests_rx);
         let count = self.reports.len().min(MAX_GROUP);
         let stored = if count > 0 { writer.record(&mut self.reports, count) } else { Ok(()) };
         if stored.is_err() && requests_rx.is_closed() {
@@ -299,7 +324,7 @@ impl Work {
             self.reports.drain(..).for_each(|queued| queued.stored(Err(StoreError::Closed)));
         }
         self.upkeep.step(writer);
-        stored.is_ok()
+        stored.map(|()| count)
     }
 }
 
