@@ -54,7 +54,7 @@ pub(super) struct Serving {
 
 /// What a caller began with.
 enum Begun {
-    Hello(StartHandshake<Impatient<TcpStream>>),
+    Hello(Box<StartHandshake<Impatient<TcpStream>>>),
     PlainHttp(TcpStream),
 }
 
@@ -120,7 +120,7 @@ impl Serving {
                     TLS_HANDSHAKE => {
                         let hello =
                             LazyConfigAcceptor::new(Acceptor::default(), Impatient::new(stream, STALLED));
-                        hello.await.map(Begun::Hello).map_err(failure)
+                        hello.await.map(|hello| Begun::Hello(Box::new(hello))).map_err(failure)
                     }
                     // Every method of HTTP begins so, and the preface of HTTP/2 too.
                     b'A'..=b'Z' => Ok(Begun::PlainHttp(stream)),

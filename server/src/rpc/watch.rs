@@ -274,10 +274,10 @@ impl Watch {
             return Some(Next::Waits);
         }
         self.said = Said { list: Some((scope, position.epoch, hash)), is_waiting: false, ..self.said };
-        let same = |held: &Box<Held>| {
+        let same = |held: &Held| {
             held.position.epoch == position.epoch && held.scope == scope.to_string() && held.hash == hash
         };
-        if let Some(held) = self.held.take().filter(same) {
+        if let Some(held) = self.held.take().filter(|held| same(held)) {
             self.presenter.holds(held.position, hash, held.is_in_force);
             let Position { epoch, .. } = position;
             let revision = self.rpc.changes.catalog().revision;
