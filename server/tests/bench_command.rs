@@ -90,7 +90,7 @@ fn without_yes_and_without_a_terminal_nothing_is_begun() {
 fn a_proxy_that_reads_every_node_keeps_it_from_beginning() {
     let server = Server::start();
     server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly=127.0.0.1"]);
-    let mut proxy = Proxy::builder("delly").make();
+    let mut proxy = Proxy::builder("delly").build();
     proxy.register_ok(&server.join_string(&["--instance", "home", "--scope", "all"]));
     proxy.start();
     let before = server.wait_for_state(&proxy.id(), "IN_SYNC");

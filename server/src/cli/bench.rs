@@ -15,6 +15,8 @@ mod rounds;
 mod route;
 mod stage;
 
+use std::io::{self, Write};
+
 use http::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,7 +48,7 @@ pub(super) async fn run(asking: &Asking, bench: &Bench) -> Result<(), Failure> {
     let stage = Stage::new(client.clone());
     let explanation = explanation(&stage, &route, bench, proxies.proxies.len());
     if bench.yes {
-        eprintln!("{explanation}");
+        say(&explanation);
     } else {
         ask::confirm(&explanation, "Begin?")?;
     }
@@ -60,7 +62,7 @@ pub(super) async fn run(asking: &Asking, bench: &Bench) -> Result<(), Failure> {
             () = interruption.came() => Err(Failure::local("CANCELLED", "cancelled".to_owned())),
         },
     };
-    eprintln!("removing what the bench made");
+    say("removing what the bench made");
     let cleared = stage.clear().await;
     match (outcome, cleared) {
         (Ok(figures), cleared) => {
@@ -81,18 +83,18 @@ async fn measure(
 ) -> Result<Figures, Failure> {
     let process = Process::of(stage.client()).await;
     let memory_before = process.resident_bytes();
-    eprintln!("registering {}", text::count(bench.proxies as usize, "proxy"));
+    say(&format!("registering {}", text::count(bench.proxies as usize, "proxy")));
     let crowd = Crowd::register(route, join, stage.name(), bench.proxies).await?;
-    eprintln!("opening their connections");
+    say("opening their connections");
     let (mut streams, storm) = crowd.connect(route).await?;
     let memory_idle = process.resident_bytes();
-    eprintln!("pushing lists of {FEW} and of {} nodes", bench.nodes);
+    say(&format!("pushing lists of {FEW} and of {} nodes", bench.nodes));
     let mut rounds = Rounds::new(stage, &process, &mut streams);
     let mut pushes = vec![rounds.push_all(FEW, bench.rounds).await?];
     if bench.nodes as usize != FEW {
         pushes.push(rounds.push_all(bench.nodes as usize, bench.rounds).await?);
     }
-    eprintln!("reporting temperatures");
+    say("reporting temperatures");
     let nodes = rounds.newest().nodes();
     let reports = reports::measure(&streams, &nodes).await?;
     Ok(Figures {
@@ -117,11 +119,17 @@ fn explanation(stage: &Stage, route: &Route, bench: &Bench, present: usize) -> S
     format!(
         "This adds the instance {} and {} to the running server at {route}, opens as many connections, pushes lists to \
          them, reports temperatures, and removes all of them again. The {} that it has now are not touched, but share \
-         the machine meanwhile. The audit log and the history keep the bench's rows.",
+         the machine meanwhile. Its rows of the audit \
+         log, of lists, of readings and of removed proxies stay in the database.",
         stage.name(),
         text::count(bench.proxies as usize, "simulated proxy"),
         text::count(present, "proxy")
     )
+}
+
+/// Tells how far it is. Who cannot be told has closed the terminal, and what was made must go all the same.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A proxy that reads every node would be pushed the bench's, and would try to read them.
