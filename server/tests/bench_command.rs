@@ -8,20 +8,26 @@ use serde_json::{Value, json};
 
 /// What is left of the bench: its instances, its proxies, its join tokens that are good.
 fn left_of_bench(server: &Server) -> Vec<Value> {
-    let instances = server.json(&["instance", "list"])["instances"].as_array().unwrap().clone();
-    let tokens = server.json(&["join", "list"])["join_tokens"].as_array().unwrap().clone();
+    let (instances, tokens) = (server.json(&["instance", "list"]), server.json(&["join", "list"]));
     let of = |value: &Value, key: &str| value[key].as_str().is_some_and(|text| text.starts_with("bench-"));
-    let instances = instances.into_iter().filter(|instance| of(instance, "name"));
+    let instances = array(&instances["instances"]).iter().filter(|instance| of(instance, "name")).cloned();
     let proxies = server.proxies().into_iter().filter(|proxy| of(proxy, "hostname"));
-    let tokens = tokens.into_iter().filter(|token| of(token, "instance") && token["state"] == "open");
+    let is_good = |token: &&Value| of(token, "instance") && token["state"] == "open";
+    let tokens = array(&tokens["join_tokens"]).iter().filter(is_good).cloned();
     instances.chain(proxies).chain(tokens).collect()
 }
 
-fn audit_actions(server: &Server) -> Vec<(String, String)> {
+fn array(value: &Value) -> &Vec<Value> {
+    value.as_array().unwrap_or_else(|| panic!("no array: {value}"))
+}
+
+/// Action and target of the newest rows of the audit log.
+fn audit_rows(server: &Server) -> Vec<(String, String)> {
     let ran = server.pulse_ok(&["audit", "--json"]);
-    let rows = ran.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.map(|row| (row["action"].as_str().unwrap().to_owned(), row["target"].as_str().unwrap().to_owned()))
-        .collect()
+    let row = |line| serde_json::from_str(line).expect("a row of the audit log is JSON");
+    let rows = ran.lines().map(row);
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    rows.map(|row: Value| (text(&row, "action"), text(&row, "target"))).collect()
 }
 
 fn assert_in_order(times: &Value) {
@@ -39,13 +45,13 @@ fn it_measures_with_proxies_of_its_own_and_leaves_everybody_elses_alone() {
 
     let figures = server.json(&["bench", "--proxies", "20", "--rounds", "2", "--yes"]);
     assert_eq!((&figures["proxies"], &figures["streams"]), (&json!(20), &json!(20)), "{figures}");
-    let pushes = figures["pushes"].as_array().unwrap();
+    let pushes = array(&figures["pushes"]);
     let sizes: Vec<_> = pushes.iter().map(|push| (push["clients"].clone(), push["nodes"].clone())).collect();
     assert_eq!(sizes, [(json!(20), json!(8)), (json!(20), json!(200))]);
     for push in pushes {
         assert_in_order(push);
-        assert_eq!(push["rounds"].as_array().unwrap().len(), 2);
-        push["rounds"].as_array().unwrap().iter().for_each(assert_in_order);
+        assert_eq!(array(&push["rounds"]).len(), 2);
+        array(&push["rounds"]).iter().for_each(assert_in_order);
         assert!(push["server_cpu_us_per_client"].is_f64(), "{push}");
     }
     assert_eq!((&figures["registrations"]["count"], &figures["storm"]["count"]), (&json!(20), &json!(20)));
@@ -64,7 +70,7 @@ fn it_measures_with_proxies_of_its_own_and_leaves_everybody_elses_alone() {
     assert_eq!(after["last_pull_at"], before["last_pull_at"]);
 
     let instance = format!("instance:{}", figures["instance"].as_str().unwrap());
-    let actions = audit_actions(&server);
+    let actions = audit_rows(&server);
     for action in ["instance.add", "instance.set", "instance.remove"] {
         assert!(actions.contains(&(action.to_owned(), instance.clone())), "no {action}: {actions:?}");
     }

@@ -35,6 +35,8 @@ use stage::Stage;
 
 /// Files that the bench needs beside one for each proxy: its own, those of calls under way, of connections being made.
 const OTHER_FILES: u64 = 256;
+/// What a simulated proxy takes on this side: connection, TLS, buffers.
+const PROXY_KIB: u32 = 110;
 /// Nodes of the shorter list.
 const FEW: usize = 8;
 
@@ -119,11 +121,12 @@ fn explanation(stage: &Stage, route: &Route, bench: &Bench, present: usize) -> S
     format!(
         "This adds the instance {} and {} to the running server at {route}, opens as many connections, pushes lists to \
          them, reports temperatures, and removes all of them again. The {} that it has now are not touched, but share \
-         the machine meanwhile. Its rows of the audit \
-         log, of lists, of readings and of removed proxies stay in the database.",
+         the machine meanwhile. It needs some {} MiB of memory. Its rows of the audit log, of lists, of readings and of \
+         removed proxies stay in the database.",
         stage.name(),
         text::count(bench.proxies as usize, "simulated proxy"),
-        text::count(present, "proxy")
+        text::count(present, "proxy"),
+        20 + bench.proxies * PROXY_KIB / 1024
     )
 }
 

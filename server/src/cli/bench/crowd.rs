@@ -28,8 +28,7 @@ const DIALLING: usize = 128;
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The registered proxies.
-#[derive(Debug)]
+/// The registered proxies. Without `Debug`, as the next two: they hold tokens.
 pub(super) struct Crowd {
     tokens: Vec<String>,
     registrations: Rate,
@@ -47,7 +46,7 @@ pub(super) struct Arrival {
 }
 
 /// A proxy with its connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Proxy {
     /// Its ctrl token.
     pub(super) token: String,
@@ -56,7 +55,6 @@ pub(super) struct Proxy {
 }
 
 /// The open watches. Dropped, they end.
-#[derive(Debug)]
 pub(super) struct Streams {
     proxies: Vec<Proxy>,
     arrivals: mpsc::UnboundedReceiver<Arrival>,

@@ -3,6 +3,8 @@
 //! In: the process id at the other end of the admin socket, by the kernel's word. Out: figures from `/proc`, or why there
 //! are none.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::super::client::Client;
@@ -35,20 +37,39 @@ impl Process {
         Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// The CPU time that it has had. Source: `proc_pid_stat(5)`, fields 14 and 15, in ticks.
-    pub(super) fn cpu(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.ok()?)).ok()?;
-        ticks(&stat).map(|ticks| {
-            Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-        })
+    /// The CPU time that its threads have had.
+    pub(super) fn cpu(&self) -> Option<Cpu> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.0.ok()?)).ok()?;
+        let times = threads.filter_map(|thread| {
+            let thread = thread.ok()?;
+            // One that has ended meanwhile has no file any more.
+            let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name(), nanoseconds(&stat)?))
+        });
+        let times: HashMap<OsString, u64> = times.collect();
+        (!times.is_empty()).then_some(Cpu(times))
     }
 }
 
-fn ticks(stat: &str) -> Option<u64> {
-    // The name, field 2, stands in brackets and may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+/// The CPU time of each thread, in nanoseconds: `/proc/PID/stat` counts in ticks of 10 ms, and a push takes less.
+#[derive(Debug)]
+pub(super) struct Cpu(HashMap<OsString, u64>);
+
+impl Cpu {
+    /// What was taken since an earlier look. Threads that ended in between do not count: those of the server end when they
+    /// had nothing to do for long.
+    pub(super) fn since(&self, before: &Cpu) -> Duration {
+        let taken = self
+            .0
+            .iter()
+            .map(|(thread, now)| now.saturating_sub(before.0.get(thread).copied().unwrap_or_default()));
+        Duration::from_nanos(taken.sum())
+    }
+}
+
+/// The first field of a `schedstat`: time on the CPU. Source: the kernel's `scheduler/sched-stats`.
+fn nanoseconds(stat: &str) -> Option<u64> {
+    stat.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -56,9 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_that_of_user_and_system() {
-        assert_eq!(ticks("7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 30 12 5 6 20 0 1 0 99 0"), Some(42));
-        assert_eq!(ticks("7 (a) S 1"), None);
+    fn of_each_thread_counts_what_was_taken_since() {
+        let cpu = |times: &[(&str, u64)]| {
+            Cpu(times.iter().map(|(thread, time)| (OsString::from(thread), *time)).collect())
+        };
+        let (before, after) = (cpu(&[("1", 10), ("2", 1_000)]), cpu(&[("1", 15), ("3", 7)]));
+        assert_eq!(after.since(&before), Duration::from_nanos(12));
+        assert_eq!(nanoseconds("4711 12 3\n"), Some(4711));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl<'a> Rounds<'a> {
             times.push(self.push(nodes).await?);
             tokio::time::sleep(PAUSE).await;
         }
-        let took = self.process.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let took = self.process.cpu().zip(before).map(|(after, before)| after.since(&before));
         let microseconds = |took: Duration| took.as_secs_f64() * 1e6 / (f64::from(rounds) * clients as f64);
         let medians = Times::median(&times);
         let medians = medians.ok_or_else(|| Failure::local("BENCH", "nothing was pushed".to_owned()))?;
