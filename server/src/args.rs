@@ -4,6 +4,7 @@
 //! so that it is a usage error (exit code 2) with the rule. Never: reads the environment or a file; `config` does.
 
 mod allowlist;
+mod bench;
 mod files;
 mod instance;
 mod join;
@@ -20,6 +21,7 @@ use pulse_config::Environment;
 
 use crate::config::{ConfigSources, listen_address};
 pub use allowlist::Allowlist;
+pub use bench::Bench;
 pub use files::{Files, Restore};
 pub use instance::Instance;
 pub use join::Join;
@@ -122,6 +124,8 @@ pub enum Admin {
     },
     /// How the server is
     Status,
+    /// Measure this server on this machine: simulated proxies of an instance of their own, which go again
+    Bench(Bench),
     /// Who did what: the newest rows of the audit log (with --json: one object a line)
     Audit {
         /// Show new rows as they come, until Ctrl-C

@@ -12,6 +12,7 @@ mod allowlist;
 mod ask;
 mod audit;
 mod backup;
+mod bench;
 mod client;
 mod failure;
 mod files;
@@ -55,7 +56,12 @@ pub fn run(admin: &Admin, place: &Place, environment: Environment) -> ExitCode {
 
 fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(), Failure> {
     let client = Client::new(socket(place, environment)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut runtime = match admin {
+        // Thousands of connections, and figures that a single thread would spoil.
+        Admin::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
     let asking = Asking { client, json: place.json };
@@ -63,6 +69,7 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
         match admin {
             Admin::Audit { follow: true } => asking.follow_audit().await,
             Admin::Backup { file, force } => backup::run(&asking, file, *force).await,
+            Admin::Bench(bench) => bench::run(&asking, bench).await,
             admin => print(&asking.answer(admin).await?),
         }
     })
@@ -122,8 +129,8 @@ impl Asking {
                 })
                 .await
             }
-            // It writes a file, and is done before.
-            Admin::Backup { .. } => Ok(String::new()),
+            // They are more than a question, and are done before.
+            Admin::Backup { .. } | Admin::Bench(_) => Ok(String::new()),
             Admin::Temps { node: None } => {
                 self.get("/temperatures", |nodes: api::Temperatures| show::temperatures(&nodes)).await
             }

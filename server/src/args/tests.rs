@@ -50,6 +50,8 @@ fn every_documented_line_is_understood() {
         "pulse proxy rotate 0192",
         "pulse proxy revoke 0192",
         "pulse proxy remove 0192",
+        "pulse bench",
+        "pulse bench --proxies 20000 --rounds 3 --nodes 50 --address [::1]:7655 --ca-file ca.pem --yes --json",
         "pulse allowlist show",
         "pulse allowlist show --instance home",
         "pulse allowlist show --all",

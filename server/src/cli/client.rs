@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ANSWER_BYTES: usize = 128 << 20;
 
 /// The way to one server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Client {
     socket: PathBuf,
 }
@@ -114,6 +114,12 @@ impl Client {
             done = exchange => done,
             () = connection => Ok(()),
         }
+    }
+
+    /// The process id of the server, by the kernel's word; `None`: it does not say.
+    pub(super) async fn server_process(&self) -> Option<i32> {
+        let stream = timeout(ANSWER_TIMEOUT, UnixStream::connect(&self.socket)).await.ok()?;
+        stream.ok()?.peer_cred().ok()?.pid()
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
