@@ -7,6 +7,8 @@ pub(crate) mod brought;
 pub(crate) mod installed;
 pub(crate) mod pulse;
 
+use std::time::Duration;
+
 use crate::client::control::{Connect, Subscription};
 use crate::failure::Outcome;
 use crate::list::List;
@@ -29,6 +31,11 @@ pub(crate) trait Peer {
     /// How long all commits to a disk have taken until now, in nanoseconds, if the server says so.
     fn commits_ns(&self) -> Outcome<Option<u64>> {
         Ok(None)
+    }
+
+    /// How long the server may have nothing to do after a push before it goes on with what the push has brought about.
+    fn pause(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The part of a list's message by which a client knows it.

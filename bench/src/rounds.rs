@@ -18,9 +18,8 @@ const PATIENCE_MS: u64 = 30_000;
 const SETTLE: Duration = Duration::from_millis(30);
 /// What a server does later because of a push (writing down what it sent, asking whether it was read) is measured apart, and
 /// must be over before the next peer's turn: until it takes less than 1 % of a core for a while, or for some seconds.
-const LATER_LOOK: Duration = Duration::from_millis(400);
-const LEAST_LOOKS: u32 = 2;
-const MOST_LOOKS: u32 = 8;
+const LATER_LOOK: Duration = Duration::from_millis(150);
+const MOST_LOOKS: u32 = 12;
 const QUIET_SHARE: u64 = 100;
 
 /// A peer with its clients.
@@ -80,10 +79,14 @@ impl Stand {
     /// Waits until the server is quiet. Its processor time by then.
     fn quiet(&mut self, mut before: u64) -> Outcome<u64> {
         let enough = u64::try_from(LATER_LOOK.as_nanos()).unwrap_or(u64::MAX) / QUIET_SHARE;
-        for look in 1..=MOST_LOOKS {
+        std::thread::sleep(self.peer.pause());
+        if !self.peer.pause().is_zero() {
+            before = self.peer.server().cpu_ns()?;
+        }
+        for _ in 0..MOST_LOOKS {
             std::thread::sleep(LATER_LOOK);
             let now = self.peer.server().cpu_ns()?;
-            if look >= LEAST_LOOKS && now.saturating_sub(before) < enough {
+            if now.saturating_sub(before) < enough {
                 return Ok(now);
             }
             before = now;

@@ -287,6 +287,11 @@ impl Peer for Pulse {
         &mut self.process
     }
 
+    fn pause(&self) -> Duration {
+        // It asks whether a list was read 0.3 to 0.6 s after it.
+        Duration::from_millis(700)
+    }
+
     fn connect(&self, count: usize) -> Connect {
         Connect {
             count,
