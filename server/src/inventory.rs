@@ -5,6 +5,7 @@
 //! its proxies can still be told that they may read nothing.
 //! Never: asks the store or anybody else.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -53,25 +54,26 @@ pub struct Inventory {
 impl Inventory {
     /// Adds an instance, or puts it in the place of the one with its id.
     pub fn put(&mut self, instance: Arc<Instance>) {
-        if let Some(before) = self.instances.get(&instance.id).cloned() {
-            // Another instance may have taken its name after it was removed.
-            if before.is_present() {
-                self.names.remove_mut(&before.name.to_ascii_lowercase());
-                for node in &before.endpoints {
-                    self.hosts.remove(node.name().to_ascii_lowercase().as_str(), before.id);
-                    if let Address::Ip(address) = node.address() {
-                        self.addresses.remove(address, before.id);
-                    }
-                }
-            }
+        // Another instance may have taken its name after it was removed.
+        let before = self.instances.get(&instance.id).filter(|before| before.is_present()).cloned();
+        if let Some(before) = &before {
+            self.names.remove_mut(&before.name.to_ascii_lowercase());
         }
         if instance.is_present() {
             self.names.insert_mut(instance.name.to_ascii_lowercase(), instance.id);
-            for node in &instance.endpoints {
-                self.hosts.add(node.name().to_ascii_lowercase(), instance.id);
-                if let Address::Ip(address) = node.address() {
-                    self.addresses.add(*address, instance.id);
-                }
+        }
+        // Mostly one node of many is new: the others stay where they are.
+        let (had, has) = (hosts_of(before.as_deref()), hosts_of(Some(&instance)));
+        for host in had.difference(&has) {
+            match host {
+                Host::Name(name) => self.hosts.remove(name.as_str(), instance.id),
+                Host::Address(address) => self.addresses.remove(address, instance.id),
+            }
+        }
+        for host in has.difference(&had) {
+            match host {
+                Host::Name(name) => self.hosts.add(name.clone(), instance.id),
+                Host::Address(address) => self.addresses.add(*address, instance.id),
             }
         }
         self.instances.insert_mut(instance.id, instance);
@@ -114,6 +116,29 @@ impl Inventory {
         let named = named.filter_map(|id| self.instances.get(&id));
         named.filter(move |instance| instance.endpoints.contains(node))
     }
+}
+
+/// What a host is found by.
+#[derive(PartialEq, Eq, Hash)]
+enum Host {
+    /// Its name in lower case.
+    Name(String),
+    /// Its address.
+    Address(IpAddr),
+}
+
+/// What the nodes of an instance are found by, if it is present.
+fn hosts_of(instance: Option<&Instance>) -> HashSet<Host> {
+    let present = instance.filter(|instance| instance.is_present());
+    let nodes = present.iter().flat_map(|instance| &instance.endpoints);
+    let keys = nodes.flat_map(|node| {
+        let address = match node.address() {
+            Address::Ip(address) => Some(Host::Address(*address)),
+            _ => None,
+        };
+        [Some(Host::Name(node.name().to_ascii_lowercase())), address]
+    });
+    keys.flatten().collect()
 }
 
 /// The one that there is; `None` if there is none, or several are.
