@@ -15,7 +15,8 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 /// Files of a data folder that are no part of a backup: a lock, a socket, and what SQLite keeps while it works.
-const NOT_KEPT: [&str; 5] = ["admin.sock", "pulse.lock", "pulse.db-wal", "pulse.db-shm", "pulse.db-journal"];
+const NOT_KEPT: [&str; 6] =
+    ["admin.sock", "pulse.lock", "pulse.db-wal", "pulse.db-shm", "pulse.db-journal", "tickets.key"];
 
 fn backup(server: &Server, folder: &Path) -> PathBuf {
     let file = folder.join("pulse.tar");
@@ -352,7 +353,7 @@ fn restore_says_what_it_needs_and_moves_what_was_there_aside() {
     let aside = PathBuf::from(restored["moved_aside"].as_str().unwrap_or_else(|| panic!("{restored}")));
     assert_eq!(aside.parent(), Some(server.data_dir().as_path()));
     let mut kept = there;
-    kept.retain(|name| !["pulse.lock", "admin.sock"].contains(&name.as_str()));
+    kept.retain(|name| !["pulse.lock", "admin.sock", "tickets.key"].contains(&name.as_str()));
     assert_eq!(names(&aside), kept);
     assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o700);
     server.start_again();

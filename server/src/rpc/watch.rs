@@ -7,6 +7,7 @@
 
 mod farewell;
 mod plain;
+mod request;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use uuid::Uuid;
 
 use self::farewell::Farewell;
 pub(super) use self::plain::WatchStream;
+use self::request::Held;
 use super::auth::{Caller, DEBUG_TOKEN_ENDED, caller_of, revoked, revoked_status};
 use super::status::{refusal, retry};
-use super::{Rpc, ahead, edge, limited};
+use super::{Rpc, limited};
 use crate::bell::{Ring, Rung};
-use crate::fleet::{Opened, Presenter, waiting_reason};
+use crate::fleet::{Presenter, waiting_reason};
 use crate::limits::{OVERLOAD_RETRY, Slot};
 use crate::listen::feed::{Feed, FeedSlot, Next, Room};
 use crate::metrics::StreamEnd;
@@ -71,14 +73,6 @@ fn open(rpc: &Arc<Rpc>, request: Request<v1::WatchAuthorizedNodesRequest>) -> Re
         return Ok(Box::new(Farewell::new(revoked.into_frame(), trailers(&status), slot)));
     }
     Ok(Box::new(Watch::open(rpc, &caller, &message, slot)?))
-}
-
-/// What the proxy said it holds.
-struct Held {
-    scope: String,
-    position: Position,
-    hash: ListHash,
-    is_in_force: bool,
 }
 
 /// One stream.
@@ -125,31 +119,7 @@ impl Watch {
         message: &v1::WatchAuthorizedNodesRequest,
         slot: Slot,
     ) -> Result<Watch, Status> {
-        let hash = edge::hash("hash", &message.hash)?;
-        let position = edge::position("", message.epoch, message.revision)?;
-        let scope = edge::scope("scope", &message.scope)?;
-        let version = edge::version("version", &message.version)?;
-        // Who names a list holds it in force, unless it says that another one is.
-        let is_in_force = !matches!(message.source(), v1::ListSource::Static | v1::ListSource::None);
-        let held = hash.map(|hash| Box::new(Held { scope, position, hash, is_in_force }));
-        if held.is_some() && caller.observes_until.is_none() {
-            ahead::notice(rpc, &caller.proxy, position);
-        }
-        let detail = edge::remark("kept_list_detail", &message.kept_list_detail, MAX_REASON_BYTES)?;
-        let kept_list =
-            kept_list_word(message.kept_list_problem()).map(|problem| (problem.to_owned(), detail));
-        if let Some((problem, detail)) =
-            kept_list.as_ref().filter(|_| message.source() != v1::ListSource::Pushed)
-        {
-            tracing::warn!(proxy = %caller.proxy.id, problem, detail, "a proxy could not begin with its kept list");
-        }
-        let opened = Opened {
-            peer: caller.peer,
-            version,
-            list_source: source_word(message.source()).to_owned(),
-            insecure_skip_verify: message.insecure_skip_verify,
-            kept_list,
-        };
+        let (held, opened) = request::read(rpc, caller, message)?;
         let observes_until = caller
             .observes_until
             .map(|until| Instant::now() + until.duration_since(rpc.clock.now()).unwrap_or_default());
@@ -427,28 +397,6 @@ fn trailers(status: &Status) -> HeaderMap {
 /// A period that is up to a tenth shorter or longer, so that the fleet's bookmarks spread.
 fn jittered(period: Duration, chance: &Chance) -> Duration {
     period.mul_f64(0.9 + chance.fraction() / 5.0)
-}
-
-/// The problem in lower case; `None`: there is none, or a later version's.
-fn kept_list_word(problem: v1::KeptListProblem) -> Option<&'static str> {
-    match problem {
-        v1::KeptListProblem::Unspecified => None,
-        v1::KeptListProblem::Missing => Some("missing"),
-        v1::KeptListProblem::Damaged => Some("damaged"),
-        v1::KeptListProblem::Older => Some("older"),
-        v1::KeptListProblem::Foreign => Some("foreign"),
-        v1::KeptListProblem::Unreadable => Some("unreadable"),
-    }
-}
-
-fn source_word(source: v1::ListSource) -> &'static str {
-    match source {
-        v1::ListSource::Unspecified => "",
-        v1::ListSource::Pushed => "pushed",
-        v1::ListSource::Cache => "cache",
-        v1::ListSource::Static => "static",
-        v1::ListSource::None => "none",
-    }
 }
 
 #[cfg(test)]
