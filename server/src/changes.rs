@@ -36,6 +36,9 @@ pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use register::{Registered, Registration};
 
+/// How many proxies are rung before other tasks have their turn.
+const RINGS_OF_A_TURN: usize = 96;
+
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -227,8 +230,12 @@ impl Changes {
             this.metrics.revision.set(catalog.revision.cast_signed());
             let (registry, epoch) = (catalog.registry.clone(), catalog.epoch);
             this.catalog.store(Arc::new(catalog));
-            for proxy in concerned {
+            for (count, proxy) in concerned.into_iter().enumerate() {
                 this.fleet.ring(proxy);
+                // A new epoch concerns all: the others have their turn in between.
+                if count % RINGS_OF_A_TURN == RINGS_OF_A_TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
             }
             this.fleet.tell_ahead(&registry, epoch);
             Ok::<(), StoreError>(())

@@ -66,6 +66,8 @@ struct Presence {
     absent_since: Instant,
     /// The list that was pushed into the open stream last, until the proxy says that it is in force.
     on_the_way: Option<Position>,
+    /// Whether the proxy has said what it did with the list that was pushed into the open stream last.
+    has_answered: bool,
     /// The bells of its streams, observers' too.
     bells: Vec<Arc<Bell>>,
 }
@@ -74,6 +76,7 @@ impl Presence {
     /// Another stream becomes the proxy's own, or none (0).
     fn turn_to(&mut self, stream: u64) {
         (self.stream, self.absent_since, self.on_the_way) = (stream, Instant::now(), None);
+        self.has_answered = false;
     }
 
     fn ring(&self) {
@@ -150,7 +153,9 @@ impl Fleet {
     /// the way of such a list can be timed, as a proxy that was away made it wait.
     pub fn applied(&self, proxy: Uuid, mark: Mark, on_disk: bool, detail: String) -> bool {
         let entry = self.entry(proxy);
+        let mut is_newest = false;
         self.update(proxy, &entry, |status| {
+            is_newest = is_pushed(status, mark);
             status.last_seen = Some(mark.at);
             status.on_disk = on_disk;
             counts_as_pushed(status);
@@ -165,6 +170,7 @@ impl Fleet {
             status.last_error = detail;
         });
         let mut presence = lock(&entry.presence);
+        presence.has_answered |= is_newest;
         let arrived = presence.on_the_way == Some(mark.position);
         if arrived {
             presence.on_the_way = None;
@@ -174,11 +180,15 @@ impl Fleet {
 
     /// Notes that the proxy refused a list.
     pub fn refused(&self, proxy: Uuid, mark: Mark, why: String) {
-        self.update(proxy, &self.entry(proxy), |status| {
+        let entry = self.entry(proxy);
+        let mut is_newest = false;
+        self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
             status.refused = Some(mark);
             status.last_error = why;
+            is_newest = is_pushed(status, mark);
         });
+        lock(&entry.presence).has_answered |= is_newest;
     }
 
     /// Tells a proxy's stream to look again.
@@ -281,7 +291,8 @@ impl Fleet {
 
 impl Entry {
     fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
-        let presence = Presence { stream: 0, absent_since, on_the_way: None, bells: Vec::new() };
+        let presence =
+            Presence { stream: 0, absent_since, on_the_way: None, has_answered: false, bells: Vec::new() };
         let (status, presence) = (Mutex::new(status), Mutex::new(presence));
         Entry { status, presence, is_unsaved: AtomicBool::new(false) }
     }
@@ -325,14 +336,8 @@ impl Presenter {
 
     /// Whether the proxy has said what it did with the list that it was sent last.
     pub fn has_answered(&self) -> bool {
-        if self.stream == OBSERVER {
-            return false;
-        }
-        let status = lock(&self.entry.status);
-        let is_sent = |said: &Mark| {
-            status.pushed.is_some_and(|sent| (sent.position, sent.hash) == (said.position, said.hash))
-        };
-        status.applied.as_ref().is_some_and(is_sent) || status.refused.as_ref().is_some_and(is_sent)
+        let presence = lock(&self.entry.presence);
+        presence.stream == self.stream && presence.has_answered
     }
 
     /// Notes that a list was sent; `is_change` if the stream was open before the list was new.
@@ -340,7 +345,11 @@ impl Presenter {
         if self.stream == OBSERVER {
             return;
         }
-        lock(&self.entry.presence).on_the_way = is_change.then_some(position);
+        {
+            let mut presence = lock(&self.entry.presence);
+            presence.on_the_way = is_change.then_some(position);
+            presence.has_answered = false;
+        }
         let mark = Mark { position, hash, at: self.fleet.inner.clock.now() };
         self.fleet.update(self.proxy, &self.entry, |status| status.pushed = Some(mark));
     }
@@ -366,6 +375,11 @@ impl Presenter {
             }
         });
     }
+}
+
+/// Whether what a proxy says is about the list that it was pushed last.
+fn is_pushed(status: &ProxyStatus, said: Mark) -> bool {
+    status.pushed.is_some_and(|pushed| (pushed.position, pushed.hash) == (said.position, said.hash))
 }
 
 /// A proxy says once, when its stream begins, where its list comes from; a list that it puts in force afterwards, or hears

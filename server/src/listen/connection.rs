@@ -136,6 +136,8 @@ impl Serving {
         };
         let answer = {
             let _place = self.handshakes.acquire().await.expect("nobody closes it");
+            // Behind all who are ready to run: so there are never more of these in front of anybody than there are places.
+            tokio::task::yield_now().await;
             hello.into_stream(Arc::clone(tls))
         };
         match timeout(self.bounds.handshake, answer).await {

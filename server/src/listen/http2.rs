@@ -112,7 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                 Poll::Ready(Sign::Idle) => return Poll::Ready(End::Idle),
                 Poll::Ready(Sign::None) => {
                     self.feeds.iter_mut().for_each(Feeding::give_up);
-                    // Whoever reads again later finds out why; nobody waits for that.
+                    // Why its streams end goes out if there is room for it, then that the connection does.
+                    let _ = self.connection.poll_closed(cx);
                     self.connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                     let _ = self.connection.poll_closed(cx);
                     return Poll::Ready(End::Silent);
@@ -149,5 +150,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         if !self.feeds.iter().any(Feeding::has_unread) {
             self.life.lists_are_read();
         }
+        self.life.is_sending(self.feeds.iter().any(Feeding::is_sending));
     }
 }

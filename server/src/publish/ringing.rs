@@ -43,6 +43,10 @@ impl Streams {
             }
             None => {
                 places.bells.push(Some(bell));
+                // A round that is under way goes one place further, or it would end before it came round.
+                if places.left > 0 {
+                    places.left += 1;
+                }
                 places.bells.len() - 1
             }
         }
@@ -53,7 +57,7 @@ impl Streams {
         let mut places = self.lock();
         places.bells[place] = None;
         places.free.push(place);
-        if places.free.len() == places.bells.len() {
+        if places.free.len() == places.bells.len() && places.left == 0 {
             *places = Places::default();
         }
     }
@@ -80,8 +84,6 @@ impl Streams {
 impl Places {
     fn turn(&mut self) -> bool {
         let mut rung = 0;
-        // The number of places may have changed since the round began.
-        self.left = self.left.min(self.bells.len());
         while self.left > 0 && rung < TURN {
             self.at = if self.at + 1 < self.bells.len() { self.at + 1 } else { 0 };
             self.left -= 1;
@@ -182,6 +184,34 @@ mod tests {
         assert_eq!(silent, [3], "who has left is rung no more");
         assert!(large.lock().left == 0 && rounds.lock().is_empty());
         keeper.abort();
+    }
+
+    #[test]
+    fn who_comes_in_the_middle_of_a_round_costs_nobody_the_ring() {
+        // The second round begins somewhere in the middle.
+        for rounds in 1..=2 {
+            let streams = Streams::default();
+            let bells: Vec<_> = (0..10 * TURN).map(|_| Arc::new(Bell::default())).collect();
+            bells.iter().for_each(|bell| {
+                streams.enter(Arc::clone(bell));
+            });
+            assert!(streams.begin());
+            for _ in 1..rounds {
+                assert!(streams.go_on());
+                assert!(!streams.begin(), "those who go on with it go on");
+            }
+            for bell in &bells {
+                rung(bell);
+            }
+            assert!(!streams.begin());
+            for _ in 0..3 {
+                streams.enter(Arc::default());
+                assert!(streams.go_on());
+            }
+            while streams.go_on() {}
+            let silent = bells.iter().filter(|bell| !rung(bell)).count();
+            assert_eq!(silent, 0, "{rounds}");
+        }
     }
 
     #[test]

@@ -18,9 +18,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use pulse_proto::encoded::Encoded;
 use pulse_proto::v1::watch_authorized_nodes_response::Kind;
-use pulse_proto::{
-    Chance, ListHash, MAX_REASON_BYTES, Pin as KeyPin, Position, Scope, TokenDigest, reason, v1,
-};
+use pulse_proto::{Chance, ListHash, Pin as KeyPin, Position, Scope, TokenDigest, reason, v1};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
@@ -52,7 +50,7 @@ pub(super) fn watch(
     request: Request<v1::WatchAuthorizedNodesRequest>,
 ) -> Result<Response<WatchStream>, Status> {
     let slot = FeedSlot::new(open(rpc, request)?);
-    let mut response = Response::new(WatchStream::new(slot.clone()));
+    let mut response = Response::new(WatchStream::new(slot.clone(), rpc.drain.clone()));
     response.extensions_mut().insert(slot);
     Ok(response)
 }
@@ -97,10 +95,18 @@ struct Watch {
     is_first: bool,
     /// The pins of the server's authority, as they were said last.
     told_pins: Arc<Vec<KeyPin>>,
-    /// The status with which the stream ends after what was said last.
-    ending: Option<Status>,
+    /// How the stream ends after what was said last.
+    ending: Option<Ending>,
     end: StreamEnd,
     _slot: Slot,
+}
+
+/// How a stream ends that has said its last.
+struct Ending {
+    /// The status, if the caller heard it.
+    said: Status,
+    /// The status, if there was no room for it.
+    unsaid: Status,
 }
 
 /// What the stream said last of the proxy's list.
@@ -150,6 +156,16 @@ impl Watch {
             end: StreamEnd::Gone,
             _slot: slot,
         })
+    }
+
+    /// As if everything had rung.
+    fn look_at_all(&mut self, room: Room) -> Option<Next> {
+        self.unseen = Rung::ALL;
+        let next = self.look(room);
+        if next.is_none() {
+            self.unseen = Rung::default();
+        }
+        next
     }
 
     /// Looks at the present state: what is to be said that has not been said?
@@ -224,7 +240,7 @@ impl Watch {
         if room == Room::None {
             return Some(over(&status));
         }
-        self.ending = Some(status);
+        self.ending = Some(Ending { said: status.clone(), unsaid: status });
         Some(other(encode(Kind::Revoked(v1::Revoked { reason: why }))))
     }
 
@@ -306,11 +322,11 @@ impl Watch {
         let slot = u32::try_from(self.rpc.goodbyes.fetch_add(taken, Ordering::Relaxed)).unwrap_or(u32::MAX);
         let after = FIRST_SLOT.saturating_add(SLOT.saturating_mul(slot));
         let reason = "the server goes down; it says when to come back";
+        let unsaid = retry(Code::Unavailable, reason::DRAINING, reason, after);
         if room == Room::None {
-            return over(&retry(Code::Unavailable, reason::DRAINING, reason, after));
+            return over(&unsaid);
         }
-        // The stream ends well.
-        self.ending = Some(Status::ok(""));
+        self.ending = Some(Ending { said: Status::ok(""), unsaid });
         let reconnect_after = after.try_into().ok();
         other(encode(Kind::Goodbye(v1::Goodbye { reconnect_after, reason: reason.to_owned() })))
     }
@@ -318,11 +334,15 @@ impl Watch {
 
 impl Feed for Watch {
     fn poll_next(&mut self, cx: &mut Context<'_>, room: Room) -> Next {
-        if let Some(status) = &self.ending {
-            return over(status);
+        if let Some(ending) = &self.ending {
+            // What was said last may not have found room.
+            return over(if room == Room::None { &ending.unsaid } else { &ending.said });
         }
         if self.rpc.drain.has_started() {
             return self.goodbye(room);
+        }
+        if self.observes_until.is_some_and(|until| until <= Instant::now()) {
+            return self.end_unknown();
         }
         loop {
             while let Poll::Ready(rung) = self.presenter.bell().poll_rung(cx) {
@@ -341,6 +361,10 @@ impl Feed for Watch {
                 return self.end_unknown();
             }
             self.timer.as_mut().reset(next_time(self.bookmark_every, self.observes_until));
+            // It says what the stream knows, so it had better look.
+            if let Some(next) = self.look_at_all(room) {
+                return next;
+            }
             if room != Room::None {
                 return other(self.bookmark());
             }

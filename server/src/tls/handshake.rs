@@ -54,9 +54,9 @@ impl Live {
 
     /// Exchanges the certificate, for the handshakes to come. Blocks on the disk.
     pub(super) fn exchange(&self, certified: Arc<CertifiedKey>, now: SystemTime) -> Result<(), TlsError> {
-        self.tickets.exchange(&certified, now)?;
-        self.certificate.0.store(certified);
-        Ok(())
+        // First: whoever gets a ticket of the new keys has seen the new certificate, but for a handshake that is under way.
+        let before = self.certificate.0.swap(Arc::clone(&certified));
+        self.tickets.exchange(&certified, now).inspect_err(|_| self.certificate.0.store(before))
     }
 
     /// Begins with a new key for tickets if it is time to. Blocks on the disk.

@@ -1,7 +1,7 @@
 //! One call: the request to the router, the answer to the caller.
 //!
-//! Always: a call whose caller gave up is dropped; bytes go out as fast as the caller takes them, and no faster are they
-//! asked for. An answer that is a feed is handed back.
+//! Always: a call whose caller gave up, or takes nothing for 30 s, is dropped; bytes go out as fast as the caller takes them,
+//! and no faster are they asked for. An answer that is a feed is handed back.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,12 +16,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::body::RequestBody;
 use super::feeding::Feeding;
-use crate::listen::Peer;
 use crate::listen::feed::FeedSlot;
+use crate::listen::{Peer, STALLED};
 
 /// Headers of a connection, which HTTP/2 does not have (RFC 9113, 8.2.2).
 const OF_A_CONNECTION: [HeaderName; 5] = [
@@ -130,9 +131,13 @@ async fn send_all(mut bytes: Bytes, stream: &mut SendStream<Bytes>, is_last: boo
         }
         stream.reserve_capacity(bytes.len());
         let room = match stream.capacity() {
-            0 => match poll_fn(|cx| poll_room(stream, cx)).await {
-                Some(room) => room?,
-                None => return Err(Reason::CANCEL.into()),
+            0 => match timeout(STALLED, poll_fn(|cx| poll_room(stream, cx))).await {
+                Ok(Some(room)) => room?,
+                Ok(None) => return Err(Reason::CANCEL.into()),
+                Err(_) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Err(Reason::CANCEL.into());
+                }
             },
             room => room,
         };

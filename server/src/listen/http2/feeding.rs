@@ -1,6 +1,7 @@
 //! One feed on its stream: what goes out, and when.
 //!
-//! Always: a list goes only when the one before it was read, and what goes then is the newest; a message is handed to the
+//! Always: a list goes only when the one before it was read (but for its last 64 KiB, which h2 may hold while the socket
+//! takes nothing: a ping overtakes them), and what goes then is the newest; a message is handed to the
 //! connection in parts for which the caller has room; a stream that stays blocked is ended, with its reason.
 //! Never: holds more than what is left of one message, whose bytes all streams share.
 
@@ -85,7 +86,12 @@ impl Feeding {
         self.unread.is_some()
     }
 
-    /// The caller gave no sign of life: tells the feed, and the caller, if it reads once more.
+    /// Whether a message is not sent to its end.
+    pub(super) fn is_sending(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// The caller gave no sign of life: tells the feed, and the caller, if there is room for it.
     pub(super) fn give_up(&mut self) {
         let trailers = self.feed.give_up();
         self.end(trailers);

@@ -1,7 +1,7 @@
 //! Signs of life of one connection: that the caller is there, and that it read what it was sent.
 //!
 //! A ping is answered by the caller's HTTP/2 once it has read all that was sent before it. So an answer says that the
-//! caller is there, and that the lists before the ping are read. A ping is sent when nothing was heard for a while, soon
+//! caller is there, and that the lists before the ping are read. A ping is sent every once in a while, soon
 //! after a list of which the caller does not speak by itself, and at once when another list waits for that one to be read.
 //! Always: one ping at a time; who does not answer in time is given up. Never: asks while a list goes out, so that a push
 //! costs one write.
@@ -50,6 +50,8 @@ pub(super) struct Life {
     answer_until: Option<Instant>,
     /// Whether a list was sent since the last ping.
     list_unasked: bool,
+    /// Whether a message is not sent to its end.
+    is_sending: bool,
     /// When to ask next.
     ask_at: Instant,
     timer: Pin<Box<Sleep>>,
@@ -70,6 +72,7 @@ impl Life {
             answered: 0,
             answer_until: None,
             list_unasked: false,
+            is_sending: false,
             ask_at,
             timer: Box::pin(sleep_until(first_request.min(ask_at))),
         }
@@ -92,6 +95,11 @@ impl Life {
         if std::mem::take(&mut self.list_unasked) {
             self.ask_at = Instant::now() + self.interval;
         }
+    }
+
+    /// Whether a message is not sent to its end: it may be large, and the answer to a ping is behind it.
+    pub(super) fn is_sending(&mut self, is_sending: bool) {
+        self.is_sending = is_sending;
     }
 
     /// Whether this ping was answered.
@@ -151,7 +159,8 @@ impl Life {
         let _ = self.pings.send_ping(Ping::opaque());
         self.sent += 1;
         // A list may be large, and the way slow.
-        let patience = if self.list_unasked { self.timeout.max(STALLED) } else { self.timeout };
+        let is_long = self.list_unasked || self.is_sending;
+        let patience = if is_long { self.timeout.max(STALLED) } else { self.timeout };
         self.answer_until = Some(now + patience);
         self.list_unasked = false;
         Poll::Ready(Sign::Asked)
