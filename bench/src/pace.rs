@@ -30,8 +30,8 @@ pub(crate) struct Pace {
 pub(crate) const FULL: Pace = Pace {
     kind: "full",
     clients: &[1_000, 5_000, 10_000],
-    rounds: 15,
-    warm_up: 3,
+    rounds: 9,
+    warm_up: 2,
     settle: Duration::from_secs(2),
     load_ms: 5_000,
     loads: 3,
