@@ -46,7 +46,7 @@ release: ## both programs, small: target/release
 	cargo build --release --locked -p pulse-sensor-proxy
 
 # What is measured is what is installed, so each is built as `release` builds it.
-bench: ## Pulse beside its peers: how far each of T1 to T16 is met (some 20 minutes on 2 cores); runs are kept in target/bench
+bench: ## Pulse beside its peers: how far each of T1 to T16 is met (a quarter of an hour on 2 cores); runs are kept in target/bench
 	cargo build --release --locked -p pulse
 	cargo build --release --locked -p pulse-bench
 	@target/release/pulse-bench run
