@@ -26,7 +26,7 @@ pub(crate) struct Pace {
     pub(crate) changes: usize,
 }
 
-/// What the targets ask for: some 20 minutes on two cores.
+/// What the targets ask for: a quarter of an hour on two cores.
 pub(crate) const FULL: Pace = Pace {
     kind: "full",
     clients: &[1_000, 5_000, 10_000],

@@ -34,19 +34,26 @@ impl Readings {
         Readings { store, newest: Arc::new(RwLock::new(newest)) }
     }
 
-    /// Takes a report, which is shown from then on and is on disk within a moment: [`Recorded::durable_sequence`] says
+    /// Takes a report, which is shown from then on, unless it is a double, and is on disk within a moment: [`Recorded::durable_sequence`] says
     /// whether it is there already.
     ///
     /// # Errors
-    /// [`StoreError`]; the report may be sent again. It is shown if the store had taken it.
+    /// [`StoreError`]; the report may be sent again. It may be shown already.
     pub async fn take(&self, report: Report) -> Result<Recorded, StoreError> {
         let nodes = report.nodes.clone();
         let taken = self.store.take(report).await?;
-        self.show(nodes);
-        self.store.stored(taken).await
+        let is_new = taken.is_new();
+        if is_new {
+            self.show(nodes.clone());
+        }
+        let recorded = self.store.stored(taken).await?;
+        if !is_new && !recorded.is_double {
+            self.show(nodes);
+        }
+        Ok(recorded)
     }
 
-    /// Shows those that are newer than what is shown. A double changes nothing.
+    /// Shows those that are newer than what is shown.
     fn show(&self, nodes: Vec<Arc<NodeReport>>) {
         let mut newest = self.newest.write().expect("no holder of this lock panics");
         for node in nodes {

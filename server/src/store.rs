@@ -166,6 +166,13 @@ pub struct Recorded {
 #[derive(Debug)]
 pub struct Taken(sqlite::Taken);
 
+impl Taken {
+    /// Whether it is known that none like it was taken before. If it is not, [`Recorded::is_double`] tells.
+    pub fn is_new(&self) -> bool {
+        self.0.is_new()
+    }
+}
+
 /// How much history of readings is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {

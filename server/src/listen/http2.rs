@@ -150,6 +150,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         if !self.feeds.iter().any(Feeding::has_unread) {
             self.life.lists_are_read();
         }
-        self.life.is_sending(self.feeds.iter().any(Feeding::is_sending));
     }
 }

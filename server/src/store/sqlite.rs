@@ -74,9 +74,19 @@ pub(super) enum Taken {
         answer_rx: oneshot::Receiver<std::result::Result<Recorded, StoreError>>,
         /// Its session.
         key: sessions::Key,
-        /// Whether it, or a later one, was taken before.
-        is_double: bool,
+        /// Whether it, or a later one, was taken before; `None`: its session is not known, the disk will tell.
+        is_double: Option<bool>,
     },
+}
+
+impl Taken {
+    /// Whether it is known that none like it was taken before.
+    pub(super) fn is_new(&self) -> bool {
+        match self {
+            Taken::Answered(recorded) => !recorded.is_double,
+            Taken::Waits { is_double, .. } => *is_double == Some(false),
+        }
+    }
 }
 
 /// A question to the thread that reads; it answers by itself.
@@ -185,9 +195,10 @@ impl Sqlite {
         let waiting = MAX_REPORTS - self.report_slots.available_permits() - 1;
         let (key, sequence) = ((report.proxy, report.session), report.sequence);
         let known = self.sessions.take(&key, sequence);
-        let is_double = known.is_some_and(|(_, taken)| sequence <= taken);
+        let is_double = known.map(|(_, taken)| sequence <= taken);
         let (answer_tx, taken) = match known {
             Some((durable_sequence, _)) if ANSWERED_AT_ONCE.contains(&waiting) && self.is_writable() => {
+                let is_double = is_double.unwrap_or_default();
                 (None, Taken::Answered(Recorded { durable_sequence, is_double }))
             }
             _ => {
@@ -210,7 +221,7 @@ impl Sqlite {
             // It waits still, and is stored when the disk comes to it.
             Err(_) => {
                 let durable_sequence = self.sessions.of(&key).map_or(0, Progress::durable);
-                Ok(Recorded { durable_sequence, is_double })
+                Ok(Recorded { durable_sequence, is_double: is_double.unwrap_or_default() })
             }
         }
     }

@@ -86,11 +86,6 @@ impl Feeding {
         self.unread.is_some()
     }
 
-    /// Whether a message is not sent to its end.
-    pub(super) fn is_sending(&self) -> bool {
-        self.rest.is_some()
-    }
-
     /// The caller gave no sign of life: tells the feed, and the caller, if there is room for it.
     pub(super) fn give_up(&mut self) {
         let trailers = self.feed.give_up();

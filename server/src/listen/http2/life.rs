@@ -50,8 +50,6 @@ pub(super) struct Life {
     answer_until: Option<Instant>,
     /// Whether a list was sent since the last ping.
     list_unasked: bool,
-    /// Whether a message is not sent to its end.
-    is_sending: bool,
     /// When to ask next.
     ask_at: Instant,
     timer: Pin<Box<Sleep>>,
@@ -72,7 +70,6 @@ impl Life {
             answered: 0,
             answer_until: None,
             list_unasked: false,
-            is_sending: false,
             ask_at,
             timer: Box::pin(sleep_until(first_request.min(ask_at))),
         }
@@ -95,11 +92,6 @@ impl Life {
         if std::mem::take(&mut self.list_unasked) {
             self.ask_at = Instant::now() + self.interval;
         }
-    }
-
-    /// Whether a message is not sent to its end: it may be large, and the answer to a ping is behind it.
-    pub(super) fn is_sending(&mut self, is_sending: bool) {
-        self.is_sending = is_sending;
     }
 
     /// Whether this ping was answered.
@@ -159,8 +151,7 @@ impl Life {
         let _ = self.pings.send_ping(Ping::opaque());
         self.sent += 1;
         // A list may be large, and the way slow.
-        let is_long = self.list_unasked || self.is_sending;
-        let patience = if is_long { self.timeout.max(STALLED) } else { self.timeout };
+        let patience = if self.list_unasked { self.timeout.max(STALLED) } else { self.timeout };
         self.answer_until = Some(now + patience);
         self.list_unasked = false;
         Poll::Ready(Sign::Asked)
