@@ -35,6 +35,7 @@ use crate::limits::{OVERLOAD_RETRY, Slot};
 use crate::listen::feed::{Feed, FeedSlot, Next, Room};
 use crate::metrics::StreamEnd;
 use crate::publish::Subscriber;
+use crate::registry::Proxy;
 
 type Message = Encoded<v1::WatchAuthorizedNodesResponse>;
 
@@ -180,45 +181,51 @@ impl Watch {
             return Some(Next::Waits);
         }
         let catalog = self.rpc.changes.catalog();
-        let is_ahead = self.rpc.fleet.ahead_of(self.proxy, catalog.epoch).is_some();
-        if is_ahead {
-            // It keeps what it has, and hears that the server is there; no list until a new epoch begins.
-            if self.is_first {
-                let bookmark = self.bookmark();
-                return Some(self.opening(&bookmark));
+        let proxy = match self.following {
+            // Most rings are of a list that changed for all, and look no proxy up.
+            Some((scope, _)) if !self.unseen.has(Ring::Proxy) && !self.is_ahead(catalog.epoch) => {
+                return self.list(scope, room);
             }
-        } else if !self.unseen.has(Ring::Proxy)
-            && let Some((scope, _)) = self.following
-        {
-            return self.list(scope, room);
-        } else {
-            let proxy = catalog.registry.proxy(self.proxy)?;
-            match proxy.scope() {
-                Some(scope) => {
-                    if let Some(next) = self.list(scope, room) {
-                        return Some(next);
-                    }
-                }
-                None if self.said.is_waiting => {}
-                None => {
-                    self.following = None;
-                    self.said = Said { list: None, is_waiting: true, ..self.said };
-                    let waiting = Kind::Waiting(v1::Waiting { reason: waiting_reason(proxy) });
-                    return Some(self.opening(&encode(waiting)));
-                }
-            }
-            if !proxy.rotate_requested || self.observes_until.is_some() {
-                self.said.asked_to_rotate = false;
-            } else if !self.said.asked_to_rotate {
-                self.said.asked_to_rotate = true;
-                return Some(other(encode(Kind::RotateToken(v1::RotateToken {}))));
-            }
+            _ => catalog.registry.proxy(self.proxy)?,
+        };
+        if let Some(next) = self.look_at_list(proxy, catalog.epoch, room) {
+            return Some(next);
+        }
+        if !proxy.rotate_requested || self.observes_until.is_some() {
+            self.said.asked_to_rotate = false;
+        } else if !self.said.asked_to_rotate {
+            self.said.asked_to_rotate = true;
+            return Some(other(encode(Kind::RotateToken(v1::RotateToken {}))));
         }
         if !self.is_first && !Arc::ptr_eq(&self.told_pins, &self.rpc.pins()) {
             let bookmark = self.bookmark();
             return Some(other(self.with_server(&bookmark)));
         }
         None
+    }
+
+    /// What is to be said of the list that the proxy may have.
+    fn look_at_list(&mut self, proxy: &Proxy, epoch: u64, room: Room) -> Option<Next> {
+        if self.is_ahead(epoch) {
+            // It keeps what it has, and hears that the server is there; no list until a new epoch begins.
+            return self.is_first.then(|| {
+                let bookmark = self.bookmark();
+                self.opening(&bookmark)
+            });
+        }
+        match proxy.scope() {
+            Some(scope) => self.list(scope, room),
+            None if self.said.is_waiting => None,
+            None => {
+                self.following = None;
+                self.said = Said { list: None, is_waiting: true, ..self.said };
+                Some(self.opening(&encode(Kind::Waiting(v1::Waiting { reason: waiting_reason(proxy) }))))
+            }
+        }
+    }
+
+    fn is_ahead(&self, epoch: u64) -> bool {
+        self.rpc.fleet.ahead_of(self.proxy, epoch).is_some()
     }
 
     /// Whether the stream may go on: the end if it may not. What ends it in the midst of a message is not said first.
