@@ -284,7 +284,11 @@ impl Member {
             let answer = client.grpc.clone().report_temperatures(client.authorized(report.clone())).await;
             match answer.map(tonic::Response::into_inner) {
                 Ok(taken) => {
-                    assert_eq!((taken.durable_sequence, taken.refused), (report.sequence, vec![]));
+                    // It may be answered before it is on the disk; that each is there is looked at in the end.
+                    assert!(
+                        taken.durable_sequence <= report.sequence && taken.refused.is_empty(),
+                        "{taken:?}"
+                    );
                     return;
                 }
                 // Whether it was taken is not known, so it is sent again.
