@@ -28,6 +28,9 @@ pub use state::{FleetView, SyncState};
 /// How long what a proxy said may wait before it is written.
 const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How many rows one transaction has: some 2 ms of work.
+const SAVED_AT_ONCE: usize = 256;
+
 /// The number of a stream that is nobody's own: that of an observer.
 const OBSERVER: u64 = u64::MAX;
 
@@ -252,7 +255,14 @@ impl Fleet {
         if rows.is_empty() {
             return;
         }
-        if let Err(error) = store.save_statuses(rows).await {
+        // A few in each transaction: changes and reports have their turn in between.
+        let mut saved = Ok(());
+        for group in rows.chunks(SAVED_AT_ONCE) {
+            if saved.is_ok() {
+                saved = store.save_statuses(group.to_vec()).await;
+            }
+        }
+        if let Err(error) = saved {
             // They are tried again with the next group; the store itself says when it comes and goes.
             tracing::debug!(error = &error as &dyn std::error::Error, "sync states are not saved yet");
             for proxy in unsaved {
