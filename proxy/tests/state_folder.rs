@@ -232,6 +232,15 @@ fn a_harmed_buffer_is_set_aside_and_readings_go_on() {
         });
         assert!(proxy.process().has_said("the readings of an earlier start are not delivered"), "{how}");
         stop(&mut proxy);
+        // A reading is shown before it is on the disk: the answer may have been on its way when the proxy was stopped.
+        for _ in 0..3 {
+            if buffer.exists() {
+                proxy.start();
+                server.wait_for_state(&id, "IN_SYNC");
+                proxy.sysfs().let_read(46.0);
+                stop(&mut proxy);
+            }
+        }
         assert!(!buffer.exists(), "{how}: nothing waits");
     }
 }
