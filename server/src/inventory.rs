@@ -62,21 +62,38 @@ impl Inventory {
         if instance.is_present() {
             self.names.insert_mut(instance.name.to_ascii_lowercase(), instance.id);
         }
-        // Mostly one node of many is new: the others stay where they are.
-        let (had, has) = (hosts_of(before.as_deref()), hosts_of(Some(&instance)));
-        for host in had.difference(&has) {
+        self.index(before.as_deref(), &instance);
+        self.instances.insert_mut(instance.id, instance);
+    }
+
+    /// Finds an instance by the hosts that it has now, and no longer by those that it had.
+    fn index(&mut self, before: Option<&Instance>, instance: &Instance) {
+        let had = before.map_or(&[][..], |before| &before.endpoints);
+        let has = if instance.is_present() { &instance.endpoints[..] } else { &[] };
+        // Mostly one node of many is new: those that stand where they stood are not looked up.
+        let stands = |at: &usize| had.get(*at) == has.get(*at);
+        let moved = |nodes: &[Node]| -> HashSet<Host> {
+            (0..nodes.len()).filter(|at| !stands(at)).flat_map(|at| hosts(&nodes[at])).collect()
+        };
+        let (mut gone, new) = (moved(had), moved(has));
+        gone.retain(|host| !new.contains(host));
+        if !gone.is_empty() {
+            for host in has.iter().flat_map(hosts) {
+                gone.remove(&host);
+            }
+        }
+        for host in gone {
             match host {
                 Host::Name(name) => self.hosts.remove(name.as_str(), instance.id),
-                Host::Address(address) => self.addresses.remove(address, instance.id),
+                Host::Address(address) => self.addresses.remove(&address, instance.id),
             }
         }
-        for host in has.difference(&had) {
+        for host in new {
             match host {
-                Host::Name(name) => self.hosts.add(name.clone(), instance.id),
-                Host::Address(address) => self.addresses.add(*address, instance.id),
+                Host::Name(name) => self.hosts.add(name, instance.id),
+                Host::Address(address) => self.addresses.add(address, instance.id),
             }
         }
-        self.instances.insert_mut(instance.id, instance);
     }
 
     /// The instance of this id, removed ones too.
@@ -127,18 +144,13 @@ enum Host {
     Address(IpAddr),
 }
 
-/// What the nodes of an instance are found by, if it is present.
-fn hosts_of(instance: Option<&Instance>) -> HashSet<Host> {
-    let present = instance.filter(|instance| instance.is_present());
-    let nodes = present.iter().flat_map(|instance| &instance.endpoints);
-    let keys = nodes.flat_map(|node| {
-        let address = match node.address() {
-            Address::Ip(address) => Some(Host::Address(*address)),
-            _ => None,
-        };
-        [Some(Host::Name(node.name().to_ascii_lowercase())), address]
-    });
-    keys.flatten().collect()
+/// What a node is found by.
+fn hosts(node: &Node) -> impl Iterator<Item = Host> + use<> {
+    let address = match node.address() {
+        Address::Ip(address) => Some(Host::Address(*address)),
+        _ => None,
+    };
+    [Some(Host::Name(node.name().to_ascii_lowercase())), address].into_iter().flatten()
 }
 
 /// The one that there is; `None` if there is none, or several are.

@@ -88,12 +88,31 @@ fn put_instance(transaction: &Transaction<'_>, instance: &Instance, revision: i6
             instance.removed_at.map(millis),
             revision
         ])?;
-    transaction.prepare_cached("DELETE FROM instance_nodes WHERE instance_id = ?1")?.execute([&id])?;
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES (?1, ?2, ?3, ?4)",
+    put_nodes(transaction, &id, &instance.endpoints)
+}
+
+/// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
+fn put_nodes(transaction: &Transaction<'_>, instance: &str, nodes: &[Node]) -> Result<()> {
+    let sql = "SELECT place, name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place";
+    let stored: Vec<(i64, String, String)> = rows(transaction, "instance_nodes", sql, [instance], |cells| {
+        Ok((cells.plain("place")?, cells.plain("name")?, cells.plain("address")?))
+    })?;
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
     )?;
-    for (place, node) in (0_i64..).zip(&instance.endpoints) {
-        insert.execute(params![id, place, node.name(), node.address().to_string()])?;
+    let mut stored = stored.iter().peekable();
+    for (place, node) in (0_i64..).zip(nodes) {
+        let address = node.address().to_string();
+        let before = stored.next_if(|(at, ..)| *at == place);
+        if before.is_none_or(|(_, name, at)| (&**name, at) != (node.name(), &address)) {
+            put.execute(params![instance, place, node.name(), address])?;
+        }
+    }
+    if stored.peek().is_some() {
+        transaction
+            .prepare_cached("DELETE FROM instance_nodes WHERE instance_id = ?1 AND place >= ?2")?
+            .execute(params![instance, nodes.len() as i64])?;
     }
     Ok(())
 }
