@@ -222,9 +222,12 @@ impl Changes {
         let committing = tokio::spawn(async move {
             let timer = this.metrics.store_commit_seconds.clone();
             let begun = tokio::time::Instant::now();
-            this.store.commit(commit).await?;
+            // While the disk is busy the lists are encoded.
+            let encoding = async { lists.into_iter().map(|list| publisher.encode(list)).collect::<Vec<_>>() };
+            let (committed, encoded) = tokio::join!(biased; this.store.commit(commit), encoding);
+            committed?;
             timer.observe(begun.elapsed().as_secs_f64());
-            for list in lists {
+            for list in encoded {
                 publisher.publish(list);
             }
             this.metrics.revision.set(catalog.revision.cast_signed());

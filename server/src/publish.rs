@@ -176,12 +176,13 @@ impl Publisher {
         Arc::new(SignedAllowlist::sign(&self.key, position, scope, allowlist, at, self.refresh_interval))
     }
 
-    /// Puts a committed list in its place; wakes its subscribers if its hash or its epoch is another one.
-    pub fn publish(&mut self, signed: Arc<SignedAllowlist>) {
-        let scope = signed.scope;
+    /// Puts a committed list, as it was encoded, in its place; wakes its subscribers if its hash or its epoch is another
+    /// one.
+    pub fn publish(&mut self, encoded: Published) {
+        let published = Published { since: Instant::now(), ..encoded };
+        let scope = published.signed.scope;
         let what = |list: &SignedAllowlist| (list.allowlist.hash(), list.position.epoch);
-        let new = what(&signed);
-        let published = self.encode(signed);
+        let new = what(&published.signed);
         let topics = self.lists.topics.load_full();
         match topics.get(&scope) {
             Some(topic) => {
@@ -199,7 +200,8 @@ impl Publisher {
         }
     }
 
-    fn encode(&self, signed: Arc<SignedAllowlist>) -> Published {
+    /// Encodes a list, for [`Publisher::publish`].
+    pub fn encode(&self, signed: Arc<SignedAllowlist>) -> Published {
         self.metrics.encodes.inc();
         Published::new(signed)
     }
@@ -222,7 +224,7 @@ mod tests {
     fn publish(publisher: &mut Publisher, scope: Scope, revision: u64, names: &[&str]) {
         let list = Allowlist::new(names.iter().map(|name| Node::new(name, "").unwrap()));
         let signed = publisher.sign(Position { epoch: 1, revision }, scope, list, SystemTime::UNIX_EPOCH);
-        publisher.publish(signed);
+        publisher.publish(publisher.encode(signed));
     }
 
     fn has_rung(bell: &Bell) -> bool {

@@ -3,6 +3,8 @@
 //! In: the changes of a commit. Out: all rows, at start.
 //! Always: every row carries the revision at which it last changed, and no row is ever taken out.
 
+use std::fmt::Write as _;
+
 use pulse_proto::{Node, TokenDigest};
 use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
@@ -93,23 +95,36 @@ fn put_instance(transaction: &Transaction<'_>, instance: &Instance, revision: i6
 
 /// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
 fn put_nodes(transaction: &Transaction<'_>, instance: &str, nodes: &[Node]) -> Result<()> {
-    let sql = "SELECT place, name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place";
-    let stored: Vec<(i64, String, String)> = rows(transaction, "instance_nodes", sql, [instance], |cells| {
-        Ok((cells.plain("place")?, cells.plain("name")?, cells.plain("address")?))
-    })?;
+    let mut different = Vec::new();
+    let mut stored_count = 0;
+    {
+        let mut select = transaction.prepare_cached(
+            "SELECT name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place",
+        )?;
+        let mut stored = select.query([instance])?;
+        let mut address = String::new();
+        while let Some(row) = stored.next()? {
+            if let Some(node) = nodes.get(stored_count) {
+                address.clear();
+                write!(address, "{}", node.address()).expect("a string takes all");
+                let is_same =
+                    row.get_ref(0)?.as_str() == Ok(node.name()) && row.get_ref(1)?.as_str() == Ok(&address);
+                if !is_same {
+                    different.push(stored_count);
+                }
+            }
+            stored_count += 1;
+        }
+    }
     let mut put = transaction.prepare_cached(
         "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
     )?;
-    let mut stored = stored.iter().peekable();
-    for (place, node) in (0_i64..).zip(nodes) {
-        let address = node.address().to_string();
-        let before = stored.next_if(|(at, ..)| *at == place);
-        if before.is_none_or(|(_, name, at)| (&**name, at) != (node.name(), &address)) {
-            put.execute(params![instance, place, node.name(), address])?;
-        }
+    for place in different.into_iter().chain(stored_count..nodes.len()) {
+        let node = &nodes[place];
+        put.execute(params![instance, place as i64, node.name(), node.address().to_string()])?;
     }
-    if stored.peek().is_some() {
+    if stored_count > nodes.len() {
         transaction
             .prepare_cached("DELETE FROM instance_nodes WHERE instance_id = ?1 AND place >= ?2")?
             .execute(params![instance, nodes.len() as i64])?;
