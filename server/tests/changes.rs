@@ -377,6 +377,41 @@ async fn every_change_has_its_row_in_an_unbroken_audit_chain() {
     }
 }
 
+#[tokio::test]
+async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = open(folder.path()).await;
+    world.changes.add_instance(&admin(), "home", nodes(&[])).await.unwrap();
+    let (a, b, c, moved) = (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", ""), ("b", "10.0.0.3"));
+    let none: [&str; 0] = [];
+    let steps: [(&[(&str, &str)], &[&str], &[&str]); 8] = [
+        (&[a, b, c], &["a|10.0.0.1", "b|10.0.0.2", "c|"], &none),
+        (&[a, moved, c], &["b|10.0.0.3"], &["b|10.0.0.2"]),
+        (&[c, a, moved], &none, &none),
+        (&[moved], &none, &["a|10.0.0.1", "c|"]),
+        (&[b, c], &["b|10.0.0.2", "c|"], &["b|10.0.0.3"]),
+        (&[], &none, &["b|10.0.0.2", "c|"]),
+        (&[c], &["c|"], &none),
+        (&[a, b, c], &["a|10.0.0.1", "b|10.0.0.2"], &none),
+    ];
+    let mut before = 0;
+    for (set, added, removed) in steps {
+        world.changes.set_endpoints(&admin(), "home", nodes(set)).await.unwrap();
+        let stored = world.store.load().await.unwrap().instances;
+        assert_eq!(stored[0].endpoints, nodes(set));
+        let row = &world.store.audit_tail(1).await.unwrap()[0];
+        let detail: serde_json::Value = serde_json::from_str(&row.detail).unwrap();
+        let expected = serde_json::json!({
+            "added": added, "removed": removed, "nodes": set.len(), "nodes_before": before,
+        });
+        assert_eq!((row.action.as_str(), detail), ("instance.set", expected));
+        before = set.len();
+    }
+    let revision = world.changes.catalog().revision;
+    world.changes.set_endpoints(&admin(), "home", nodes(&[a, b, c])).await.unwrap();
+    assert_eq!(world.changes.catalog().revision, revision, "the same again is no change");
+}
+
 /// A clock that a test sets forward.
 #[derive(Clone, Default)]
 struct Hands(Arc<AtomicU64>);

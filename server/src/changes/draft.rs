@@ -53,7 +53,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds or changes an instance; hosts that wait for it are assigned to it.
-    pub(super) fn put_instance(&mut self, instance: Instance) {
+    pub(super) fn put_instance(&mut self, instance: Instance) -> Arc<Instance> {
         let instance = Arc::new(instance);
         self.after.inventory.put(Arc::clone(&instance));
         self.touched.insert(Scope::Instance(instance.id));
@@ -61,6 +61,7 @@ impl<'a> Draft<'a> {
         if instance.is_present() {
             self.assign_waiting(&instance);
         }
+        instance
     }
 
     fn assign_waiting(&mut self, instance: &Instance) {

@@ -1,5 +1,6 @@
 //! Changes of instances: add, set, remove.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use pulse_proto::Node;
@@ -34,8 +35,7 @@ impl Changes {
                 created_at: draft.at,
                 removed_at: None,
             };
-            draft.put_instance(instance.clone());
-            Ok((Arc::new(instance), note("instance.add", name, detail)))
+            Ok((draft.put_instance(instance), note("instance.add", name, detail)))
         })
         .await
     }
@@ -52,12 +52,26 @@ impl Changes {
     ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
-            let detail = json!({ "endpoints": lines(&endpoints), "before": lines(&before.endpoints) });
-            let after = Instance { endpoints, ..(*before).clone() };
-            if after != *before {
-                draft.put_instance(after.clone());
+            // Mostly one node of many is new; the whole lists stand in the history, under their revisions.
+            let (had, has): (HashSet<_>, HashSet<_>) =
+                (before.endpoints.iter().collect(), endpoints.iter().collect());
+            let detail = json!({
+                "added": lines(has.difference(&had).copied()),
+                "removed": lines(had.difference(&has).copied()),
+                "nodes": endpoints.len(),
+                "nodes_before": before.endpoints.len(),
+            });
+            if endpoints == before.endpoints {
+                return Ok((Arc::clone(&before), note("instance.set", &before.name, detail)));
             }
-            Ok((Arc::new(after), note("instance.set", &before.name, detail)))
+            let after = draft.put_instance(Instance {
+                id: before.id,
+                name: before.name.clone(),
+                endpoints,
+                created_at: before.created_at,
+                removed_at: before.removed_at,
+            });
+            Ok((after, note("instance.set", &before.name, detail)))
         })
         .await
     }
@@ -109,6 +123,9 @@ fn note(action: &'static str, name: &str, detail: serde_json::Value) -> Note {
     Note { action, target: format!("instance:{name}"), detail }
 }
 
-fn lines(nodes: &[Node]) -> Vec<String> {
-    nodes.iter().map(Node::line).collect()
+/// Nodes as they are noted, in order.
+fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+    let mut lines: Vec<String> = nodes.into_iter().map(Node::line).collect();
+    lines.sort_unstable();
+    lines
 }
