@@ -7,10 +7,11 @@ use std::path::Path;
 use pulse_proto::signature::{PublicKey, SigningKey, Statement};
 use rusqlite::Connection;
 
-use super::cell::{Cells, rows};
-use super::fault::{Fault, Result};
-use super::{ahead, audit, catalog, history, lists, schema, statuses};
+use super::{Statements, schema};
 use crate::audit::FIRST;
+use crate::store::engine::fault::{Fault, Result};
+use crate::store::engine::sql::{Cells, rows};
+use crate::store::engine::{ahead, audit, catalog, history, lists, statuses};
 use crate::store::{Checked, Finding, StoreError};
 
 /// The most findings of each kind: what is damaged is often damaged all over.
@@ -20,11 +21,11 @@ const MAX_FINDINGS: usize = 50;
 const SCHEMA_WITH_HEAD: i64 = 3;
 
 pub(in crate::store) fn check(path: &Path) -> std::result::Result<Checked, StoreError> {
-    let failed = |fault: Fault| fault.while_doing("check the database", path);
+    let failed = |fault: Fault| fault.while_doing("check the database", &path.display().to_string());
     let mut connection = schema::open_reader(path)?;
     let view = connection.transaction().map_err(|error| failed(error.into()))?;
     let schema = schema::known_version(&view).map_err(failed)?;
-    let mut check = Check { view: &view, checked: Checked::default() };
+    let mut check = Check { view: &view, sql: Statements(&view), checked: Checked::default() };
     check.part(true, Check::file);
     check.part(false, Check::references);
     check.part(true, |check| check.loads(schema));
@@ -35,6 +36,7 @@ pub(in crate::store) fn check(path: &Path) -> std::result::Result<Checked, Store
 
 struct Check<'a> {
     view: &'a Connection,
+    sql: Statements<'a>,
     checked: Checked,
 }
 
@@ -45,7 +47,7 @@ impl Check<'_> {
         if let Err(fault) = part(self) {
             let what = match fault {
                 Fault::Unreadable(what) => what,
-                Fault::Engine(error) => error.to_string(),
+                Fault::Sqlite(error) => error.to_string(),
                 other => format!("{other:?}"),
             };
             self.found("", "", what);
@@ -90,7 +92,7 @@ impl Check<'_> {
 
     /// All that a server loads at its start.
     fn loads(&mut self, schema: i64) -> Result<()> {
-        let fleet = catalog::fleet(self.view)?;
+        let fleet = catalog::fleet(&self.sql)?;
         self.checked.server_id = Some(fleet.server_id);
         (self.checked.epoch, self.checked.revision) = (fleet.epoch, fleet.revision);
         if SigningKey::from_pkcs8(&fleet.signing_key).is_err() {
@@ -100,24 +102,24 @@ impl Check<'_> {
         if schema < schema::newest_version() {
             return Ok(());
         }
-        catalog::instances(self.view)?;
-        catalog::proxies(self.view)?;
-        catalog::tokens(self.view)?;
-        catalog::join_tokens(self.view)?;
-        catalog::join_windows(self.view)?;
-        lists::newest(self.view)?;
-        statuses::all(self.view)?;
-        ahead::all(self.view)?;
-        history::newest(self.view)?;
+        catalog::instances(&self.sql)?;
+        catalog::proxies(&self.sql)?;
+        catalog::tokens(&self.sql)?;
+        catalog::join_tokens(&self.sql)?;
+        catalog::join_windows(&self.sql)?;
+        lists::newest(&self.sql)?;
+        statuses::all(&self.sql)?;
+        ahead::all(&self.sql)?;
+        history::newest(&self.sql)?;
         Ok(())
     }
 
     /// The audit log, from its first row to its end.
     fn chain(&mut self, schema: i64) -> Result<()> {
-        let view = self.view;
+        let view = &Statements(self.view);
         let (mut last, mut hash, mut revision) = (0, FIRST.to_owned(), 0);
         let sql = "SELECT seq, at_ms, actor, action, target, detail, revision, previous_hash, hash FROM audit ORDER BY seq";
-        rows(view, "audit", sql, [], |cells| {
+        rows(view, "audit", sql, &[], |cells| {
             let row = audit::row(cells)?;
             self.checked.audit_rows += 1;
             if row.seq == 0 {
@@ -166,12 +168,12 @@ impl Check<'_> {
 
     /// Every list: its nodes have its hash, and its signature is one of the fleet's key.
     fn signatures(&mut self) -> Result<()> {
-        let view = self.view;
+        let view = &Statements(self.view);
         let key = SigningKey::from_pkcs8(&catalog::fleet(view)?.signing_key).map(|key| key.public()).ok();
         let sql =
             "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
                    FROM allowlists ORDER BY scope, epoch, revision";
-        rows(view, "allowlists", sql, [], |cells| {
+        rows(view, "allowlists", sql, &[], |cells| {
             self.checked.lists += 1;
             let name = list_name(cells)?;
             match lists::list(cells) {

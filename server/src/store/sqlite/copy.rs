@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, InterruptHandle};
 
-use super::fault::{Fault, Result};
-use super::{catalog, schema};
+use super::{Statements, schema};
+use crate::store::engine::catalog;
+use crate::store::engine::fault::{Fault, Result};
 use crate::store::{Copied, DatabaseCopy, StoreError};
 
 /// Room that is left on the disk beside the copy, for the server's own writes.
@@ -42,7 +43,7 @@ pub(super) async fn copy(from: PathBuf, to: PathBuf) -> std::result::Result<Copi
     let stop = Stop { is_stopped: Arc::clone(&is_stopped), handle: connection.get_interrupt_handle() };
     let work = tokio::task::spawn_blocking(move || {
         let copied = work(&connection, &from, &to, &is_stopped);
-        copied.map_err(|fault| fault.while_doing(&format!("copy the database to {}", to.display()), &from))
+        copied.map_err(|fault| fault.while_doing(&format!("copy the database to {}", to.display()), &from.display().to_string()))
     });
     let copied = work.await.map_err(|_| StoreError::Closed)?;
     drop(stop);
@@ -88,7 +89,7 @@ fn work(connection: &Connection, from: &Path, to: &Path, is_stopped: &AtomicBool
         let from = from.display();
         return Err(Fault::Unreadable(format!("{from} is damaged ({verdict}): `pulse check` names what")));
     }
-    let fleet = catalog::fleet(&copied)?;
+    let fleet = catalog::fleet(&Statements(&copied))?;
     let schema: i64 = copied.pragma_query_value(None, "user_version", |row| row.get(0))?;
     Ok(Copied {
         copy,

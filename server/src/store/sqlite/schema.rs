@@ -10,20 +10,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use pulse_proto::Clock;
-use pulse_proto::signature::SigningKey;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
-use uuid::Uuid;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::cell::millis;
-use super::fault::{Fault, Result};
+use super::Statements;
 use crate::store::StoreError;
+use crate::store::engine::catalog;
+use crate::store::engine::fault::{Fault, Result};
 
 /// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: &[&str] = &[
-    include_str!("../migrations/0001_initial.sql"),
-    include_str!("../migrations/0002_joining.sql"),
-    include_str!("../migrations/0003_older_database.sql"),
-    include_str!("../migrations/0004_kept_list.sql"),
+    include_str!("../migrations/sqlite/0001_initial.sql"),
+    include_str!("../migrations/sqlite/0002_joining.sql"),
+    include_str!("../migrations/sqlite/0003_older_database.sql"),
+    include_str!("../migrations/sqlite/0004_kept_list.sql"),
 ];
 
 /// Before this one a writer and a checkpoint on two connections could damage a WAL database
@@ -92,13 +91,13 @@ pub(super) fn open_writer(path: &Path, clock: &Clock) -> std::result::Result<Con
         check(&connection)?;
         Ok(connection)
     };
-    open().map_err(|fault| fault.while_doing("open the database", path))
+    open().map_err(|fault| fault.while_doing("open the database", &path.display().to_string()))
 }
 
 /// Opens a second connection, which cannot write.
 pub(super) fn open_reader(path: &Path) -> std::result::Result<Connection, StoreError> {
     connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .map_err(|fault| fault.while_doing("open the database for reading", path))
+        .map_err(|fault| fault.while_doing("open the database for reading", &path.display().to_string()))
 }
 
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection> {
@@ -135,7 +134,7 @@ fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
         }
         transaction.execute_batch(migration)?;
         if next == 0 {
-            found_fleet(&transaction, clock)?;
+            catalog::found_fleet(&Statements(&transaction), clock)?;
         }
         transaction.pragma_update(None, "user_version", version + 1)?;
         transaction.commit()?;
@@ -168,19 +167,6 @@ pub(super) fn newest_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).expect("they were written one by one")
 }
 
-/// Gives a new database its identity.
-fn found_fleet(transaction: &Transaction<'_>, clock: &Clock) -> Result<()> {
-    let (_, signing_key) =
-        SigningKey::generate().map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let created_at = millis(clock.now());
-    transaction.execute(
-        "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, ?1, ?2, 0, ?2, ?3)",
-        params![Uuid::new_v4().to_string(), created_at, signing_key],
-    )?;
-    tracing::info!(epoch = created_at, "new database made");
-    Ok(())
-}
-
 fn check(connection: &Connection) -> Result<()> {
     for table in CHECKED_TABLES {
         let verdict: String =
@@ -211,14 +197,14 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         let transaction = connection.transaction().unwrap();
         transaction.execute_batch(MIGRATIONS[0]).unwrap();
-        found_fleet(&transaction, &Clock::system()).unwrap();
+        catalog::found_fleet(&Statements(&transaction), &Clock::system()).unwrap();
         transaction.execute_batch(MIGRATIONS[1]).unwrap();
         let rows = "INSERT INTO audit VALUES (1, 0, '', '', '', '{}', 1, '', 'aa'), (2, 0, '', '', '', '{}', 2, 'aa', 'bb')";
         transaction.execute_batch(rows).unwrap();
         transaction.pragma_update(None, "user_version", 2).unwrap();
         transaction.commit().unwrap();
         migrate(&mut connection, &Clock::system()).unwrap();
-        assert_eq!(super::super::audit::head(&connection).unwrap(), (2, "bb".to_owned()));
+        assert_eq!(crate::store::engine::audit::head(&Statements(&connection)).unwrap(), (2, "bb".to_owned()));
     }
 
     #[test]

@@ -7,16 +7,17 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pulse_proto::Node;
 use pulse_proto::hash::sha256;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fault::Result;
+use super::sql::{Sql, row, values};
 use crate::report::Sensor;
 
 /// The most series to remember: 8 bytes each, for 100,000 nodes of 40 sensors.
@@ -67,24 +68,29 @@ pub(super) struct Dictionary {
     series: HashMap<(i64, Uuid), SeriesOf>,
     /// How many series that are.
     series_count: usize,
+    /// Those that may be given out.
+    reading_ids: Range<i64>,
     generation: i64,
     generation_ends_at: Instant,
 }
 
 impl Dictionary {
     /// Begins a new generation. Every start has its own, so nothing depends on the clock.
-    pub(super) fn open(connection: &Connection) -> Result<Dictionary> {
-        let last: i64 = connection.query_row(
-            "SELECT max(coalesce((SELECT max(generation) FROM series), 0),
-                        coalesce((SELECT generation FROM readings ORDER BY id DESC LIMIT 1), 0))",
-            [],
-            |row| row.get(0),
-        )?;
+    pub(super) fn open(database: &dyn Sql) -> Result<Dictionary> {
+        let mut last = 0;
+        for (table, sql) in [
+            ("series", "SELECT max(generation) AS generation FROM series"),
+            ("readings", "SELECT generation FROM readings ORDER BY id DESC LIMIT 1"),
+        ] {
+            let found = row(database, table, sql, &[], |cells| cells.plain::<Option<i64>>("generation"))?;
+            last = found.flatten().unwrap_or_default().max(last);
+        }
         Ok(Dictionary {
             nodes: HashMap::new(),
             newest: HashMap::new(),
             series: HashMap::new(),
             series_count: 0,
+            reading_ids: 0..0,
             generation: last + 1,
             generation_ends_at: Instant::now() + GENERATION,
         })
@@ -102,6 +108,16 @@ impl Dictionary {
         if Instant::now() >= self.generation_ends_at {
             self.generation += 1;
             self.generation_ends_at = Instant::now() + GENERATION;
+        }
+    }
+
+    /// The id of a new reading.
+    pub(super) fn reading_id(&mut self, database: &dyn Sql) -> Result<i64> {
+        loop {
+            if let Some(id) = self.reading_ids.next() {
+                return Ok(id);
+            }
+            self.reading_ids = database.reading_ids()?;
         }
     }
 
@@ -123,23 +139,20 @@ impl Dictionary {
     }
 
     /// The id of a node.
-    pub(super) fn node(&mut self, transaction: &Transaction<'_>, instance: Uuid, node: &Node) -> Result<i64> {
+    pub(super) fn node(&mut self, database: &dyn Sql, instance: Uuid, node: &Node) -> Result<i64> {
         let key = (instance, node.clone());
         if let Some(id) = self.nodes.get(&key) {
             return Ok(*id);
         }
-        let columns = (instance.to_string(), node.name(), node.address().to_string());
-        let found = transaction
-            .prepare_cached("SELECT id FROM nodes WHERE instance_id = ?1 AND name = ?2 AND address = ?3")?
-            .query_row((&columns.0, columns.1, &columns.2), |row| row.get(0))
-            .optional()?;
+        let values = values![instance, node.name(), node.address().to_string()];
+        let id = |sql| row(database, "nodes", sql, &values, |cells| cells.plain("id"));
+        let found = id("SELECT id FROM nodes WHERE instance_id = $1 AND name = $2 AND address = $3")?;
+        // Another server may have made it in this very moment.
+        let made = "INSERT INTO nodes (instance_id, name, address) VALUES ($1, $2, $3)
+                    ON CONFLICT (instance_id, name, address) DO UPDATE SET name = excluded.name RETURNING id";
         let id = match found {
             Some(id) => id,
-            None => transaction
-                .prepare_cached(
-                    "INSERT INTO nodes (instance_id, name, address) VALUES (?1, ?2, ?3) RETURNING id",
-                )?
-                .query_row((&columns.0, columns.1, &columns.2), |row| row.get(0))?,
+            None => id(made)?.expect("what was put there has an id"),
         };
         self.nodes.insert(key, id);
         Ok(id)
@@ -148,7 +161,7 @@ impl Dictionary {
     /// Notes a reading as the newest of its node, if it is. [`Dictionary::put_newest`] writes it.
     pub(super) fn replaces_newest(
         &mut self,
-        transaction: &Transaction<'_>,
+        database: &dyn Sql,
         node: i64,
         newest: Newest,
     ) -> Result<bool> {
@@ -161,7 +174,7 @@ impl Dictionary {
                 Ok(is_newer)
             }
             Entry::Vacant(place) => {
-                let before = newest_of(transaction, node)?;
+                let before = newest_of(database, node)?;
                 let is_newer = before.is_none_or(|before| newest.replaces(&before));
                 place.insert(before.filter(|_| !is_newer).unwrap_or(newest));
                 Ok(is_newer)
@@ -172,35 +185,38 @@ impl Dictionary {
     /// Writes the newest readings of these nodes: each once, however often it changed in the transaction.
     pub(super) fn put_newest(
         &self,
-        transaction: &Transaction<'_>,
+        database: &dyn Sql,
         nodes: impl IntoIterator<Item = i64>,
     ) -> Result<()> {
-        let mut put = transaction.prepare_cached(
-            "INSERT INTO newest (node_id, reading_id, proxy_id, collected_at, is_readable) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id, proxy_id = excluded.proxy_id,
-                 collected_at = excluded.collected_at, is_readable = excluded.is_readable",
-        )?;
-        // In the order of the table, so that neighbours share a page.
+        // In the order of the table, so that neighbours share a page, and servers do not wait for each other in a circle.
         let mut nodes: Vec<i64> = nodes.into_iter().collect();
         nodes.sort_unstable();
-        for node in nodes {
-            if let Some(newest) = self.newest.get(&node) {
-                put.execute(params![
-                    node,
-                    newest.reading_id,
-                    newest.proxy.as_bytes().as_slice(),
-                    newest.collected_at,
-                    newest.is_readable
-                ])?;
-            }
-        }
-        Ok(())
+        let known = nodes.iter().filter_map(|node| Some((*node, self.newest.get(node)?)));
+        let mut rows = known.map(|(node, newest)| {
+            values![
+                node,
+                newest.reading_id,
+                newest.proxy.as_bytes().to_vec(),
+                newest.collected_at,
+                newest.is_readable
+            ]
+            .into()
+        });
+        // Another server may have put a newer one there.
+        database.execute_each(
+            "INSERT INTO newest (node_id, reading_id, proxy_id, collected_at, is_readable) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (node_id) DO UPDATE SET reading_id = excluded.reading_id, proxy_id = excluded.proxy_id,
+                 collected_at = excluded.collected_at, is_readable = excluded.is_readable
+             WHERE excluded.collected_at > newest.collected_at
+                 AND (excluded.is_readable = 1 OR newest.is_readable = 0 OR excluded.proxy_id = newest.proxy_id)",
+            &mut rows,
+        )
     }
 
     /// The ids of the series of a node's sensors, as one proxy reports them, in the order of the sensors.
     pub(super) fn series(
         &mut self,
-        transaction: &Transaction<'_>,
+        database: &dyn Sql,
         node: i64,
         proxy: Uuid,
         sensors: &Arc<[Sensor]>,
@@ -216,7 +232,7 @@ impl Dictionary {
             });
             let ids = sensors.iter().map(|sensor| match before.get(sensor.name.as_str()) {
                 Some((same, id)) if *same == sensor => Ok(*id),
-                _ => series_id(transaction, node, proxy, sensor, generation),
+                _ => series_id(database, node, proxy, sensor, generation),
             });
             let ids: Box<[i64]> = ids.collect::<Result<_>>()?;
             self.series_count += ids.len();
@@ -230,54 +246,46 @@ impl Dictionary {
 }
 
 /// The newest reading of a node, as the database has it.
-fn newest_of(connection: &Connection, node: i64) -> Result<Option<Newest>> {
-    let found = connection
-        .prepare_cached(
-            "SELECT reading_id, proxy_id, collected_at, is_readable FROM newest WHERE node_id = ?1",
-        )?
-        .query_row([node], |row| {
-            Ok(Newest {
-                reading_id: row.get(0)?,
-                proxy: Uuid::from_bytes(row.get(1)?),
-                collected_at: row.get(2)?,
-                is_readable: row.get(3)?,
-            })
+fn newest_of(database: &dyn Sql, node: i64) -> Result<Option<Newest>> {
+    let sql = "SELECT node_id, reading_id, proxy_id, collected_at, is_readable FROM newest WHERE node_id = $1";
+    row(database, "newest", sql, &values![node], |cells| {
+        Ok(Newest {
+            reading_id: cells.plain("reading_id")?,
+            proxy: Uuid::from_bytes(cells.plain("proxy_id")?),
+            collected_at: cells.plain("collected_at")?,
+            is_readable: cells.plain("is_readable")?,
         })
-        .optional()?;
-    Ok(found)
+    })
 }
 
 /// The id of one series, made if it is new; in use in this generation.
 fn series_id(
-    transaction: &Transaction<'_>,
+    database: &dyn Sql,
     node: i64,
     proxy: Uuid,
     sensor: &Sensor,
     generation: i64,
 ) -> Result<i64> {
-    let id = transaction
-        .prepare_cached(
-            "INSERT INTO series (identity, node_id, sensor, chip, label, kind, max_milli, critical_milli,
-                 generation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT (identity) DO UPDATE SET generation = excluded.generation
-             RETURNING id",
-        )?
-        .query_row(
-            params![
-                identity(node, proxy, sensor).as_slice(),
-                node,
-                sensor.name,
-                sensor.chip,
-                sensor.label,
-                sensor.kind.as_str(),
-                sensor.max_celsius.and_then(milli),
-                sensor.critical_celsius.and_then(milli),
-                generation
-            ],
-            |row| row.get(0),
-        )?;
-    Ok(id)
+    let sql = "INSERT INTO series (identity, node_id, sensor, chip, label, kind, max_milli, critical_milli,
+                   generation)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+               ON CONFLICT (identity) DO UPDATE SET generation =
+                   CASE WHEN excluded.generation > series.generation THEN excluded.generation ELSE series.generation END
+               RETURNING id";
+    let identity = identity(node, proxy, sensor);
+    let values = values![
+        identity.as_slice(),
+        node,
+        &sensor.name,
+        &sensor.chip,
+        &sensor.label,
+        sensor.kind.as_str(),
+        sensor.max_celsius.and_then(milli),
+        sensor.critical_celsius.and_then(milli),
+        generation
+    ];
+    let id = row(database, "series", sql, &values, |cells| cells.plain("id"))?;
+    Ok(id.expect("what was put there has an id"))
 }
 
 /// Thousandths of a degree, as they are stored; `None` for what is no number, or larger than any temperature.

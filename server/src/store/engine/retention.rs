@@ -8,9 +8,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, Transaction};
 
-use super::cell::millis;
+use super::sql::{Sql, millis, rows, values};
 use super::dictionary::Dictionary;
 use super::fault::Result;
 use crate::store::Retention;
@@ -36,21 +35,17 @@ pub(super) enum Batch {
 }
 
 /// Deletes a batch of the oldest readings that are too old, or too much. The caller commits.
-pub(super) fn trim(transaction: &Transaction<'_>, retention: Retention, now: SystemTime) -> Result<Batch> {
-    let used_bytes = used_bytes(transaction)?;
+pub(super) fn trim(database: &dyn Sql, retention: Retention, now: SystemTime) -> Result<Batch> {
+    let used_bytes = database.used_bytes()?;
     let is_too_large = used_bytes > retention.max_bytes;
     let cutoff = cutoff(now, retention.max_age);
-    let mut delete = transaction.prepare_cached("DELETE FROM readings WHERE id = ?1")?;
-    let mut deleted = 0;
-    for reading in oldest(transaction, BATCH)? {
-        if !is_too_large && reading.received_at >= cutoff {
-            break;
-        }
-        delete.execute([reading.id])?;
-        deleted += 1;
-    }
+    let oldest = oldest(database, BATCH)?;
+    let is_kept = |reading: &&Deletable| !is_too_large && reading.received_at >= cutoff;
+    let deleted = oldest.iter().position(|reading| is_kept(&reading)).unwrap_or(oldest.len());
+    let mut ids = oldest[..deleted].iter().map(|reading| values![reading.id].into());
+    database.execute_each("DELETE FROM readings WHERE id = $1", &mut ids)?;
     Ok(match deleted {
-        BATCH => Batch::More,
+        deleted if deleted == BATCH as usize => Batch::More,
         0 if is_too_large => Batch::TooLarge { used_bytes },
         _ if is_too_large => Batch::More,
         _ => Batch::Done,
@@ -59,21 +54,21 @@ pub(super) fn trim(transaction: &Transaction<'_>, retention: Retention, now: Sys
 
 /// Forgets sessions of proxies long gone, and series that no reading names any more. The caller commits.
 pub(super) fn sweep(
-    transaction: &Transaction<'_>,
+    database: &dyn Sql,
     dictionary: &mut Dictionary,
     retention: Retention,
     now: SystemTime,
 ) -> Result<()> {
     let sessions_end = cutoff(now, retention.max_age.max(MIN_SESSION_AGE));
-    transaction.execute("DELETE FROM report_sessions WHERE updated_at < ?1", [sessions_end])?;
+    database.execute("DELETE FROM report_sessions WHERE updated_at < $1", &values![sessions_end])?;
 
     // Generations rise with ids: no reading that may be deleted some day is of one before `floor`. Those that are
     // are the newest of a node that was not read since: its series stay.
-    let floor = oldest(transaction, 1)?.first().map_or(dictionary.generation(), |reading| reading.generation);
-    let swept = transaction.execute(
-        "DELETE FROM series WHERE generation < ?1 AND node_id NOT IN (
-             SELECT w.node_id FROM newest AS w JOIN readings AS r ON r.id = w.reading_id WHERE r.generation < ?1)",
-        [floor],
+    let floor = oldest(database, 1)?.first().map_or(dictionary.generation(), |reading| reading.generation);
+    let swept = database.execute(
+        "DELETE FROM series WHERE generation < $1 AND node_id NOT IN (
+             SELECT w.node_id FROM newest AS w JOIN readings AS r ON r.id = w.reading_id WHERE r.generation < $1)",
+        &values![floor],
     )?;
     if swept > 0 {
         dictionary.clear();
@@ -89,22 +84,16 @@ struct Deletable {
 }
 
 /// The oldest readings that may be deleted.
-fn oldest(connection: &Connection, limit: i64) -> Result<Vec<Deletable>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, received_at, generation FROM readings AS r
-         WHERE NOT EXISTS (SELECT 1 FROM newest AS w WHERE w.reading_id = r.id) ORDER BY id LIMIT ?1",
-    )?;
-    let found = statement.query_map([limit], |row| {
-        Ok(Deletable { id: row.get(0)?, received_at: row.get(1)?, generation: row.get(2)? })
-    })?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
-}
-
-/// How much of the file is in use.
-fn used_bytes(connection: &Connection) -> Result<u64> {
-    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let pages = number("page_count")? - number("freelist_count")?;
-    Ok(pages.unsigned_abs() * number("page_size")?.unsigned_abs())
+fn oldest(database: &dyn Sql, limit: i64) -> Result<Vec<Deletable>> {
+    let sql = "SELECT id, received_at, generation FROM readings AS r
+               WHERE NOT EXISTS (SELECT 1 FROM newest AS w WHERE w.reading_id = r.id) ORDER BY id LIMIT $1";
+    rows(database, "readings", sql, &values![limit], |cells| {
+        Ok(Deletable {
+            id: cells.plain("id")?,
+            received_at: cells.plain("received_at")?,
+            generation: cells.plain("generation")?,
+        })
+    })
 }
 
 fn cutoff(now: SystemTime, age: Duration) -> i64 {

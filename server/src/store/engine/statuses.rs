@@ -1,38 +1,15 @@
 //! What each proxy did and said last.
 
-use rusqlite::{Connection, Transaction, params};
 
-use super::cell::{Cells, integer, millis, rows};
+use super::sql::{Cells, Sql, integer, millis, rows, values};
 use super::fault::Result;
 use crate::store::{KeptList, Mark, ProxyStatus};
 
-pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO proxy_status (proxy_id, last_seen, last_pull,
-             pushed_epoch, pushed_revision, pushed_hash, pushed_at,
-             applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
-             refused_epoch, refused_revision, refused_hash, refused_at,
-             last_error, list_source, version, peer, insecure_skip_verify,
-             kept_list_problem, kept_list_detail, kept_list_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-             ?22, ?23, ?24)
-         ON CONFLICT (proxy_id) DO UPDATE SET last_seen = excluded.last_seen, last_pull = excluded.last_pull,
-             pushed_epoch = excluded.pushed_epoch, pushed_revision = excluded.pushed_revision,
-             pushed_hash = excluded.pushed_hash, pushed_at = excluded.pushed_at,
-             applied_epoch = excluded.applied_epoch, applied_revision = excluded.applied_revision,
-             applied_hash = excluded.applied_hash, applied_at = excluded.applied_at, on_disk = excluded.on_disk,
-             refused_epoch = excluded.refused_epoch, refused_revision = excluded.refused_revision,
-             refused_hash = excluded.refused_hash, refused_at = excluded.refused_at,
-             last_error = excluded.last_error, list_source = excluded.list_source,
-             version = excluded.version, peer = excluded.peer,
-             insecure_skip_verify = excluded.insecure_skip_verify,
-             kept_list_problem = excluded.kept_list_problem, kept_list_detail = excluded.kept_list_detail,
-             kept_list_at = excluded.kept_list_at",
-    )?;
-    for status in statuses {
+pub(super) fn put(database: &dyn Sql, statuses: &[ProxyStatus]) -> Result<()> {
+    let mut rows = statuses.iter().map(|status| {
         let [pushed, applied, refused] = [&status.pushed, &status.applied, &status.refused].map(columns);
-        insert.execute(params![
-            status.proxy.to_string(),
+        values![
+            status.proxy,
             status.last_seen.map(millis),
             status.last_pull.map(millis),
             pushed.0,
@@ -48,17 +25,40 @@ pub(super) fn put(transaction: &Transaction<'_>, statuses: &[ProxyStatus]) -> Re
             refused.1,
             refused.2,
             refused.3,
-            status.last_error,
-            status.list_source,
-            status.version,
+            &status.last_error,
+            &status.list_source,
+            &status.version,
             status.peer.map(|peer| peer.to_string()),
             status.insecure_skip_verify,
             status.kept_list.as_ref().map_or("", |kept| kept.problem.as_str()),
             status.kept_list.as_ref().map_or("", |kept| kept.detail.as_str()),
             status.kept_list.as_ref().map(|kept| millis(kept.at))
-        ])?;
-    }
-    Ok(())
+        ]
+        .into()
+    });
+    database.execute_each(
+        "INSERT INTO proxy_status (proxy_id, last_seen, last_pull,
+             pushed_epoch, pushed_revision, pushed_hash, pushed_at,
+             applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
+             refused_epoch, refused_revision, refused_hash, refused_at,
+             last_error, list_source, version, peer, insecure_skip_verify,
+             kept_list_problem, kept_list_detail, kept_list_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+             $22, $23, $24)
+         ON CONFLICT (proxy_id) DO UPDATE SET last_seen = excluded.last_seen, last_pull = excluded.last_pull,
+             pushed_epoch = excluded.pushed_epoch, pushed_revision = excluded.pushed_revision,
+             pushed_hash = excluded.pushed_hash, pushed_at = excluded.pushed_at,
+             applied_epoch = excluded.applied_epoch, applied_revision = excluded.applied_revision,
+             applied_hash = excluded.applied_hash, applied_at = excluded.applied_at, on_disk = excluded.on_disk,
+             refused_epoch = excluded.refused_epoch, refused_revision = excluded.refused_revision,
+             refused_hash = excluded.refused_hash, refused_at = excluded.refused_at,
+             last_error = excluded.last_error, list_source = excluded.list_source,
+             version = excluded.version, peer = excluded.peer,
+             insecure_skip_verify = excluded.insecure_skip_verify,
+             kept_list_problem = excluded.kept_list_problem, kept_list_detail = excluded.kept_list_detail,
+             kept_list_at = excluded.kept_list_at",
+        &mut rows,
+    )
 }
 
 /// Epoch, revision, hash and time of a mark.
@@ -72,14 +72,14 @@ fn columns(mark: &Option<Mark>) -> Columns {
     })
 }
 
-pub(super) fn all(connection: &Connection) -> Result<Vec<ProxyStatus>> {
+pub(super) fn all(database: &dyn Sql) -> Result<Vec<ProxyStatus>> {
     let sql = "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
                    applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
                    refused_epoch, refused_revision, refused_hash, refused_at,
                    last_error, list_source, version, peer, insecure_skip_verify,
                    kept_list_problem, kept_list_detail, kept_list_at
                FROM proxy_status ORDER BY proxy_id";
-    rows(connection, "proxy_status", sql, [], |cells| {
+    rows(database, "proxy_status", sql, &[], |cells| {
         Ok(ProxyStatus {
             proxy: cells.parsed("proxy_id")?,
             last_seen: cells.time_if_any("last_seen")?,

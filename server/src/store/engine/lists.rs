@@ -3,40 +3,35 @@
 //! Always: a list that is read back has the hash that it was stored with.
 
 use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
-use rusqlite::{Connection, Transaction, params};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::cell::{Cells, integer, millis, rows};
+use super::sql::{Cells, Sql, integer, millis, row, rows, values};
 use super::fault::Result;
 use crate::store::{ListChange, ListFound};
 
-pub(super) fn insert(transaction: &Transaction<'_>, list: &SignedAllowlist) -> Result<()> {
+pub(super) fn insert(database: &dyn Sql, list: &SignedAllowlist) -> Result<()> {
     let lines: Vec<String> = list.allowlist.nodes().iter().map(Node::line).collect();
     let interval =
         list.refresh_interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
-    transaction
-        .prepare_cached(
-            "INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id,
+    database.execute("INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id,
                  signature, nodes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", &values![
             list.scope.to_string(),
             integer(list.position.epoch),
             integer(list.position.revision),
             list.allowlist.hash().to_string(),
             millis(list.updated_at),
             interval,
-            list.key_id,
-            list.signature,
+            &list.key_id,
+            &list.signature,
             lines.join("\n")
         ])?;
     Ok(())
 }
 
 /// The newest list of each scope.
-pub(super) fn newest(connection: &Connection) -> Result<Vec<SignedAllowlist>> {
+pub(super) fn newest(database: &dyn Sql) -> Result<Vec<SignedAllowlist>> {
     // From scope to scope along the primary key, and in each to its end: lists of before, of which there may be many, are
     // not looked at.
     let sql = "WITH RECURSIVE scopes (scope) AS (
@@ -50,48 +45,50 @@ pub(super) fn newest(connection: &Connection) -> Result<Vec<SignedAllowlist>> {
                    SELECT n.epoch, n.revision FROM allowlists AS n WHERE n.scope = scopes.scope
                        ORDER BY n.epoch DESC, n.revision DESC LIMIT 1)
                ORDER BY l.scope";
-    rows(connection, "allowlists", sql, [], list)
+    rows(database, "allowlists", sql, &[], list)
 }
 
 /// The newest list of a scope that is not newer than a revision.
-pub(super) fn at(connection: &Connection, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>> {
+pub(super) fn at(database: &dyn Sql, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
-               FROM allowlists WHERE scope = ?1 AND revision <= ?2 ORDER BY epoch DESC, revision DESC LIMIT 1";
-    let found = rows(connection, "allowlists", sql, params![scope.to_string(), integer(revision)], list)?;
+               FROM allowlists WHERE scope = $1 AND revision <= $2 ORDER BY epoch DESC, revision DESC LIMIT 1";
+    let found = rows(database, "allowlists", sql, &values![scope.to_string(), integer(revision)], list)?;
     Ok(found.into_iter().next())
 }
 
 /// The list of a scope that was made at this revision, or those around it.
-pub(super) fn of(connection: &Connection, scope: Scope, revision: u64) -> Result<ListFound> {
+pub(super) fn of(database: &dyn Sql, scope: Scope, revision: u64) -> Result<ListFound> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
-               FROM allowlists WHERE scope = ?1 AND revision = ?2 ORDER BY epoch DESC LIMIT 1";
+               FROM allowlists WHERE scope = $1 AND revision = $2 ORDER BY epoch DESC LIMIT 1";
     let scope = scope.to_string();
-    let found = rows(connection, "allowlists", sql, params![scope, integer(revision)], list)?;
+    let found = rows(database, "allowlists", sql, &values![&scope, integer(revision)], list)?;
     if let Some(list) = found.into_iter().next() {
         return Ok(ListFound::List(Box::new(list)));
     }
     let revision = integer(revision);
-    let nearest = |sql: &str| -> Result<Option<u64>> {
-        let found: Option<i64> = connection.query_row(sql, params![scope, revision], |row| row.get(0))?;
-        Ok(found.map(i64::unsigned_abs))
+    let nearest = |sql: &'static str| -> Result<Option<u64>> {
+        let found = row(database, "allowlists", sql, &values![&scope, revision], |cells| {
+            cells.plain::<Option<i64>>("revision")
+        })?;
+        Ok(found.flatten().map(i64::unsigned_abs))
     };
     Ok(ListFound::Between {
-        before: nearest("SELECT max(revision) FROM allowlists WHERE scope = ?1 AND revision < ?2")?,
-        after: nearest("SELECT min(revision) FROM allowlists WHERE scope = ?1 AND revision > ?2")?,
+        before: nearest("SELECT max(revision) AS revision FROM allowlists WHERE scope = $1 AND revision < $2")?,
+        after: nearest("SELECT min(revision) AS revision FROM allowlists WHERE scope = $1 AND revision > $2")?,
     })
 }
 
 /// How lists came about, the newest first.
-pub(super) fn history(connection: &Connection, scope: Option<Scope>, limit: u32) -> Result<Vec<ListChange>> {
+pub(super) fn history(database: &dyn Sql, scope: Option<Scope>, limit: u32) -> Result<Vec<ListChange>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, nodes,
                    (SELECT actor FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS actor,
                    (SELECT action FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS action,
                    (SELECT nodes FROM allowlists AS b
                        WHERE b.scope = a.scope AND (b.epoch, b.revision) < (a.epoch, a.revision)
                        ORDER BY b.epoch DESC, b.revision DESC LIMIT 1) AS nodes_before
-               FROM allowlists AS a WHERE ?1 IS NULL OR scope = ?1
-               ORDER BY epoch DESC, revision DESC, scope LIMIT ?2";
-    rows(connection, "allowlists", sql, params![scope.map(|scope| scope.to_string()), limit], |cells| {
+               FROM allowlists AS a WHERE CAST($1 AS TEXT) IS NULL OR scope = $1
+               ORDER BY epoch DESC, revision DESC, scope LIMIT $2";
+    rows(database, "allowlists", sql, &values![scope.map(|scope| scope.to_string()), limit], |cells| {
         let nodes: String = cells.plain("nodes")?;
         let before: Option<String> = cells.plain("nodes_before")?;
         let now: BTreeSet<&str> = nodes.lines().collect();

@@ -3,13 +3,16 @@
 //! In: the changes of a commit. Out: all rows, at start.
 //! Always: every row carries the revision at which it last changed, and no row is ever taken out.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use pulse_proto::{Node, TokenDigest};
-use rusqlite::{Connection, Transaction, params};
+use std::sync::Arc;
+
+use pulse_proto::signature::SigningKey;
+use pulse_proto::{Clock, Node, TokenDigest};
 use uuid::Uuid;
 
-use super::cell::{Cells, integer, millis, rows, word_of};
+use super::sql::{Cells, Sql, Value, integer, millis, rows, values, word_of};
 use super::fault::{Fault, Result};
 use super::{audit, lists};
 use crate::inventory::Instance;
@@ -29,9 +32,9 @@ pub(super) struct Fleet {
     pub(super) signing_key: Vec<u8>,
 }
 
-pub(super) fn fleet(connection: &Connection) -> Result<Fleet> {
+pub(super) fn fleet(database: &dyn Sql) -> Result<Fleet> {
     let sql = "SELECT id, server_id, epoch, revision, signing_key FROM fleet";
-    let mut found = rows(connection, "fleet", sql, [], |cells| {
+    let mut found = rows(database, "fleet", sql, &[], |cells| {
         Ok(Fleet {
             server_id: cells.parsed("server_id")?,
             epoch: cells.number("epoch")?,
@@ -42,105 +45,119 @@ pub(super) fn fleet(connection: &Connection) -> Result<Fleet> {
     found.pop().ok_or_else(|| Fault::Unreadable(String::from("table fleet has no row: restore a backup")))
 }
 
-pub(super) fn revision(connection: &Connection) -> Result<u64> {
+pub(super) fn revision(database: &dyn Sql) -> Result<u64> {
     let sql = "SELECT id, revision FROM fleet";
-    let found = rows(connection, "fleet", sql, [], |cells| cells.number("revision"))?;
+    let found = rows(database, "fleet", sql, &[], |cells| cells.number("revision"))?;
     found.first().copied().ok_or_else(|| Fault::Unreadable(String::from("table fleet has no row")))
 }
 
+/// Gives a new database its identity.
+pub(in crate::store) fn found_fleet(database: &dyn Sql, clock: &Clock) -> Result<()> {
+    let made = SigningKey::generate();
+    let (_, signing_key) = made.map_err(|error| Fault::Disk(Arc::new(std::io::Error::other(error))))?;
+    let created_at = millis(clock.now());
+    database.execute(
+        "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, $1, $2, 0, $3, $4)",
+        &values![Uuid::new_v4(), created_at, created_at, signing_key],
+    )?;
+    tracing::info!(epoch = created_at, "new database made");
+    Ok(())
+}
+
 /// Writes one change of the fleet. The caller commits.
-pub(super) fn commit(transaction: &Transaction<'_>, commit: &Commit) -> Result<()> {
-    let actual = revision(transaction)?;
-    if actual != commit.expected {
-        return Err(Fault::Conflict(actual));
+pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<()> {
+    // First of all: whoever moves the one row holds it to the end of the transaction, so that revisions are seen in the
+    // order of their numbers.
+    let moved = database.execute(
+        "UPDATE fleet SET revision = $1 WHERE revision = $2",
+        &values![integer(commit.revision), integer(commit.expected)],
+    )?;
+    if moved == 0 {
+        return Err(Fault::Conflict(revision(database)?));
     }
     let revision = integer(commit.revision);
     for change in &commit.changes {
         match change {
-            Change::Instance(instance) => put_instance(transaction, instance, revision)?,
-            Change::Proxy(proxy) => put_proxy(transaction, proxy, revision)?,
-            Change::Token(token) => put_token(transaction, token, revision)?,
-            Change::DropToken(digest) => drop_token(transaction, digest, revision)?,
-            Change::JoinToken(token) => put_join_token(transaction, token, revision)?,
+            Change::Instance(instance) => put_instance(database, instance, revision)?,
+            Change::Proxy(proxy) => put_proxy(database, proxy, revision)?,
+            Change::Token(token) => put_token(database, token, revision)?,
+            Change::DropToken(digest) => drop_token(database, digest, revision)?,
+            Change::JoinToken(token) => put_join_token(database, token, revision)?,
             Change::Epoch(epoch) => {
-                transaction.execute("UPDATE fleet SET epoch = ?1", [integer(*epoch)])?;
+                database.execute("UPDATE fleet SET epoch = $1", &values![integer(*epoch)])?;
             }
-            Change::JoinWindow(window) => put_join_window(transaction, window, revision)?,
+            Change::JoinWindow(window) => put_join_window(database, window, revision)?,
         }
     }
     for list in &commit.lists {
-        lists::insert(transaction, list)?;
+        lists::insert(database, list)?;
     }
-    transaction.prepare_cached("UPDATE fleet SET revision = ?1")?.execute([revision])?;
-    audit::append(transaction, std::slice::from_ref(&commit.audit), commit.revision)
+    audit::append(database, std::slice::from_ref(&commit.audit), Some(commit.revision))
 }
 
-fn put_instance(transaction: &Transaction<'_>, instance: &Instance, revision: i64) -> Result<()> {
+fn put_instance(database: &dyn Sql, instance: &Instance, revision: i64) -> Result<()> {
     let id = instance.id.to_string();
-    transaction
-        .prepare_cached(
-            "INSERT INTO instances (id, name, created_at, removed_at, revision) VALUES (?1, ?2, ?3, ?4, ?5)
+    database.execute("INSERT INTO instances (id, name, created_at, removed_at, revision) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, created_at = excluded.created_at,
-                 removed_at = excluded.removed_at, revision = excluded.revision",
-        )?
-        .execute(params![
-            id,
-            instance.name,
+                 removed_at = excluded.removed_at, revision = excluded.revision", &values![
+            &id,
+            &instance.name,
             millis(instance.created_at),
             instance.removed_at.map(millis),
             revision
         ])?;
-    put_nodes(transaction, &id, &instance.endpoints)
+    put_nodes(database, &id, &instance.endpoints)
 }
 
 /// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
-fn put_nodes(transaction: &Transaction<'_>, instance: &str, nodes: &[Node]) -> Result<()> {
-    let mut different = Vec::new();
-    let mut stored_count = 0;
-    {
-        let mut select = transaction.prepare_cached(
-            "SELECT name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place",
-        )?;
-        let mut stored = select.query([instance])?;
-        let mut address = String::new();
-        while let Some(row) = stored.next()? {
+fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
+    let (mut different, mut stored_count) = (Vec::new(), 0);
+    let mut address = String::new();
+    database.query(
+        "SELECT name, address FROM instance_nodes WHERE instance_id = $1 ORDER BY place",
+        &values![instance],
+        &mut |row| {
             if let Some(node) = nodes.get(stored_count) {
                 address.clear();
                 write!(address, "{}", node.address()).expect("a string takes all");
-                let is_same =
-                    row.get_ref(0)?.as_str() == Ok(node.name()) && row.get_ref(1)?.as_str() == Ok(&address);
-                if !is_same {
+                let is = |column, text: &str| row.value(column).is_ok_and(|value| value == Value::from(text));
+                if !is("name", node.name()) || !is("address", &address) {
                     different.push(stored_count);
                 }
             }
             stored_count += 1;
-        }
-    }
-    let mut put = transaction.prepare_cached(
-        "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
+            Ok(())
+        },
     )?;
-    for place in different.into_iter().chain(stored_count..nodes.len()) {
+    let mut rows = different.into_iter().chain(stored_count..nodes.len()).map(|place| {
         let node = &nodes[place];
-        put.execute(params![instance, place as i64, node.name(), node.address().to_string()])?;
-    }
+        values![instance, place as i64, node.name(), node.address().to_string()].into()
+    });
+    database.execute_each(
+        "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
+        &mut rows,
+    )?;
     if stored_count > nodes.len() {
-        transaction
-            .prepare_cached("DELETE FROM instance_nodes WHERE instance_id = ?1 AND place >= ?2")?
-            .execute(params![instance, nodes.len() as i64])?;
+        database.execute("DELETE FROM instance_nodes WHERE instance_id = $1 AND place >= $2", &values![instance, nodes.len() as i64])?;
     }
     Ok(())
 }
 
-pub(super) fn instances(connection: &Connection) -> Result<Vec<Instance>> {
+pub(super) fn instances(database: &dyn Sql) -> Result<Vec<Instance>> {
     let sql = "SELECT id, name, created_at, removed_at FROM instances ORDER BY id";
-    let nodes = "SELECT instance_id, name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place";
-    rows(connection, "instances", sql, [], |cells| {
+    let nodes = "SELECT instance_id, name, address FROM instance_nodes ORDER BY instance_id, place";
+    let mut endpoints: HashMap<Uuid, Vec<Node>> = HashMap::new();
+    rows(database, "instance_nodes", nodes, &[], |cells| {
+        endpoints.entry(cells.parsed("instance_id")?).or_default().push(node(cells)?);
+        Ok(())
+    })?;
+    rows(database, "instances", sql, &[], |cells| {
         let id: Uuid = cells.parsed("id")?;
         Ok(Instance {
             id,
             name: cells.plain("name")?,
-            endpoints: rows(connection, "instance_nodes", nodes, [id.to_string()], node)?,
+            endpoints: endpoints.remove(&id).unwrap_or_default(),
             created_at: cells.time("created_at")?,
             removed_at: cells.time_if_any("removed_at")?,
         })
@@ -153,35 +170,31 @@ pub(super) fn node(cells: &Cells<'_>) -> Result<Node> {
     Node::new(&name, &address).map_err(|error| cells.unreadable("name", error))
 }
 
-fn put_proxy(transaction: &Transaction<'_>, proxy: &Proxy, revision: i64) -> Result<()> {
+fn put_proxy(database: &dyn Sql, proxy: &Proxy, revision: i64) -> Result<()> {
     let (standing, standing_at, standing_reason) = match &proxy.standing {
         Standing::Active => ("active", None, ""),
         Standing::Revoked { at, reason } => ("revoked", Some(millis(*at)), reason.as_str()),
         Standing::Removed { at, reason } => ("removed", Some(millis(*at)), reason.as_str()),
     };
-    transaction
-        .prepare_cached(
-            "INSERT INTO proxies (id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind,
+    database.execute("INSERT INTO proxies (id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind,
                  standing, standing_at, standing_reason, rotate_requested, created_at, registered_at, revision,
                  is_approved)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, machine_id = excluded.machine_id,
                  kind = excluded.kind, proxy_url = excluded.proxy_url, version = excluded.version,
                  peer = excluded.peer, instance_id = excluded.instance_id, scope_kind = excluded.scope_kind,
                  standing = excluded.standing, standing_at = excluded.standing_at,
                  standing_reason = excluded.standing_reason, rotate_requested = excluded.rotate_requested,
                  created_at = excluded.created_at, registered_at = excluded.registered_at,
-                 revision = excluded.revision, is_approved = excluded.is_approved",
-        )?
-        .execute(params![
-            proxy.id.to_string(),
-            proxy.hostname,
-            proxy.machine_id,
+                 revision = excluded.revision, is_approved = excluded.is_approved", &values![
+            proxy.id,
+            &proxy.hostname,
+            &proxy.machine_id,
             word_of(&proxy.kind, PROXY_KINDS),
-            proxy.proxy_url,
-            proxy.version,
+            &proxy.proxy_url,
+            &proxy.version,
             proxy.peer.map(|peer| peer.to_string()),
-            proxy.instance.map(|id| id.to_string()),
+            proxy.instance,
             word_of(&proxy.scope_kind, SCOPE_KINDS),
             standing,
             standing_at,
@@ -195,12 +208,12 @@ fn put_proxy(transaction: &Transaction<'_>, proxy: &Proxy, revision: i64) -> Res
     Ok(())
 }
 
-pub(super) fn proxies(connection: &Connection) -> Result<Vec<Proxy>> {
+pub(super) fn proxies(database: &dyn Sql) -> Result<Vec<Proxy>> {
     let sql =
         "SELECT id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind, standing,
                    standing_at, standing_reason, rotate_requested, created_at, registered_at, is_approved
                FROM proxies ORDER BY id";
-    rows(connection, "proxies", sql, [], |cells| {
+    rows(database, "proxies", sql, &[], |cells| {
         let standing: String = cells.plain("standing")?;
         let (at, reason) = (cells.time_if_any("standing_at")?, cells.plain("standing_reason")?);
         let standing = match (standing.as_str(), at) {
@@ -228,22 +241,18 @@ pub(super) fn proxies(connection: &Connection) -> Result<Vec<Proxy>> {
     })
 }
 
-fn put_token(transaction: &Transaction<'_>, token: &CtrlToken, revision: i64) -> Result<()> {
+fn put_token(database: &dyn Sql, token: &CtrlToken, revision: i64) -> Result<()> {
     let (standing, use_before) = match token.standing {
         TokenStanding::Current => ("current", None),
         TokenStanding::Next { use_before } => ("next", Some(millis(use_before))),
         TokenStanding::Tombstone => ("tombstone", None),
         TokenStanding::Debug { until } => ("debug", Some(millis(until))),
     };
-    transaction
-        .prepare_cached(
-            "INSERT INTO ctrl_tokens (digest, proxy_id, standing, use_before, revision) VALUES (?1, ?2, ?3, ?4, ?5)
+    database.execute("INSERT INTO ctrl_tokens (digest, proxy_id, standing, use_before, revision) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (digest) DO UPDATE SET proxy_id = excluded.proxy_id, standing = excluded.standing,
-                 use_before = excluded.use_before, revision = excluded.revision",
-        )?
-        .execute(params![
+                 use_before = excluded.use_before, revision = excluded.revision", &values![
             token.digest.as_bytes().as_slice(),
-            token.proxy.to_string(),
+            token.proxy,
             standing,
             use_before,
             revision
@@ -251,19 +260,15 @@ fn put_token(transaction: &Transaction<'_>, token: &CtrlToken, revision: i64) ->
     Ok(())
 }
 
-fn drop_token(transaction: &Transaction<'_>, digest: &TokenDigest, revision: i64) -> Result<()> {
-    transaction
-        .prepare_cached(
-            "UPDATE ctrl_tokens SET standing = 'dropped', use_before = NULL, revision = ?2 WHERE digest = ?1",
-        )?
-        .execute(params![digest.as_bytes().as_slice(), revision])?;
+fn drop_token(database: &dyn Sql, digest: &TokenDigest, revision: i64) -> Result<()> {
+    database.execute("UPDATE ctrl_tokens SET standing = 'dropped', use_before = NULL, revision = $1 WHERE digest = $2", &values![revision, digest.as_bytes().as_slice()])?;
     Ok(())
 }
 
-pub(super) fn tokens(connection: &Connection) -> Result<Vec<CtrlToken>> {
+pub(super) fn tokens(database: &dyn Sql) -> Result<Vec<CtrlToken>> {
     let sql = "SELECT digest, proxy_id, standing, use_before FROM ctrl_tokens WHERE standing <> 'dropped'
                ORDER BY digest";
-    rows(connection, "ctrl_tokens", sql, [], |cells| {
+    rows(database, "ctrl_tokens", sql, &[], |cells| {
         let standing: String = cells.plain("standing")?;
         let standing = match (standing.as_str(), cells.time_if_any("use_before")?) {
             ("current", _) => TokenStanding::Current,
@@ -282,21 +287,17 @@ fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
     Ok(TokenDigest::from_bytes(cells.plain("digest")?))
 }
 
-fn put_join_token(transaction: &Transaction<'_>, token: &JoinToken, revision: i64) -> Result<()> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO join_tokens (id, digest, instance_id, scope_kind, uses, used, created_at, expires_at,
+fn put_join_token(database: &dyn Sql, token: &JoinToken, revision: i64) -> Result<()> {
+    database.execute("INSERT INTO join_tokens (id, digest, instance_id, scope_kind, uses, used, created_at, expires_at,
                  revoked_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, instance_id = excluded.instance_id,
                  scope_kind = excluded.scope_kind, uses = excluded.uses, used = excluded.used,
                  created_at = excluded.created_at, expires_at = excluded.expires_at,
-                 revoked_at = excluded.revoked_at, revision = excluded.revision",
-        )?
-        .execute(params![
-            token.id,
+                 revoked_at = excluded.revoked_at, revision = excluded.revision", &values![
+            &token.id,
             token.digest.as_bytes().as_slice(),
-            token.instance.map(|id| id.to_string()),
+            token.instance,
             word_of(&token.scope_kind, SCOPE_KINDS),
             token.uses,
             token.used,
@@ -308,10 +309,10 @@ fn put_join_token(transaction: &Transaction<'_>, token: &JoinToken, revision: i6
     Ok(())
 }
 
-pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinToken>> {
+pub(super) fn join_tokens(database: &dyn Sql) -> Result<Vec<JoinToken>> {
     let sql = "SELECT id, digest, instance_id, scope_kind, uses, used, created_at, expires_at, revoked_at
                FROM join_tokens ORDER BY id";
-    rows(connection, "join_tokens", sql, [], |cells| {
+    rows(database, "join_tokens", sql, &[], |cells| {
         Ok(JoinToken {
             id: cells.plain("id")?,
             digest: digest(cells)?,
@@ -326,17 +327,13 @@ pub(super) fn join_tokens(connection: &Connection) -> Result<Vec<JoinToken>> {
     })
 }
 
-fn put_join_window(transaction: &Transaction<'_>, window: &JoinWindow, revision: i64) -> Result<()> {
+fn put_join_window(database: &dyn Sql, window: &JoinWindow, revision: i64) -> Result<()> {
     let sources: Vec<String> = window.sources.iter().map(ToString::to_string).collect();
-    transaction
-        .prepare_cached(
-            "INSERT INTO join_windows (id, opened_at, closes_at, closed_at, sources, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+    database.execute("INSERT INTO join_windows (id, opened_at, closes_at, closed_at, sources, revision)
+             VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (id) DO UPDATE SET opened_at = excluded.opened_at, closes_at = excluded.closes_at,
-                 closed_at = excluded.closed_at, sources = excluded.sources, revision = excluded.revision",
-        )?
-        .execute(params![
-            window.id.to_string(),
+                 closed_at = excluded.closed_at, sources = excluded.sources, revision = excluded.revision", &values![
+            window.id,
             millis(window.opened_at),
             millis(window.closes_at),
             window.closed_at.map(millis),
@@ -346,9 +343,9 @@ fn put_join_window(transaction: &Transaction<'_>, window: &JoinWindow, revision:
     Ok(())
 }
 
-pub(super) fn join_windows(connection: &Connection) -> Result<Vec<JoinWindow>> {
+pub(super) fn join_windows(database: &dyn Sql) -> Result<Vec<JoinWindow>> {
     let sql = "SELECT id, opened_at, closes_at, closed_at, sources FROM join_windows ORDER BY id";
-    rows(connection, "join_windows", sql, [], |cells| {
+    rows(database, "join_windows", sql, &[], |cells| {
         let sources: String = cells.plain("sources")?;
         let sources = sources.split(',').filter(|source| !source.is_empty()).map(str::parse);
         Ok(JoinWindow {

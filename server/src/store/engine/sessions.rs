@@ -45,6 +45,14 @@ impl Progress {
             Progress::Known { durable, .. } | Progress::Gap { durable, .. } => durable,
         }
     }
+
+    /// The same, when so much of it is on the disk by now.
+    pub(super) fn with_durable(self, durable: u64) -> Progress {
+        match self {
+            Progress::Known { taken, .. } => Progress::Known { durable, taken: taken.max(durable) },
+            Progress::Gap { at, .. } => Progress::Gap { durable, at },
+        }
+    }
 }
 
 /// The sessions that were heard of since the start. Cloning shares them.

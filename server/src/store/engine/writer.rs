@@ -8,23 +8,22 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pulse_proto::Clock;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::cell::millis;
 use super::dictionary::Dictionary;
-use super::fault::{Fault, Result};
+use super::fault::Result;
+use super::link::Link;
 use super::pace::Pace;
 use super::retention::Batch;
 use super::sessions::{Place, Sessions};
+use super::sql::{Sql, millis};
 use super::{history, retention};
 use crate::report::Report;
 use crate::store::{Recorded, Retention, StoreError};
@@ -90,15 +89,16 @@ impl Queued {
 
 /// What the thread owns.
 pub(super) struct Writer {
-    pub(super) path: PathBuf,
-    pub(super) connection: Connection,
+    /// The database, for people.
+    pub(super) name: Arc<str>,
+    pub(super) link: Link,
     pub(super) dictionary: Dictionary,
     pub(super) sessions: Sessions,
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) is_writable: Arc<AtomicBool>,
-    /// The thread that reads: it ends first, so that the log can be emptied and taken away.
-    pub(super) reader: Option<JoinHandle<()>>,
+    /// The threads that read: they end first, so that the log can be emptied and taken away.
+    pub(super) readers: Vec<JoinHandle<()>>,
     /// The lock on the data folder. Last, so that it is given back when the database is closed.
     pub(super) lock: File,
 }
@@ -158,35 +158,28 @@ impl Writer {
     /// Runs one transaction: all of it, or nothing.
     pub(super) fn transact<T>(
         &mut self,
-        work: impl FnOnce(&Transaction<'_>, &mut Dictionary) -> Result<T>,
+        work: impl FnOnce(&dyn Sql, &mut Dictionary) -> Result<T>,
     ) -> Result<T> {
-        let Writer { connection, dictionary, .. } = self;
-        let before = connection.total_changes();
-        let attempt = || {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction, dictionary)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        let outcome: Result<T> = attempt();
+        let Writer { link, dictionary, .. } = self;
+        let outcome = link.transact(|sql| work(sql, dictionary));
         match &outcome {
             // One that had nothing to write proves nothing: a full disk takes it too.
-            Ok(_) if self.connection.total_changes() == before => {}
-            Ok(_) => {
+            Ok((_, false)) => {}
+            Ok((_, true)) => {
                 if !self.is_writable.swap(true, Ordering::Relaxed) {
-                    tracing::info!(database = %self.path.display(), "the database can be written again");
+                    tracing::info!(database = %self.name, "the database can be written again");
                 }
             }
             Err(fault) => {
                 // It may remember what was rolled back.
                 self.dictionary.clear();
                 if fault.is_of_the_disk() && self.is_writable.swap(false, Ordering::Relaxed) {
-                    let error = fault.while_doing("write the database", &self.path);
+                    let error = fault.while_doing("write the database", &self.name);
                     tracing::error!(error = &error as &dyn Error, "the database cannot be written");
                 }
             }
         }
-        outcome
+        outcome.map(|(value, _)| value)
     }
 
     /// Stores the first `count` reports in one transaction, and answers them once they are on disk. They leave the queue
@@ -216,7 +209,7 @@ impl Writer {
                 (0..count).try_for_each(|_| self.record(reports, 1))
             }
             Err(fault) if fault.is_for_ever() => {
-                let error = fault.while_doing("store a report", &self.path);
+                let error = fault.while_doing("store a report", &self.name);
                 tracing::error!(
                     error = &error as &dyn Error,
                     "a report cannot be stored and is dropped: a defect"
@@ -228,7 +221,7 @@ impl Writer {
             }
             Err(fault) => {
                 for queued in reports.iter_mut().take(count) {
-                    queued.failed(fault.while_doing("store a report", &self.path));
+                    queued.failed(fault.while_doing("store a report", &self.name));
                 }
                 Err(fault)
             }
@@ -237,14 +230,14 @@ impl Writer {
 
     /// Empties the log into the database and closes it.
     fn close(self) -> std::result::Result<(), StoreError> {
-        let Writer { path, connection, reader, lock, .. } = self;
-        // A reader that panicked has said so itself.
-        let _ = reader.map(JoinHandle::join);
-        // Its answer is whether another program's reading kept it from emptying the log; then it stays as it is.
-        let checkpoint = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()));
-        let closed = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error));
+        let Writer { name, link, readers, lock, .. } = self;
+        for reader in readers {
+            // One that panicked has said so itself.
+            let _ = reader.join();
+        }
+        let closed = link.close();
         drop(lock);
-        closed.map_err(|error| Fault::from(error).while_doing("close the database", &path))
+        closed.map_err(|fault| fault.while_doing("close the database", &name))
     }
 }
 
@@ -361,7 +354,7 @@ impl Upkeep {
                 retention::sweep(transaction, dictionary, retention, now)
             });
             if let Err(fault) = swept {
-                let error = fault.while_doing("sweep sessions and series", &writer.path);
+                let error = fault.while_doing("sweep sessions and series", &writer.name);
                 tracing::warn!(
                     error = &error as &dyn Error,
                     "what nothing needs any more could not be deleted"
@@ -381,7 +374,7 @@ impl Upkeep {
                 );
             }
             Err(fault) => {
-                let error = fault.while_doing("delete old readings", &writer.path);
+                let error = fault.while_doing("delete old readings", &writer.name);
                 tracing::warn!(error = &error as &dyn Error, "old readings could not be deleted");
             }
             Ok(_) => {}

@@ -1,0 +1,281 @@
+//! PostgreSQL: statements on a connection, transactions and views.
+//!
+//! In: statements in the SQL that both engines share. Out: their rows. Always: a transaction is all of its work, or
+//! nothing; a connection that was lost is made anew with the next one. Many statements of one kind are sent without waiting
+//! for each answer. Used by threads of its own, never by those of the runtime, on which the connection itself works.
+
+pub(super) mod schema;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::try_join_all;
+use tokio::runtime::Handle;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::engine::fault::{Fault, Result};
+use super::engine::sql::{Columns, Sql, Value};
+
+/// How many statements are on the way at once.
+const PIPELINE: usize = 1_024;
+
+/// The longest that anything may take: a statement, or the making of a connection. PostgreSQL ends statements itself before.
+const LONGEST: Duration = Duration::from_secs(15);
+
+/// How many ids of readings a server takes at once, as the sequence in the schema counts.
+const READING_IDS: i64 = 4_096;
+
+/// Where the database is, and how to get there.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+    /// For people: without a password.
+    pub(super) name: Arc<str>,
+}
+
+/// A connection, made when it is needed.
+pub(super) struct Connection {
+    address: Address,
+    runtime: Handle,
+    client: Option<Open>,
+}
+
+struct Open {
+    client: Client,
+    statements: RefCell<HashMap<&'static str, Statement>>,
+}
+
+impl Connection {
+    pub(super) fn new(address: Address, runtime: Handle) -> Connection {
+        Connection { address, runtime, client: None }
+    }
+
+    /// Runs one transaction: all of it, or nothing. Says that it wrote something, as that cannot be told.
+    pub(super) fn transact<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<(T, bool)> {
+        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", |statements| work(statements)).map(|value| (value, true))
+    }
+
+    /// Reads the database as it is at one moment.
+    pub(super) fn view<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<T> {
+        self.within("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", |statements| work(statements))
+    }
+
+    /// As [`Connection::transact`], with statements that only PostgreSQL has.
+    fn with_statements<T>(&mut self, work: impl FnOnce(&Statements<'_>) -> Result<T>) -> Result<T> {
+        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", work)
+    }
+
+    fn within<T>(&mut self, begin: &str, work: impl FnOnce(&Statements<'_>) -> Result<T>) -> Result<T> {
+        self.connect()?;
+        let Some(open) = &self.client else { return Err(Fault::Stopped) };
+        let statements = Statements { open, runtime: &self.runtime };
+        let run = || {
+            statements.simple(begin)?;
+            let value = work(&statements)?;
+            statements.simple("COMMIT")?;
+            Ok(value)
+        };
+        let outcome: Result<T> = run();
+        let is_lost = open.client.is_closed() || matches!(outcome, Err(Fault::Away(_)));
+        if outcome.is_err() && (is_lost || statements.simple("ROLLBACK").is_err()) {
+            self.client = None;
+        }
+        outcome
+    }
+
+    /// Makes the connection if there is none.
+    fn connect(&mut self) -> Result<()> {
+        if self.client.as_ref().is_some_and(|open| !open.client.is_closed()) {
+            return Ok(());
+        }
+        self.client = None;
+        let connecting = self.address.config.connect(self.address.tls.clone());
+        let connected = self.runtime.block_on(async { tokio::time::timeout(LONGEST, connecting).await });
+        let (client, connection) = connected.map_err(|_| away("it takes no connection"))??;
+        self.runtime.spawn(async move {
+            // Whoever uses the client hears of it.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a connection to the database ended");
+            }
+        });
+        self.client = Some(Open { client, statements: RefCell::default() });
+        Ok(())
+    }
+}
+
+fn away(why: &str) -> Fault {
+    Fault::Away(format!("{why} within {} s", LONGEST.as_secs()).into())
+}
+
+/// The statements of a transaction.
+pub(super) struct Statements<'a> {
+    open: &'a Open,
+    runtime: &'a Handle,
+}
+
+impl Statements<'_> {
+    fn wait<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+        let done = self.runtime.block_on(async { tokio::time::timeout(LONGEST, work).await });
+        Ok(done.map_err(|_| away("it does not answer"))??)
+    }
+
+    /// Executes statements without parameters.
+    pub(super) fn simple(&self, sql: &str) -> Result<()> {
+        self.wait(self.open.client.batch_execute(sql))
+    }
+
+    fn prepare(&self, sql: &'static str) -> Result<Statement> {
+        if let Some(known) = self.open.statements.borrow().get(sql) {
+            return Ok(known.clone());
+        }
+        let statement = self.wait(self.open.client.prepare(sql))?;
+        self.open.statements.borrow_mut().insert(sql, statement.clone());
+        Ok(statement)
+    }
+}
+
+impl Sql for Statements<'_> {
+    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
+        let statement = self.prepare(sql)?;
+        self.wait(self.open.client.execute_raw(&statement, values))
+    }
+
+    fn execute_each<'a>(
+        &self,
+        sql: &'static str,
+        values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
+    ) -> Result<()> {
+        let mut values = values.peekable();
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let statement = self.prepare(sql)?;
+        loop {
+            let some: Vec<_> = values.by_ref().take(PIPELINE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let on_the_way = some.iter().map(|values| self.open.client.execute_raw(&statement, values));
+            self.wait(try_join_all(on_the_way))?;
+        }
+    }
+
+    fn query(
+        &self,
+        sql: &'static str,
+        values: &[Value<'_>],
+        read: &mut dyn FnMut(&dyn Columns) -> Result<()>,
+    ) -> Result<()> {
+        let statement = self.prepare(sql)?;
+        let parameters: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as _).collect();
+        let found = self.wait(self.open.client.query(&statement, &parameters))?;
+        found.iter().try_for_each(|row| read(row))
+    }
+
+    fn query_each(
+        &self,
+        sql: &'static str,
+        values: &[Vec<Value<'_>>],
+        read: &mut dyn FnMut(usize, &dyn Columns) -> Result<()>,
+    ) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let statement = self.prepare(sql)?;
+        for (chunk, values) in values.chunks(PIPELINE).enumerate() {
+            let parameters: Vec<Vec<&(dyn ToSql + Sync)>> =
+                values.iter().map(|values| values.iter().map(|value| value as _).collect()).collect();
+            let on_the_way = parameters.iter().map(|values| self.open.client.query(&statement, values));
+            for (at, found) in self.wait(try_join_all(on_the_way))?.iter().enumerate() {
+                found.iter().try_for_each(|row| read(chunk * PIPELINE + at, row))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reading_ids(&self) -> Result<Range<i64>> {
+        let mut last = 0;
+        self.query("SELECT nextval('reading_ids') AS id", &[], &mut |row| {
+            let id = row.value("id").map_err(|error| Fault::Unreadable(error.to_string()))?;
+            if let Value::Integer(id) = id {
+                last = id;
+            }
+            Ok(())
+        })?;
+        Ok(last - READING_IDS + 1..last + 1)
+    }
+
+    fn used_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        self.query("SELECT pg_database_size(current_database()) AS bytes", &[], &mut |row| {
+            if let Ok(Value::Integer(used)) = row.value("bytes") {
+                bytes = used.unsigned_abs();
+            }
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+impl ToSql for Value<'_> {
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> std::result::Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Integer(number) if *kind == Type::INT4 => i32::try_from(*number)?.to_sql(kind, out),
+            Value::Integer(number) => number.to_sql(kind, out),
+            Value::Text(text) => text.to_sql(kind, out),
+            Value::Bytes(bytes) => bytes.to_sql(kind, out),
+        }
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::INT8, Type::INT4, Type::TEXT, Type::BYTEA].contains(kind)
+    }
+
+    to_sql_checked!();
+}
+
+impl Columns for Row {
+    fn value(&self, column: &str) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
+        let at = self.columns().iter().position(|known| known.name() == column);
+        value(self, at.ok_or_else(|| format!("there is no column {column}"))?)
+    }
+
+    fn first(&self) -> Option<Value<'_>> {
+        value(self, 0).ok()
+    }
+}
+
+fn value(
+    row: &Row,
+    at: usize,
+) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
+    let kind = row.columns()[at].type_();
+    Ok(match *kind {
+        Type::INT8 => row.try_get::<_, Option<i64>>(at)?.map_or(Value::Null, Value::Integer),
+        Type::INT4 => row.try_get::<_, Option<i32>>(at)?.map_or(Value::Null, |number| number.into()),
+        Type::TEXT => {
+            row.try_get::<_, Option<&str>>(at)?.map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text)))
+        }
+        Type::BYTEA => row
+            .try_get::<_, Option<&[u8]>>(at)?
+            .map_or(Value::Null, |bytes| Value::Bytes(Cow::Borrowed(bytes))),
+        _ => return Err(format!("it is of type {kind}").into()),
+    })
+}

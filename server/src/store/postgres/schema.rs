@@ -1,0 +1,70 @@
+//! The tables on PostgreSQL: made if they are not there, and brought up to date.
+//!
+//! Always: a migration is applied whole or not at all, by one server at a time. Never: opens a database of a newer version.
+
+use pulse_proto::Clock;
+use tokio::runtime::Handle;
+
+use super::{Address, Connection};
+use crate::store::StoreError;
+use crate::store::engine::fault::{Fault, Result};
+use crate::store::engine::sql::{Sql, row, values};
+use crate::store::engine::{catalog, sql};
+
+/// Each brings the schema from the version that is its index to the next.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+
+/// PostgreSQL before it is not tested: `server_version_num`.
+const MIN_SERVER_VERSION: i64 = 150_000;
+
+/// Any number, the same for all: whoever holds this lock migrates.
+const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7655)";
+
+/// Opens a connection for writing, and brings the database up to date.
+pub(in crate::store) fn open_writer(
+    address: Address,
+    runtime: Handle,
+    clock: &Clock,
+) -> std::result::Result<Connection, StoreError> {
+    let name = address.name.clone();
+    let mut connection = Connection::new(address, runtime);
+    migrate(&mut connection, clock).map_err(|fault| fault.while_doing("open the database", &name))?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
+    connection.with_statements(|statements| {
+        let sql: &dyn Sql = statements;
+        let server = "SELECT CAST(current_setting('server_version_num') AS BIGINT) AS version";
+        let server: i64 = number(sql, "pg_settings", server)?.unwrap_or_default();
+        if server < MIN_SERVER_VERSION {
+            let text = format!("it is PostgreSQL {}, and at least 15 is needed", server / 10_000);
+            return Err(Fault::Unreadable(text));
+        }
+        statements.simple(MIGRATION_LOCK)?;
+        statements.simple("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)")?;
+        let version = number(sql, "schema_version", "SELECT version FROM schema_version")?.unwrap_or_default();
+        let known = i64::try_from(MIGRATIONS.len()).expect("they were written one by one");
+        let begin = usize::try_from(version).ok().filter(|begin| *begin <= MIGRATIONS.len());
+        let Some(begin) = begin else {
+            return Err(Fault::Unreadable(format!(
+                "its schema has version {version}, and this pulse knows versions up to {known}: install the pulse that \
+                 wrote it, or a newer one"
+            )));
+        };
+        for migration in &MIGRATIONS[begin..] {
+            statements.simple(migration)?;
+        }
+        if begin == 0 {
+            catalog::found_fleet(sql, clock)?;
+            sql.execute("INSERT INTO schema_version (version) VALUES ($1)", &values![known])?;
+        } else if begin < MIGRATIONS.len() {
+            sql.execute("UPDATE schema_version SET version = $1", &values![known])?;
+        }
+        Ok(())
+    })
+}
+
+fn number(database: &dyn Sql, table: &'static str, statement: &'static str) -> Result<Option<i64>> {
+    row(database, table, statement, &[], |cells: &sql::Cells<'_>| cells.plain("version"))
+}
