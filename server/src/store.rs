@@ -4,11 +4,13 @@
 //! Always: a change, its lists and its audit row are one transaction, and it commits only if nobody committed
 //! since the catalog it was decided on; a report is taken once. Never: decides anything.
 //!
-//! The engine is SQLite (`sqlite`). Nothing outside this module knows it.
+//! The engine works on SQLite (`sqlite`) or PostgreSQL (`postgres`). Nothing outside this module knows which.
 
 mod checked;
+mod engine;
 mod files;
 mod past;
+mod postgres;
 mod sqlite;
 mod status;
 
@@ -21,6 +23,7 @@ use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use crate::audit;
+use self::engine::Engine;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
@@ -66,6 +69,9 @@ pub enum StoreError {
     /// killed: it is taken when it comes again, after those before it if they are still there.
     #[error("reports before this one are missing")]
     BehindGap,
+    /// The database is no file: PostgreSQL has tools of its own for what was asked.
+    #[error("the database is on PostgreSQL: use `pg_dump` and its like")]
+    NoFile,
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -164,7 +170,7 @@ pub struct Recorded {
 
 /// A report that the store has taken and may not have written yet.
 #[derive(Debug)]
-pub struct Taken(sqlite::Taken);
+pub struct Taken(engine::Taken);
 
 impl Taken {
     /// Whether it is known that none like it was taken before. If it is not, [`Recorded::is_double`] tells.
@@ -185,7 +191,7 @@ pub struct Retention {
 /// The store. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    engine: Arc<sqlite::Sqlite>,
+    engine: Arc<Engine>,
 }
 
 impl Store {
@@ -199,7 +205,7 @@ impl Store {
     pub async fn open(data_dir: &Path, retention: Retention, clock: Clock) -> Result<Store, StoreError> {
         let data_dir = data_dir.to_owned();
         let opened =
-            tokio::task::spawn_blocking(move || sqlite::Sqlite::open(&data_dir, retention, clock)).await;
+            tokio::task::spawn_blocking(move || Engine::open_file(&data_dir, retention, clock)).await;
         let engine = opened.map_err(|_| StoreError::Closed)??;
         Ok(Store { engine: Arc::new(engine) })
     }
@@ -215,7 +221,7 @@ impl Store {
         clock: Clock,
         chance: Chance,
     ) -> Result<Store, StoreError> {
-        let engine = sqlite::Sqlite::open_in_tasks(data_dir, retention, clock, chance)?;
+        let engine = Engine::open_in_tasks(data_dir, retention, clock, chance)?;
         Ok(Store { engine: Arc::new(engine) })
     }
 

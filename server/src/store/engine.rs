@@ -1,54 +1,53 @@
-//! The engine on SQLite: one thread writes, one reads, each with its own connection.
+//! The engine: one thread writes, others read, each with a connection of its own.
 //!
 //! In: whole transactions, reports, questions. Out: answers, from the thread that did the work.
 //! Always: reads never wait for writes; the threads end when the store is closed or its last handle is dropped.
-//! Never: blocks whoever asks.
+//! Never: blocks whoever asks, or knows which database it is.
 
-mod ahead;
-mod audit;
-mod catalog;
-mod cell;
-pub(super) mod check;
-mod copy;
+pub(super) mod ahead;
+pub(super) mod audit;
+pub(super) mod catalog;
 mod dictionary;
-mod fault;
-mod history;
-mod lists;
+pub(super) mod fault;
+pub(super) mod history;
+mod link;
+pub(super) mod lists;
 mod pace;
 mod retention;
-mod schema;
 mod sensors;
 mod sessions;
-mod statuses;
+pub(super) mod sql;
+pub(super) mod statuses;
 mod tasks;
 mod writer;
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fs::File;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Clock, Node, Scope, SignedAllowlist};
-use rusqlite::{Connection, Transaction};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::dictionary::Dictionary;
 use self::fault::Result;
+use self::link::Link;
 use self::pace::Pace;
 use self::sessions::{Progress, Sessions};
+use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
     Ahead, Commit, Copied, ListChange, ListFound, Loaded, NodeReport, ProxyStatus, Recorded, Report,
-    Retention, StoreError,
+    Retention, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
-
-pub(super) use self::schema::lock;
 
 /// The most reports that wait to be written.
 const MAX_REPORTS: usize = 4_096;
@@ -89,14 +88,21 @@ impl Taken {
     }
 }
 
-/// A question to the thread that reads; it answers by itself.
-type Question = Box<dyn FnOnce(&mut Connection) + Send>;
+/// A question to a thread that reads; it answers by itself.
+type Question = Box<dyn FnOnce(&mut Link) + Send>;
 
-/// The handles of both threads. The fields are dropped in this order: first the queues, so that the threads end.
-pub(super) struct Sqlite {
-    path: PathBuf,
-    /// `None` asks the thread to end.
+/// How many threads read PostgreSQL: one that waits for an answer over the network holds up nobody else.
+const READERS: usize = 4;
+
+/// The handles of the threads. The fields are dropped in this order: first the queues, so that the threads end.
+pub(super) struct Engine {
+    /// The database, for people.
+    name: Arc<str>,
+    /// Where the file is, if it is one.
+    file: Option<PathBuf>,
+    /// `None` asks one thread to end.
     questions_tx: mpsc::Sender<Option<Question>>,
+    readers: usize,
     requests_tx: mpsc::Sender<Request>,
     report_slots: Arc<Semaphore>,
     sessions: Sessions,
@@ -106,87 +112,111 @@ pub(super) struct Sqlite {
     _writer: JoinOnDrop,
 }
 
-impl fmt::Debug for Sqlite {
+impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sqlite").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Engine").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Sqlite {
-    /// Opens or makes the database and starts both threads. Blocks for as long as migrations take.
-    pub(super) fn open(
+impl Engine {
+    /// Opens or makes the file and starts the threads. Blocks for as long as migrations take.
+    pub(super) fn open_file(
         data_dir: &Path,
         retention: Retention,
         clock: Clock,
-    ) -> std::result::Result<Sqlite, StoreError> {
-        let lock = schema::lock(data_dir)?;
+    ) -> std::result::Result<Engine, StoreError> {
+        let lock = sqlite::schema::lock(data_dir)?;
         let path = data_dir.join("pulse.db");
-        let connection = schema::open_writer(&path, &clock)?;
-        let dictionary = Dictionary::open(&connection);
-        let dictionary = dictionary.map_err(|fault| fault.while_doing("open the database", &path))?;
-        let mut reading = schema::open_reader(&path)?;
+        let writing = Link::Sqlite(sqlite::schema::open_writer(&path, &clock)?);
+        let reading = Link::Sqlite(sqlite::schema::open_reader(&path)?);
+        let name = path.display().to_string().into();
+        Engine::start(name, Some(path), writing, vec![reading], retention, clock, lock)
+    }
 
-        let (questions_tx, mut questions_rx) = mpsc::channel::<Option<Question>>(MAX_REQUESTS);
-        let reader = spawn("store-reader", move || {
-            while let Some(Some(question)) = questions_rx.blocking_recv() {
-                question(&mut reading);
-            }
-        })?;
+    /// Connects to PostgreSQL and starts the threads. Blocks for as long as migrations take. `data_dir` is this server's own.
+    pub(super) fn open_postgres(
+        data_dir: &Path,
+        address: postgres::Address,
+        runtime: Handle,
+        retention: Retention,
+        clock: Clock,
+    ) -> std::result::Result<Engine, StoreError> {
+        let lock = sqlite::schema::lock(data_dir)?;
+        let name = Arc::clone(&address.name);
+        let connect = || Link::Postgres(postgres::Connection::new(address.clone(), runtime.clone()));
+        let writing = postgres::schema::open_writer(address.clone(), runtime.clone(), &clock)?;
+        let readers = (0..READERS).map(|_| connect()).collect();
+        Engine::start(name, None, Link::Postgres(writing), readers, retention, clock, lock)
+    }
+
+    fn start(
+        name: Arc<str>,
+        file: Option<PathBuf>,
+        mut writing: Link,
+        reading: Vec<Link>,
+        retention: Retention,
+        clock: Clock,
+        lock: File,
+    ) -> std::result::Result<Engine, StoreError> {
+        let dictionary = writing.view(|sql| Dictionary::open(sql));
+        let dictionary = dictionary.map_err(|fault| fault.while_doing("open the database", &name))?;
+        let (questions_tx, questions_rx) = mpsc::channel::<Option<Question>>(MAX_REQUESTS);
+        let questions_rx = Arc::new(Mutex::new(questions_rx));
+        let readers = reading.len();
+        let threads = reading.into_iter().map(|mut link| {
+            let questions_rx = Arc::clone(&questions_rx);
+            // One of them waits for a question, and the others for their turn to do so.
+            let next = move || questions_rx.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            spawn("store-reader", move || {
+                while let Some(Some(question)) = next() {
+                    question(&mut link);
+                }
+            })
+        });
+        let threads = threads.collect::<std::result::Result<_, _>>()?;
         let is_writable = Arc::new(AtomicBool::new(true));
-        let writable = Arc::clone(&is_writable);
         let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
         let sessions = Sessions::default();
         let writer = Writer {
-            path: path.clone(),
-            connection,
+            name: Arc::clone(&name),
+            link: writing,
             dictionary,
             sessions: sessions.clone(),
             retention,
             clock,
-            is_writable: writable,
-            reader: Some(reader),
+            is_writable: Arc::clone(&is_writable),
+            readers: threads,
             lock,
         };
-        let writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
-        let report_slots = Arc::new(Semaphore::new(MAX_REPORTS));
-        Ok(Sqlite {
-            path,
-            questions_tx,
-            requests_tx,
-            report_slots,
-            sessions,
-            is_writable,
-            pace: None,
-            _writer: writer,
-        })
+        let _writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
+        let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), None);
+        Ok(Engine { name, file, questions_tx, readers, requests_tx, report_slots, sessions, is_writable, pace, _writer })
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
-        self.ask("load the database", |connection| {
-            // One view of all tables.
-            let view = connection.transaction()?;
-            let fleet = catalog::fleet(&view)?;
+        self.ask("load the database", |sql| {
+            let fleet = catalog::fleet(sql)?;
             Ok(Loaded {
                 server_id: fleet.server_id,
                 epoch: fleet.epoch,
                 revision: fleet.revision,
                 signing_key: fleet.signing_key,
-                instances: catalog::instances(&view)?,
-                proxies: catalog::proxies(&view)?,
-                tokens: catalog::tokens(&view)?,
-                join_tokens: catalog::join_tokens(&view)?,
-                join_windows: catalog::join_windows(&view)?,
-                lists: lists::newest(&view)?,
-                statuses: statuses::all(&view)?,
-                ahead: ahead::all(&view)?,
-                newest: history::newest(&view)?,
+                instances: catalog::instances(sql)?,
+                proxies: catalog::proxies(sql)?,
+                tokens: catalog::tokens(sql)?,
+                join_tokens: catalog::join_tokens(sql)?,
+                join_windows: catalog::join_windows(sql)?,
+                lists: lists::newest(sql)?,
+                statuses: statuses::all(sql)?,
+                ahead: ahead::all(sql)?,
+                newest: history::newest(sql)?,
             })
         })
         .await
     }
 
     pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<(), StoreError> {
-        self.transact("commit a change", move |transaction, _| catalog::commit(transaction, &commit)).await
+        self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit)).await
     }
 
     /// Puts a report into the queue.
@@ -227,20 +257,17 @@ impl Sqlite {
     }
 
     pub(super) async fn save_statuses(&self, all: Vec<ProxyStatus>) -> std::result::Result<(), StoreError> {
-        self.transact("write what proxies last said", move |transaction, _| statuses::put(transaction, &all))
+        self.transact("write what proxies last said", move |sql, _| statuses::put(sql, &all))
             .await
     }
 
     pub(super) async fn save_ahead(&self, all: Vec<Ahead>) -> std::result::Result<(), StoreError> {
-        self.transact("write which proxies are ahead", move |transaction, _| ahead::put(transaction, &all))
+        self.transact("write which proxies are ahead", move |sql, _| ahead::put(sql, &all))
             .await
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
-        self.transact("write the audit log", move |transaction, _| {
-            let revision = catalog::revision(transaction)?;
-            audit::append(transaction, &entries, revision)
-        })
+        self.transact("write the audit log", move |sql, _| audit::append(sql, &entries, None))
         .await
     }
 
@@ -249,11 +276,11 @@ impl Sqlite {
         after: u64,
         limit: u32,
     ) -> std::result::Result<Vec<Row>, StoreError> {
-        self.ask("read the audit log", move |connection| audit::after(connection, after, limit)).await
+        self.ask("read the audit log", move |sql| audit::after(sql, after, limit)).await
     }
 
     pub(super) async fn audit_tail(&self, limit: u32) -> std::result::Result<Vec<Row>, StoreError> {
-        self.ask("read the audit log", move |connection| audit::tail(connection, limit)).await
+        self.ask("read the audit log", move |sql| audit::tail(sql, limit)).await
     }
 
     pub(super) async fn history(
@@ -264,11 +291,7 @@ impl Sqlite {
         limit: u32,
     ) -> std::result::Result<Vec<NodeReport>, StoreError> {
         let node = node.clone();
-        self.ask("read the history of a node", move |connection| {
-            // One view: no series is swept between a reading and its names.
-            let view = connection.transaction()?;
-            history::of_node(&view, instance, &node, since, limit)
-        })
+        self.ask("read the history of a node", move |sql| history::of_node(sql, instance, &node, since, limit))
         .await
     }
 
@@ -277,7 +300,7 @@ impl Sqlite {
         scope: Scope,
         revision: u64,
     ) -> std::result::Result<Option<SignedAllowlist>, StoreError> {
-        self.ask("read a list", move |connection| lists::at(connection, scope, revision)).await
+        self.ask("read a list", move |sql| lists::at(sql, scope, revision)).await
     }
 
     pub(super) async fn list_of(
@@ -285,7 +308,7 @@ impl Sqlite {
         scope: Scope,
         revision: u64,
     ) -> std::result::Result<ListFound, StoreError> {
-        self.ask("read a list", move |connection| lists::of(connection, scope, revision)).await
+        self.ask("read a list", move |sql| lists::of(sql, scope, revision)).await
     }
 
     pub(super) async fn list_history(
@@ -293,16 +316,16 @@ impl Sqlite {
         scope: Option<Scope>,
         limit: u32,
     ) -> std::result::Result<Vec<ListChange>, StoreError> {
-        self.ask("read the history of lists", move |connection| {
-            let view = connection.transaction()?;
-            lists::history(&view, scope, limit)
-        })
+        self.ask("read the history of lists", move |sql| lists::history(sql, scope, limit))
         .await
     }
 
     /// Copies the database; dropping the future ends it.
     pub(super) async fn copy(&self, to: &Path) -> std::result::Result<Copied, StoreError> {
-        copy::copy(self.path.clone(), to.to_owned()).await
+        match &self.file {
+            Some(file) => sqlite::copy::copy(file.clone(), to.to_owned()).await,
+            None => Err(StoreError::NoFile),
+        }
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -311,7 +334,9 @@ impl Sqlite {
 
     pub(super) async fn close(&self) -> std::result::Result<(), StoreError> {
         // If the thread has ended already, so much the better.
-        let _ = self.questions_tx.send(None).await;
+        for _ in 0..self.readers {
+            let _ = self.questions_tx.send(None).await;
+        }
         let (closed_tx, closed_rx) = oneshot::channel();
         match self.send(Request::Close(closed_tx)).await {
             // It was closed before.
@@ -324,14 +349,14 @@ impl Sqlite {
     async fn transact<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Transaction<'_>, &mut Dictionary) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&dyn Sql, &mut Dictionary) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, StoreError> {
         let (answer_tx, answer_rx) = oneshot::channel();
         // Whoever asked may be gone when the answer comes; what was asked for is done all the same.
         let job = move |writer: &mut Writer| drop(answer_tx.send(writer.transact(work)));
         self.send(Request::Job(Box::new(job))).await?;
         let outcome = self.arrived(answer_rx).await?;
-        outcome.map_err(|fault| fault.while_doing(doing, &self.path))
+        outcome.map_err(|fault| fault.while_doing(doing, &self.name))
     }
 
     /// Waits for an answer.
@@ -347,18 +372,19 @@ impl Sqlite {
         self.requests_tx.send(request).await.map_err(|_| StoreError::Closed)
     }
 
-    /// Asks the thread that reads.
+    /// Asks a thread that reads.
     async fn ask<T: Send + 'static>(
         &self,
         doing: &'static str,
-        question: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+        question: impl FnOnce(&dyn Sql) -> Result<T> + Send + 'static,
     ) -> std::result::Result<T, StoreError> {
         let (answer_tx, answer_rx) = oneshot::channel();
-        let question = move |connection: &mut Connection| drop(answer_tx.send(question(connection)));
+        // On one view, so that what is read in several steps fits together.
+        let question = move |link: &mut Link| drop(answer_tx.send(link.view(question)));
         let sent = self.questions_tx.send(Some(Box::new(question))).await;
         sent.map_err(|_| StoreError::Closed)?;
         let outcome = self.arrived(answer_rx).await?;
-        outcome.map_err(|fault| fault.while_doing(doing, &self.path))
+        outcome.map_err(|fault| fault.while_doing(doing, &self.name))
     }
 }
 

@@ -19,7 +19,7 @@ impl DataLock {
     /// [`StoreError::InUse`] if a server or a restore has the folder, [`StoreError::Database`] if the lock file cannot
     /// be made.
     pub fn take(data_dir: &Path) -> Result<DataLock, StoreError> {
-        sqlite::lock(data_dir).map(|_file| DataLock { _file })
+        sqlite::schema::lock(data_dir).map(|_file| DataLock { _file })
     }
 }
 

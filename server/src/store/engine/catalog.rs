@@ -111,17 +111,18 @@ fn put_instance(database: &dyn Sql, instance: &Instance, revision: i64) -> Resul
 
 /// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
 fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
-    let (mut different, mut stored_count) = (Vec::new(), 0);
+    let (mut different, mut stored_count, mut has_gap) = (Vec::new(), 0, false);
     let mut address = String::new();
     database.query(
-        "SELECT name, address FROM instance_nodes WHERE instance_id = $1 ORDER BY place",
+        "SELECT place, name, address FROM instance_nodes WHERE instance_id = $1 ORDER BY place",
         &values![instance],
         &mut |row| {
+            let is = |column, expected: Value<'_>| row.value(column).is_ok_and(|value| value == expected);
+            has_gap |= !is("place", Value::Integer(stored_count as i64));
             if let Some(node) = nodes.get(stored_count) {
                 address.clear();
                 write!(address, "{}", node.address()).expect("a string takes all");
-                let is = |column, text: &str| row.value(column).is_ok_and(|value| value == Value::from(text));
-                if !is("name", node.name()) || !is("address", &address) {
+                if !is("name", node.name().into()) || !is("address", Value::from(&*address)) {
                     different.push(stored_count);
                 }
             }
@@ -129,6 +130,18 @@ fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
             Ok(())
         },
     )?;
+    // Places have no gap, unless somebody else wrote here: then all are written anew.
+    if has_gap || stored_count > nodes.len() {
+        let keep = if has_gap { 0 } else { nodes.len() };
+        database.execute(
+            "DELETE FROM instance_nodes WHERE instance_id = $1 AND (place < 0 OR place >= $2)",
+            &values![instance, keep as i64],
+        )?;
+        stored_count = keep;
+    }
+    if has_gap {
+        different.clear();
+    }
     let mut rows = different.into_iter().chain(stored_count..nodes.len()).map(|place| {
         let node = &nodes[place];
         values![instance, place as i64, node.name(), node.address().to_string()].into()
@@ -138,9 +151,6 @@ fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
          ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
         &mut rows,
     )?;
-    if stored_count > nodes.len() {
-        database.execute("DELETE FROM instance_nodes WHERE instance_id = $1 AND place >= $2", &values![instance, nodes.len() as i64])?;
-    }
     Ok(())
 }
 

@@ -15,26 +15,28 @@ use super::fault::Fault;
 use super::pace::Pace;
 use super::sessions::Sessions;
 use super::writer::Writer;
-use super::{JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question, Sqlite, schema};
-use crate::store::{Retention, StoreError};
+use super::link::Link;
+use super::{Engine, JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question};
+use crate::store::{Retention, StoreError, sqlite};
 
-impl Sqlite {
+impl Engine {
     /// Opens or makes the database and starts both tasks. Needs a runtime around it.
     pub(in crate::store) fn open_in_tasks(
         data_dir: &Path,
         retention: Retention,
         clock: Clock,
         chance: Chance,
-    ) -> Result<Sqlite, StoreError> {
-        let lock = schema::lock(data_dir)?;
+    ) -> Result<Engine, StoreError> {
+        let lock = sqlite::schema::lock(data_dir)?;
         let path = data_dir.join("pulse.db");
-        let connection = schema::open_writer(&path, &clock)?;
+        let name: Arc<str> = path.display().to_string().into();
+        let connection = sqlite::schema::open_writer(&path, &clock)?;
         let opened = connection
             .pragma_update(None, "synchronous", "off")
             .map_err(Fault::from)
-            .and_then(|()| Dictionary::open(&connection));
-        let dictionary = opened.map_err(|fault| fault.while_doing("open the database", &path))?;
-        let mut reading = schema::open_reader(&path)?;
+            .and_then(|()| Dictionary::open(&sqlite::Statements(&connection)));
+        let dictionary = opened.map_err(|fault| fault.while_doing("open the database", &name))?;
+        let mut reading = Link::Sqlite(sqlite::schema::open_reader(&path)?);
         let pace = Pace(chance);
 
         let (questions_tx, mut questions_rx) = mpsc::channel::<Option<Question>>(MAX_REQUESTS);
@@ -49,19 +51,19 @@ impl Sqlite {
         let (requests_tx, requests_rx) = mpsc::channel(MAX_REPORTS + MAX_REQUESTS);
         let sessions = Sessions::default();
         let writer = Writer {
-            path: path.clone(),
-            connection,
+            name: Arc::clone(&name),
+            link: Link::Sqlite(connection),
             dictionary,
             sessions: sessions.clone(),
             retention,
             clock,
             is_writable: Arc::clone(&is_writable),
-            reader: None,
+            readers: Vec::new(),
             lock,
         };
         tokio::task::spawn(writer.run_in_task(requests_rx, pace.clone()));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), Some(pace));
         let _writer = JoinOnDrop(None);
-        Ok(Sqlite { path, questions_tx, requests_tx, report_slots, sessions, is_writable, pace, _writer })
+        Ok(Engine { name, file: Some(path), questions_tx, readers: 1, requests_tx, report_slots, sessions, is_writable, pace, _writer })
     }
 }
