@@ -25,6 +25,7 @@ mod fault;
 mod fixture;
 mod http;
 mod port;
+pub mod postgres;
 mod process;
 mod proxy;
 pub mod raw;

@@ -1,0 +1,150 @@
+//! A real PostgreSQL: Debian's programs, a folder and a port of its own, as an ordinary user.
+//!
+//! In: nothing, or `PULSE_POSTGRES_BIN`, the folder of another version's programs. Out: a server for one test process, and a
+//! database in it for each test. Always: it listens on loopback alone, and is killed with its value.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::wait::{PATIENCE, eventually};
+
+/// Where Debian puts each version's programs.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// The user that owns the databases.
+pub const USER: &str = "pulse";
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+pub struct Postgres {
+    programs: PathBuf,
+    folder: TempDir,
+    port: u16,
+    process: Option<Child>,
+    databases: AtomicUsize,
+}
+
+impl Postgres {
+    /// Makes a cluster and starts it.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed, or does not start.
+    pub fn start() -> Postgres {
+        let folder = tempfile::tempdir().expect("a temporary folder is made");
+        // The programs refuse to run as root, and then run as somebody else, who has to get in.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777))
+            .expect("it is ours");
+        let port = free_port();
+        let mut postgres =
+            Postgres { programs: programs(), folder, port, process: None, databases: AtomicUsize::new(0) };
+        let data = postgres.data();
+        let mut init = postgres.program("initdb");
+        init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "-D"]).arg(&data);
+        succeed(init.output().expect("initdb can be started"), "initdb");
+        postgres.resume();
+        postgres
+    }
+
+    /// Starts it again on the same port and folder.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn resume(&mut self) {
+        let mut command = self.program("postgres");
+        command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string(), "-k"]).arg(self.folder.path());
+        for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "log_min_messages=warning"] {
+            command.args(["-c", setting]);
+        }
+        let log = std::fs::File::create(self.folder.path().join("log")).expect("the log is made");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.process = Some(command.spawn().expect("postgres can be started"));
+        eventually(PATIENCE, "PostgreSQL answers", || {
+            let asked = self.ask("postgres", "SELECT 1");
+            if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+        });
+    }
+
+    /// kill -9, of it and of all that it started.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        let group = Pid::from_raw(process.id().cast_signed()).expect("a process has an id");
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        let _ = process.wait();
+    }
+
+    /// A new database. Out: its URL.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        succeed(self.ask("postgres", &format!("CREATE DATABASE {name}")), "CREATE DATABASE");
+        format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Asks a database by `psql`; rows without a frame.
+    pub fn ask(&self, database: &str, sql: &str) -> Output {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-d", database, "-qAtX", "-v"]);
+        psql.args(["ON_ERROR_STOP=1", "-c", sql]).env("PGCONNECT_TIMEOUT", "5");
+        psql.output().expect("psql can be started")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.process_group(0).current_dir(self.folder.path());
+        if rustix::process::geteuid().is_root() {
+            let (user, group) = ordinary_user();
+            command.uid(user).gid(group);
+        }
+        command
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// The newest version that is installed.
+fn programs() -> PathBuf {
+    if let Some(programs) = std::env::var_os("PULSE_POSTGRES_BIN") {
+        return programs.into();
+    }
+    let versions = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let newest = versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or_default());
+    let newest = newest.unwrap_or_else(|| panic!("no PostgreSQL in {DEBIAN}: scripts/tools.sh postgres installs it"));
+    newest.path().join("bin")
+}
+
+/// The user `postgres` that Debian's package makes, by the owner of its folder; else `nobody`.
+fn ordinary_user() -> (u32, u32) {
+    let owner = std::fs::metadata(Path::new("/var/lib/postgresql")).map(|folder| (folder.uid(), folder.gid()));
+    owner.ok().filter(|(user, _)| *user != 0).unwrap_or((65_534, 65_534))
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
+    socket.local_addr().expect("it is bound").port()
+}
+
+fn succeed(output: Output, doing: &str) {
+    assert!(output.status.success(), "{doing}: {}", String::from_utf8_lossy(&output.stderr));
+}
