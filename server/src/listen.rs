@@ -15,6 +15,7 @@ pub mod file_limit;
 pub mod grpc_timeout;
 mod http2;
 mod impatient;
+mod meter;
 mod plain_http;
 mod sniff;
 mod tasks;

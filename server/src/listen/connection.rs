@@ -29,6 +29,7 @@ use tower::ServiceExt;
 
 use super::http2::{End, Http2};
 use super::impatient::Impatient;
+use super::meter::{FLOOD, Metered};
 use super::sniff::{Protocol, sniff};
 use super::{Bounds, Peer, STALLED, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
@@ -128,19 +129,21 @@ impl Serving {
                 },
             }
         };
+        let from = Instant::now();
         let hello = match timeout(self.bounds.handshake, begun).await {
             Ok(Ok(Begun::Hello(hello))) => hello,
             Ok(Ok(Begun::PlainHttp(stream))) => return Ok(Greeting::PlainHttp(stream)),
             Ok(Err(failure)) => return Err(failure),
             Err(_) => return Err(HandshakeFailure::Timeout),
         };
+        let left = self.bounds.handshake.saturating_sub(from.elapsed());
         let answer = {
             let _place = self.handshakes.acquire().await.expect("nobody closes it");
             // Behind all who are ready to run: so there are never more of these in front of anybody than there are places.
             tokio::task::yield_now().await;
             hello.into_stream(Arc::clone(tls))
         };
-        match timeout(self.bounds.handshake, answer).await {
+        match timeout(left, answer).await {
             Ok(stream) => stream.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure),
             Err(_) => Err(HandshakeFailure::Timeout),
         }
@@ -171,7 +174,13 @@ impl Serving {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let first_request = self.bounds.first_request.saturating_sub(begun.elapsed());
-        let shaking = Box::pin(Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request));
+        let shaking = Box::pin(Http2::begin(
+            Metered::new(stream),
+            self.router.clone(),
+            peer,
+            &self.bounds,
+            first_request,
+        ));
         let mut connection = match timeout(first_request, shaking).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return ended_by(peer, &error),
@@ -188,7 +197,12 @@ impl Serving {
         });
         match end.await {
             End::Closed => {}
-            End::Failed(error) => ended_by(peer, &error),
+            End::Failed(error) => {
+                if error.get_io().is_some_and(|error| error.kind() == FLOOD) {
+                    self.metrics.connection_refused(ConnectionRefusal::Flood);
+                }
+                ended_by(peer, &error);
+            }
             End::Idle => self.metrics.connection_refused(ConnectionRefusal::Idle),
             End::Silent => {
                 tracing::debug!(peer = %peer.address, "connection ended: its caller gave no sign of life");

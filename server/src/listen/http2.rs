@@ -13,14 +13,15 @@ mod body;
 mod feeding;
 mod life;
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -99,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.life.first_request_came();
                     let call = answer::answer(self.router.clone(), self.peer, request, respond);
-                    self.calls.get_or_insert_default().push(Box::pin(call));
+                    self.calls.get_or_insert_default().push(Box::pin(guarded(call)));
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
@@ -151,4 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             self.life.lists_are_read();
         }
     }
+}
+
+/// A call that panics is a defect of its own: its stream is reset, and the others of its connection go on.
+async fn guarded(call: impl Future<Output = Option<Feeding>>) -> Option<Feeding> {
+    let answered = AssertUnwindSafe(call).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        tracing::error!("a call panicked, which is a defect: its stream is reset");
+        None
+    })
 }

@@ -95,26 +95,38 @@ fn put_instance(transaction: &Transaction<'_>, instance: &Instance, revision: i6
 
 /// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
 fn put_nodes(transaction: &Transaction<'_>, instance: &str, nodes: &[Node]) -> Result<()> {
-    let mut different = Vec::new();
-    let mut stored_count = 0;
+    let (mut different, mut stored_count, mut has_gap) = (Vec::new(), 0, false);
     {
         let mut select = transaction.prepare_cached(
-            "SELECT name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place",
+            "SELECT place, name, address FROM instance_nodes WHERE instance_id = ?1 ORDER BY place",
         )?;
         let mut stored = select.query([instance])?;
         let mut address = String::new();
         while let Some(row) = stored.next()? {
+            has_gap |= row.get::<_, i64>(0)? != stored_count as i64;
             if let Some(node) = nodes.get(stored_count) {
                 address.clear();
                 write!(address, "{}", node.address()).expect("a string takes all");
-                let is_same =
-                    row.get_ref(0)?.as_str() == Ok(node.name()) && row.get_ref(1)?.as_str() == Ok(&address);
-                if !is_same {
+                let is = |column, text: &str| Ok::<_, Fault>(row.get_ref(column)?.as_str() == Ok(text));
+                if !is(1, node.name())? || !is(2, &address)? {
                     different.push(stored_count);
                 }
             }
             stored_count += 1;
         }
+    }
+    // Places have no gap, unless somebody else wrote here: then all are written anew.
+    if has_gap || stored_count > nodes.len() {
+        let keep = if has_gap { 0 } else { nodes.len() };
+        transaction
+            .prepare_cached(
+                "DELETE FROM instance_nodes WHERE instance_id = ?1 AND (place < 0 OR place >= ?2)",
+            )?
+            .execute(params![instance, keep as i64])?;
+        stored_count = keep;
+    }
+    if has_gap {
+        different.clear();
     }
     let mut put = transaction.prepare_cached(
         "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES (?1, ?2, ?3, ?4)
@@ -123,11 +135,6 @@ fn put_nodes(transaction: &Transaction<'_>, instance: &str, nodes: &[Node]) -> R
     for place in different.into_iter().chain(stored_count..nodes.len()) {
         let node = &nodes[place];
         put.execute(params![instance, place as i64, node.name(), node.address().to_string()])?;
-    }
-    if stored_count > nodes.len() {
-        transaction
-            .prepare_cached("DELETE FROM instance_nodes WHERE instance_id = ?1 AND place >= ?2")?
-            .execute(params![instance, nodes.len() as i64])?;
     }
     Ok(())
 }
