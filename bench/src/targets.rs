@@ -176,6 +176,8 @@ fn of_pushes(pushes: &Pushes<'_>) -> Vec<Row> {
         return Vec::new();
     }
     let cpu = |push: &Push| push.cpu_us;
+    // For information: what is written down and asked for once the push is over, too.
+    let all_cpu = |push: &Push| push.cpu_us + push.later_cpu_us;
     let last = |push: &Push| push.last_ms;
     let mut rows = Vec::new();
     let mut ratio = |target: &str,
@@ -202,6 +204,10 @@ fn of_pushes(pushes: &Pushes<'_>) -> Vec<Row> {
             ratio("T5", "last / naive-tonic", nodes, ("pulse", "naive-tonic"), &last, "ms");
         }
         ratio("T6", "last / etcd", nodes, ("pulse", "etcd"), &last, "ms");
+        let what = "server CPU with what follows / floor-epoll";
+        ratio("", what, nodes, ("pulse", "floor-epoll"), &all_cpu, "µs");
+        let what = "TLS server CPU with what follows / floor-tls";
+        ratio("", what, nodes, ("pulse-tls", "floor-tls"), &all_cpu, "µs");
         ratio("", "last / nats", nodes, ("pulse", "nats"), &last, "ms");
         ratio("", "last / redis", nodes, ("pulse", "redis"), &last, "ms");
         ratio("", "TLS last / naive-tonic-tls", nodes, ("pulse-tls", "naive-tonic-tls"), &last, "ms");
