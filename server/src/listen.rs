@@ -17,6 +17,7 @@ mod http2;
 mod impatient;
 mod meter;
 mod plain_http;
+mod shards;
 mod sniff;
 mod tasks;
 
@@ -39,6 +40,7 @@ use crate::tls::Tls;
 use addresses::Addresses;
 use connection::Serving;
 use file_limit::FileLimit;
+use shards::Shards;
 
 /// Connections that the kernel holds before they are accepted; it takes `net.core.somaxconn` (4096) if that is less.
 /// A whole fleet dials at once when its server comes back.
@@ -207,7 +209,7 @@ impl Listener {
         let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
         let addresses = Addresses::new(bounds.connections_per_address, bounds.trusted_proxies.clone());
         let tls = self.tls.map(|tls| tls.server_config());
-        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain));
+        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain, Shards::start()));
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept::run(socket, slots.clone(), addresses.clone(), serving.clone()));
@@ -233,9 +235,9 @@ pub async fn serve_stream<S>(
     metrics: Arc<Metrics>,
     drain: Drain,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    Serving::new(router, None, bounds, metrics, drain).http(stream, peer).await;
+    Serving::new(router, None, bounds, metrics, drain, Shards::none()).http(stream, peer).await;
 }
 
 /// What to listen on in place of every IPv6 address, if that failed because there is no IPv6.

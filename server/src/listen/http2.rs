@@ -91,6 +91,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         self.connection.graceful_shutdown();
     }
 
+    /// Whether it has a feed, as most have for most of their life.
+    pub(super) fn is_pushed_to(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
     /// Serves until the connection ends.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
