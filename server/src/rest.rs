@@ -28,6 +28,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 
 use crate::Pulse;
@@ -61,6 +63,17 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .with_state(pulse);
     refusal::with_json_errors(Router::new().nest(api::ROOT, paths))
+}
+
+/// Makes an answer that takes a look at all of the fleet, 15 ms for 10,000 proxies: on a thread of its own, as a runtime's
+/// thread that is busy for so long may be the one that looks after the sockets.
+async fn apart<T: IntoResponse + 'static>(answer: impl FnOnce() -> T + Send + 'static) -> Response {
+    let made = tokio::task::spawn_blocking(move || answer().into_response()).await;
+    made.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime ends.
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    })
 }
 
 #[cfg(test)]
