@@ -131,7 +131,10 @@ fn ratios(run: &Run) -> String {
     let most = run.pushes.iter().map(|push| push.clients).max().unwrap_or_default();
     let said = |row: &&Row| {
         let is_ratio = ["T1", "T3", "T4", "T5", "T6"].contains(&row.target.as_str());
-        is_ratio && row.clients == most && row.nodes == Some(200) && row.value.is_some()
+        (is_ratio || row.what.contains(targets::WITH_WHAT_FOLLOWS))
+            && row.clients == most
+            && row.nodes == Some(200)
+            && row.value.is_some()
     };
     let rows: Vec<Row> = run.rows.iter().filter(said).cloned().collect();
     markdown(&row_cells(&rows, None))
