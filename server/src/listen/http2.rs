@@ -35,6 +35,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// What a slow reader may leave unsent in memory, for each call.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
+/// After so many requests, one after the other, of one connection others have their turn.
+const REQUESTS_OF_A_TURN: usize = 32;
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -98,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
 
     /// Serves until the connection ends.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut requests = 0;
         loop {
             self.answer(cx);
             self.feed(cx);
@@ -106,6 +110,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                     self.life.first_request_came();
                     let call = answer::answer(self.router.clone(), self.peer, request, respond);
                     self.calls.get_or_insert_default().push(Box::pin(guarded(call)));
+                    requests += 1;
+                    if requests == REQUESTS_OF_A_TURN {
+                        // Others have their turn.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),

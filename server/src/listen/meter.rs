@@ -1,12 +1,13 @@
 //! How much of what comes over a connection of HTTP/2 asks for nothing: pings, settings, priorities, unknown frames.
 //!
 //! In: the bytes that a caller sends, on their way to h2. Out: the same, or an error once such frames come faster than any
-//! client has a use for. h2 bounds streams that are reset and headers that go on; these it answers, for ever.
+//! client has a use for. h2 bounds streams that are reset and headers that go on; these it answers, for ever. A caller whose bytes
+//! never end lets others have their turn.
 //! Always: only the nine bytes before each frame are looked at. Never: changes or holds back a byte.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,9 +24,18 @@ const HEADER_BYTES: usize = 9;
 const MOST_POINTS: u32 = 200_000;
 const SPAN: Duration = Duration::from_secs(10);
 
-/// What a window that is opened counts, and what any other of these frames does: 10,000 of them may come.
+/// What each frame counts. A window that is opened, a stream that is reset, and what answers the server: 20,000 a second may come.
 const WINDOW_POINTS: u32 = 1;
+/// A ping: 5,000 a second, as a client of Go sends one for each round trip while it is answered.
+const PING_POINTS: u32 = 4;
+/// Settings, priorities, unknown frames: 1,000 a second.
 const POINTS: u32 = 20;
+
+/// After so many reads in a row that found bytes others have their turn.
+const READS_OF_A_TURN: u32 = 32;
+
+/// The flag of settings and pings that are an answer (RFC 9113, 6.5 and 6.7).
+const ACK: u8 = 0x1;
 
 /// A stream whose frames are counted as they come.
 #[derive(Debug)]
@@ -38,6 +48,8 @@ pub(super) struct Metered<S> {
     skip: u32,
     points: u32,
     since: Instant,
+    /// How often bytes were there at once, one time after the other.
+    reads: u32,
 }
 
 /// The kind of the error, as h2 keeps no more of one than its kind and its text.
@@ -52,7 +64,15 @@ impl<S> Metered<S> {
     /// Of a stream that begins with the preface.
     pub(super) fn new(inner: S) -> Metered<S> {
         let header = [0; HEADER_BYTES];
-        Metered { inner, header, header_len: 0, skip: PREFACE_BYTES, points: 0, since: Instant::now() }
+        Metered {
+            inner,
+            header,
+            header_len: 0,
+            skip: PREFACE_BYTES,
+            points: 0,
+            since: Instant::now(),
+            reads: 0,
+        }
     }
 
     fn look(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
@@ -67,19 +87,22 @@ impl<S> Metered<S> {
             self.header_len = u8::try_from(had + some).expect("a header has nine bytes");
             if had + some == HEADER_BYTES {
                 self.header_len = 0;
-                let [a, b, c, kind, ..] = self.header;
+                let [a, b, c, kind, flags, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, a, b, c]);
-                self.count(kind)?;
+                self.count(kind, flags)?;
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, kind: u8) -> Result<(), Flood> {
+    fn count(&mut self, kind: u8, flags: u8) -> Result<(), Flood> {
         self.points += match kind {
-            // Data, headers, resets and continuations belong to streams, which are bounded (RFC 9113, 6).
-            0x0 | 0x1 | 0x3 | 0x9 => return Ok(()),
-            0x8 => WINDOW_POINTS,
+            // Data, headers and continuations belong to streams, which are bounded (RFC 9113, 6).
+            0x0 | 0x1 | 0x9 => return Ok(()),
+            // A stream that is over is reset for nothing.
+            0x3 | 0x8 => WINDOW_POINTS,
+            0x4 | 0x6 if flags & ACK != 0 => WINDOW_POINTS,
+            0x6 => PING_POINTS,
             _ => POINTS,
         };
         if self.points <= MOST_POINTS {
@@ -101,7 +124,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, into))?;
+        if self.reads == READS_OF_A_TURN {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, into) else {
+            self.reads = 0;
+            return Poll::Pending;
+        };
+        self.reads += 1;
+        read?;
         Poll::Ready(self.look(&into.filled()[before..]).map_err(|flood| io::Error::new(FLOOD, flood)))
     }
 }
@@ -157,7 +190,7 @@ mod tests {
             frames.chunks(size).for_each(|part| metered.look(part).unwrap());
             assert_eq!(
                 (metered.points, metered.skip, metered.header_len),
-                (3 * POINTS, 0, 0),
+                (2 * POINTS + PING_POINTS, 0, 0),
                 "in parts of {size}"
             );
         }
@@ -169,10 +202,10 @@ mod tests {
         let (ping, window, data) = (frame(0x6, 8), frame(0x8, 4), frame(0x0, 10));
         let mut take = |frame: &[u8], times| (0..times).try_for_each(|_| metered.look(frame));
         take(&data, 2 * MOST_POINTS).unwrap();
-        take(&ping, MOST_POINTS / POINTS / 2).unwrap();
+        take(&ping, MOST_POINTS / PING_POINTS / 2).unwrap();
         take(&window, MOST_POINTS / WINDOW_POINTS / 2).unwrap();
         tokio::time::advance(SPAN).await;
-        take(&ping, MOST_POINTS / POINTS).unwrap();
-        take(&ping, 2).unwrap_err();
+        take(&frame(0x4, 0), MOST_POINTS / POINTS).unwrap();
+        take(&ping, 10).unwrap_err();
     }
 }

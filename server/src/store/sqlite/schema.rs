@@ -226,7 +226,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let mut options = connection.prepare("PRAGMA compile_options").unwrap();
         let options: Vec<String> =
-            options.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            options.query_map([], |row| row.get(0)).unwrap().map(|option| option.unwrap()).collect();
         let option = "DEFAULT_MEMSTATUS=0";
         assert!(
             options.iter().any(|found| found == option),
