@@ -260,7 +260,8 @@ async fn frames_that_ask_for_nothing_end_their_connection_and_hold_nobody_up() {
     open.extend(frame(DATA, 0, 1, &[0; 5]));
     let depends_on_3 = [0, 0, 0, 3, 7];
     // A watch that is served, beside those of everybody else.
-    let watch = watch_request(1, &scene.client.token);
+    let abuser = Client::register(&scene.server, &scene.join, "abuser").await;
+    let watch = watch_request(1, &abuser.token);
     for (name, beginning, again) in [
         ("pings on a watch", &watch, frame(PING, 0, 0, &[7; 8])),
         ("settings on a watch", &watch, frame(SETTINGS, 0, 0, &[])),
