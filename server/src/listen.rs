@@ -20,6 +20,7 @@ mod plain_http;
 mod shards;
 mod sniff;
 mod tasks;
+mod through;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
