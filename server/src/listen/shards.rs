@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::unconstrained;
+use tokio::task::{JoinSet, unconstrained};
 
 /// Two of a core: one goes on while the other, perhaps the fuller one, waits.
 const SHARDS_OF_A_CORE: usize = 2;
@@ -26,7 +26,7 @@ const TURN: u32 = 32;
 
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The shards. They end with it, once their connections have ended.
+/// The way into the shards. They end with it, once their connections have ended.
 #[derive(Debug)]
 pub(super) struct Shards {
     joining: Vec<mpsc::UnboundedSender<Connection>>,
@@ -34,15 +34,17 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Starts them. Needs a runtime around it.
-    pub(super) fn start() -> Shards {
+    /// Starts them, and says which tasks they are. Needs a runtime around it.
+    pub(super) fn start() -> (Shards, JoinSet<()>) {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let mut tasks = JoinSet::new();
         let start = |_| {
             let (joining_tx, joining_rx) = mpsc::unbounded_channel();
-            tokio::spawn(shard(joining_rx));
+            tasks.spawn(shard(joining_rx));
             joining_tx
         };
-        Shards { joining: (0..SHARDS_OF_A_CORE * cores).map(start).collect(), next: AtomicUsize::new(0) }
+        let joining = (0..SHARDS_OF_A_CORE * cores).map(start).collect();
+        (Shards { joining, next: AtomicUsize::new(0) }, tasks)
     }
 
     /// None of them: each connection stays where it is.
@@ -181,7 +183,8 @@ mod tests {
     async fn others_have_their_turn_between_a_few_of_very_many() {
         const CONNECTIONS: usize = 1_000;
         const PUSHES: usize = 3;
-        let shards = Arc::new(Shards::start());
+        let (shards, mut tasks) = Shards::start();
+        let shards = Arc::new(shards);
         let (push_tx, push_rx) = watch::channel(0);
         let (served, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let waiting: Vec<_> = (0..CONNECTIONS)
@@ -243,12 +246,16 @@ mod tests {
         // Once at the beginning, twice for each push, once at the end.
         let (looks, least) = (looks.load(Ordering::Relaxed), (2 + 2 * PUSHES) * CONNECTIONS);
         assert!(looks <= least + least / 10, "{looks} looks at {CONNECTIONS} connections");
+        drop(shards);
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
     }
 
     #[tokio::test]
     async fn a_connection_that_panics_or_is_dropped_ends_alone() {
-        let shards =
-            Shards { joining: Shards::start().joining.into_iter().take(1).collect(), ..Shards::none() };
+        let (mut shards, _tasks) = Shards::start();
+        shards.joining.truncate(1);
         let (go_tx, go_rx) = oneshot::channel::<u8>();
         let living = shards.serve(async { go_rx.await.unwrap() });
         let panicking = shards.serve(async { panic!("as the test wants it") });
