@@ -64,7 +64,8 @@ bench-heap: ## the bytes of an idle stream, by the place that allocates them (he
 	cargo build --release --locked -p pulse-bench
 	@target/release/pulse-bench heap
 
-bench-docs: ## takes the last whole run into the docs
+bench-docs: ## takes the last whole run into the docs, beside the one before
+	cp docs/performance.json docs/performance-before.json
 	cp target/bench/full.json docs/performance.json
 	cargo run --release --locked -p pulse-bench -- docs
 

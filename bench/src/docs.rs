@@ -19,6 +19,9 @@ pub(crate) struct Docs {
     /// The run
     #[arg(long, value_name = "FILE", default_value = "docs/performance.json")]
     json: PathBuf,
+    /// The run before it, whose figures stand beside; none if there is no such file
+    #[arg(long, value_name = "FILE", default_value = "docs/performance-before.json")]
+    before: PathBuf,
     /// Files with markers
     #[arg(value_name = "FILE", default_values = ["docs/performance.md", "README.md"])]
     files: Vec<PathBuf>,
@@ -31,10 +34,14 @@ pub(crate) struct Docs {
 pub(crate) fn run(docs: &Docs) -> Outcome<()> {
     let mut run = Run::read(&docs.json)?;
     run.rows = targets::rows(&run);
+    let mut earlier = docs.before.is_file().then(|| Run::read(&docs.before)).transpose()?;
+    if let Some(earlier) = &mut earlier {
+        earlier.rows = targets::rows(earlier);
+    }
     let mut differing = Vec::new();
     for path in &docs.files {
         let before = std::fs::read_to_string(path).doing(format!("read {}", path.display()))?;
-        let after = filled(&before, &run).doing(format!("fill in {}", path.display()))?;
+        let after = filled(&before, &run, earlier.as_ref()).doing(format!("fill in {}", path.display()))?;
         if before == after {
             continue;
         }
@@ -56,7 +63,7 @@ pub(crate) fn run(docs: &Docs) -> Outcome<()> {
 }
 
 /// A text with what belongs between its markers.
-fn filled(text: &str, run: &Run) -> Outcome<String> {
+fn filled(text: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
     let mut filled = String::new();
     let mut inside: Option<&str> = None;
     for line in text.lines() {
@@ -66,7 +73,7 @@ fn filled(text: &str, run: &Run) -> Outcome<String> {
                 return Err(Failure::new(format!("the part {name} begins within another one")));
             }
             inside = Some(name);
-            filled.push_str(&format!("{line}\n{}", part(name, run)?));
+            filled.push_str(&format!("{line}\n{}", part(name, run, earlier)?));
         } else if let Some(name) = marker("<!-- bench:end ") {
             if inside != Some(name) {
                 return Err(Failure::new(format!("the part {name} ends and did not begin")));
@@ -85,17 +92,17 @@ fn filled(text: &str, run: &Run) -> Outcome<String> {
 }
 
 /// What belongs between the markers with this name.
-fn part(name: &str, run: &Run) -> Outcome<String> {
+fn part(name: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
     Ok(match name {
-        "machine" => machine(run),
-        "targets" => markdown(&row_cells(&run.rows, None)),
+        "machine" => machine(run, earlier),
+        "targets" => markdown(&row_cells(&run.rows, earlier)),
         "peers" => markdown(&peer_cells(run)),
         "ratios" => ratios(run),
         _ => return Err(Failure::new(format!("there is no part {name}"))),
     })
 }
 
-fn machine(run: &Run) -> String {
+fn machine(run: &Run, earlier: Option<&Run>) -> String {
     let machine = &run.machine;
     let mut text = format!(
         "A {} run of {} UTC at revision `{}`: {} cores ({}), {} MiB, Linux {}, {}; {}.\n",
@@ -109,6 +116,12 @@ fn machine(run: &Run) -> String {
         machine.rustc,
         machine.crates.join(", ")
     );
+    if let Some(Run { kind, machine, .. }) = earlier {
+        let (date, revision, load) = (&machine.date, &machine.revision, machine.load);
+        text.push_str(&format!(
+            "Before it: a {kind} run of {date} UTC at revision `{revision}`, begun at load {load}.\n"
+        ));
+    }
     let peers: Vec<String> = run.peers.iter().map(|peer| format!("{} ({})", peer.name, peer.note)).collect();
     text.push_str(&format!("Peers: {}.\n", peers.join(", ")));
     if machine.load > 0.5 {
@@ -131,7 +144,10 @@ fn ratios(run: &Run) -> String {
     let most = run.pushes.iter().map(|push| push.clients).max().unwrap_or_default();
     let said = |row: &&Row| {
         let is_ratio = ["T1", "T3", "T4", "T5", "T6"].contains(&row.target.as_str());
-        is_ratio && row.clients == most && row.nodes == Some(200) && row.value.is_some()
+        (is_ratio || row.what.contains(targets::WITH_WHAT_FOLLOWS))
+            && row.clients == most
+            && row.nodes == Some(200)
+            && row.value.is_some()
     };
     let rows: Vec<Row> = run.rows.iter().filter(said).cloned().collect();
     markdown(&row_cells(&rows, None))
@@ -144,7 +160,7 @@ mod tests {
     #[test]
     fn what_stands_between_markers_is_replaced_and_the_rest_stays() {
         let text = "# Title\n<!-- bench:begin ratios -->\nold\n<!-- bench:end ratios -->\nend\n";
-        let filled = filled(text, &Run::default()).unwrap();
+        let filled = filled(text, &Run::default(), None).unwrap();
         assert!(filled.starts_with("# Title\n<!-- bench:begin ratios -->\n| target |"), "{filled}");
         assert!(filled.ends_with("|\n<!-- bench:end ratios -->\nend\n"), "{filled}");
         assert!(!filled.contains("old"));
@@ -157,7 +173,7 @@ mod tests {
             "<!-- bench:begin peers -->\n",
             "<!-- bench:end peers -->\n",
         ] {
-            assert!(filled(text, &Run::default()).is_err(), "{text}");
+            assert!(filled(text, &Run::default(), None).is_err(), "{text}");
         }
     }
 }

@@ -21,14 +21,17 @@ use crate::peers::pulse::{INSTANCE, Pulse};
 const CONNECTIONS: usize = 8;
 const CALLS_OF_ONE: usize = 8;
 
-/// Makes the instance, and registers so many proxies of it; each hostname is `host-NUMBER`.
+/// Makes the instance, and registers so many proxies of it and one more, which is none of the clients; each hostname is
+/// `host-NUMBER`.
 pub(crate) fn register(pulse: &Pulse, count: usize) -> Outcome<()> {
     let mut add = List::new(8, 0).endpoints();
     add["name"] = INSTANCE.into();
     pulse.admin("POST", "/instances", Some(&add))?;
-    let join = join_token(pulse, Some(INSTANCE), count)?;
-    let hosts = (0..count).map(|number| format!("host-{number:07}")).collect();
-    let tokens = register_hosts(pulse, &join, hosts)?;
+    let join = join_token(pulse, Some(INSTANCE), count + 1)?;
+    let hosts = (0..=count).map(|number| format!("host-{number:07}")).collect();
+    let mut tokens = register_hosts(pulse, &join, hosts)?;
+    let newcomer = tokens.pop().expect("there is one more");
+    std::fs::write(pulse.newcomer(), newcomer).doing("write the token of one that comes anew")?;
     std::fs::write(pulse.tokens(), tokens.join("\n")).doing("write the tokens")
 }
 

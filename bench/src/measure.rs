@@ -1,6 +1,7 @@
 //! Measurements beside the pushes: what T9 to T16 are made of. Each starts the servers that it needs.
 
 pub(crate) mod idle;
+pub(crate) mod probes;
 pub(crate) mod reports;
 pub(crate) mod scale;
 pub(crate) mod stalled;

@@ -76,6 +76,15 @@ impl Stand {
         })
     }
 
+    /// Pushes a list and waits until it is with all, and no longer. How long that took, in milliseconds.
+    pub(crate) fn push_at_once(&mut self, list: &List) -> Outcome<f64> {
+        self.crowd.tell(&Command::Expect { marker: self.peer.marker(list) })?;
+        let asked_ns = self.peer.push(list)?;
+        let answer = self.crowd.tell(&Command::Await { count: None, timeout_ms: PATIENCE_MS })?;
+        let times = self.all_there(&answer)?;
+        Ok(milliseconds(times.last_ns.saturating_sub(asked_ns)))
+    }
+
     /// Waits until the server is quiet. Its processor time by then.
     fn quiet(&mut self, mut before: u64) -> Outcome<u64> {
         let enough = u64::try_from(LATER_LOOK.as_nanos()).unwrap_or(u64::MAX) / QUIET_SHARE;

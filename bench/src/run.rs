@@ -256,8 +256,8 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
     for &clients in &counts {
         bench.attempt(wants(Part::Pushes), "T1 to T8", |bench| bench.pushes(clients));
         bench.attempt(wants(Part::Memory), "T9, T10, T13 to T15", |bench| {
-            let mut stand = idle::measure(bench, clients)?;
-            reports::under_push(bench, &mut stand)?;
+            let (mut stand, probes) = idle::measure(bench, clients)?;
+            reports::under_push(bench, &mut stand, &probes)?;
             stalled::measure(bench, stand)
         });
         bench.attempt(wants(Part::Storm), "T11", |bench| storm::measure(bench, clients));

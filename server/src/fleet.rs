@@ -69,7 +69,9 @@ struct Presence {
     absent_since: Instant,
     /// The list that was pushed into the open stream last, until the proxy says that it is in force.
     on_the_way: Option<Position>,
-    /// Whether the proxy has said what it did with the list that was pushed into the open stream last.
+    /// The list that was sent into the open stream last, until the proxy says what it did with it.
+    unanswered: Option<(Position, ListHash)>,
+    /// Whether the proxy has said that of the list that was sent last.
     has_answered: bool,
     /// The bells of its streams, observers' too.
     bells: Vec<Arc<Bell>>,
@@ -79,7 +81,14 @@ impl Presence {
     /// Another stream becomes the proxy's own, or none (0).
     fn turn_to(&mut self, stream: u64) {
         (self.stream, self.absent_since, self.on_the_way) = (stream, Instant::now(), None);
-        self.has_answered = false;
+        (self.unanswered, self.has_answered) = (None, false);
+    }
+
+    /// The proxy says what it did with a list.
+    fn answered(&mut self, said: Mark) {
+        if self.unanswered.take_if(|sent| *sent == (said.position, said.hash)).is_some() {
+            self.has_answered = true;
+        }
     }
 
     fn ring(&self) {
@@ -156,9 +165,7 @@ impl Fleet {
     /// the way of such a list can be timed, as a proxy that was away made it wait.
     pub fn applied(&self, proxy: Uuid, mark: Mark, on_disk: bool, detail: String) -> bool {
         let entry = self.entry(proxy);
-        let mut is_newest = false;
         self.update(proxy, &entry, |status| {
-            is_newest = is_pushed(status, mark);
             status.last_seen = Some(mark.at);
             status.on_disk = on_disk;
             counts_as_pushed(status);
@@ -173,7 +180,7 @@ impl Fleet {
             status.last_error = detail;
         });
         let mut presence = lock(&entry.presence);
-        presence.has_answered |= is_newest;
+        presence.answered(mark);
         let arrived = presence.on_the_way == Some(mark.position);
         if arrived {
             presence.on_the_way = None;
@@ -184,14 +191,12 @@ impl Fleet {
     /// Notes that the proxy refused a list.
     pub fn refused(&self, proxy: Uuid, mark: Mark, why: String) {
         let entry = self.entry(proxy);
-        let mut is_newest = false;
         self.update(proxy, &entry, |status| {
             status.last_seen = Some(mark.at);
             status.refused = Some(mark);
             status.last_error = why;
-            is_newest = is_pushed(status, mark);
         });
-        lock(&entry.presence).has_answered |= is_newest;
+        lock(&entry.presence).answered(mark);
     }
 
     /// Tells a proxy's stream to look again.
@@ -301,8 +306,14 @@ impl Fleet {
 
 impl Entry {
     fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
-        let presence =
-            Presence { stream: 0, absent_since, on_the_way: None, has_answered: false, bells: Vec::new() };
+        let presence = Presence {
+            stream: 0,
+            absent_since,
+            on_the_way: None,
+            unanswered: None,
+            has_answered: false,
+            bells: Vec::new(),
+        };
         let (status, presence) = (Mutex::new(status), Mutex::new(presence));
         Entry { status, presence, is_unsaved: AtomicBool::new(false) }
     }
@@ -358,7 +369,7 @@ impl Presenter {
         {
             let mut presence = lock(&self.entry.presence);
             presence.on_the_way = is_change.then_some(position);
-            presence.has_answered = false;
+            (presence.unanswered, presence.has_answered) = (Some((position, hash)), false);
         }
         let mark = Mark { position, hash, at: self.fleet.inner.clock.now() };
         self.fleet.update(self.proxy, &self.entry, |status| status.pushed = Some(mark));
@@ -385,11 +396,6 @@ impl Presenter {
             }
         });
     }
-}
-
-/// Whether what a proxy says is about the list that it was pushed last.
-fn is_pushed(status: &ProxyStatus, said: Mark) -> bool {
-    status.pushed.is_some_and(|pushed| (pushed.position, pushed.hash) == (said.position, said.hash))
 }
 
 /// A proxy says once, when its stream begins, where its list comes from; a list that it puts in force afterwards, or hears

@@ -154,3 +154,22 @@ fn slot_of_one(places: &Arc<Semaphore>, of_one: &Arc<Places<Who>>, who: Who) -> 
     let of_one = of_one.take(who)?;
     slot(places).map(|slot| Slot(slot.0, Some(of_one)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigSources;
+
+    #[test]
+    fn one_proxy_takes_no_more_watches_than_its_own_and_leaves_the_rest_to_others() {
+        let (config, _) = Config::load(&ConfigSources::default()).expect("the defaults are good");
+        let limits = CallLimits::of(&config);
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let held: Vec<_> = (0..WATCHES_OF_ONE).map_while(|_| limits.stream(Some(one))).collect();
+        assert_eq!(held.len(), WATCHES_OF_ONE);
+        assert!(limits.stream(Some(one)).is_none());
+        assert!(limits.stream(Some(other)).is_some() && limits.stream(None).is_some());
+        drop(held);
+        assert!(limits.stream(Some(one)).is_some());
+    }
+}

@@ -15,9 +15,12 @@ pub mod file_limit;
 pub mod grpc_timeout;
 mod http2;
 mod impatient;
+mod meter;
 mod plain_http;
+mod shards;
 mod sniff;
 mod tasks;
+mod through;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,6 +41,8 @@ use crate::tls::Tls;
 use addresses::Addresses;
 use connection::Serving;
 use file_limit::FileLimit;
+use shards::Shards;
+use tasks::report_panic;
 
 /// Connections that the kernel holds before they are accepted; it takes `net.core.somaxconn` (4096) if that is less.
 /// A whole fleet dials at once when its server comes back.
@@ -206,7 +211,8 @@ impl Listener {
         let slots = Arc::new(Semaphore::new(bounds.connections.min(Semaphore::MAX_PERMITS)));
         let addresses = Addresses::new(bounds.connections_per_address, bounds.trusted_proxies.clone());
         let tls = self.tls.map(|tls| tls.server_config());
-        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain));
+        let (shards, mut shard_tasks) = Shards::start();
+        let serving = Arc::new(Serving::new(router, tls, bounds, metrics, drain, shards));
         let mut loops = JoinSet::new();
         for socket in self.sockets {
             loops.spawn(accept::run(socket, slots.clone(), addresses.clone(), serving.clone()));
@@ -218,6 +224,11 @@ impl Listener {
                 // A loop ends at the drain only, and nobody else could cancel it: what stays is a defect in it.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             }
+        }
+        // What was cut in a shard is gone when the shard is: whoever saves what the connections left behind comes after them.
+        drop(serving);
+        while let Some(ended) = shard_tasks.join_next().await {
+            report_panic(ended);
         }
         Drained { aborted }
     }
@@ -232,9 +243,9 @@ pub async fn serve_stream<S>(
     metrics: Arc<Metrics>,
     drain: Drain,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    Serving::new(router, None, bounds, metrics, drain).http(stream, peer).await;
+    Serving::new(router, None, bounds, metrics, drain, Shards::none()).http(stream, peer).await;
 }
 
 /// What to listen on in place of every IPv6 address, if that failed because there is no IPv6.

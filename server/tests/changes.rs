@@ -382,17 +382,21 @@ async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
     world.changes.add_instance(&admin(), "home", nodes(&[])).await.unwrap();
-    let (a, b, c, moved) = (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", ""), ("b", "10.0.0.3"));
     let none: [&str; 0] = [];
-    let steps: [(&[(&str, &str)], &[&str], &[&str]); 8] = [
-        (&[a, b, c], &["a|10.0.0.1", "b|10.0.0.2", "c|"], &none),
-        (&[a, moved, c], &["b|10.0.0.3"], &["b|10.0.0.2"]),
-        (&[c, a, moved], &none, &none),
-        (&[moved], &none, &["a|10.0.0.1", "c|"]),
-        (&[b, c], &["b|10.0.0.2", "c|"], &["b|10.0.0.3"]),
+    type Nodes = &'static [(&'static str, &'static str)];
+    const A: (&str, &str) = ("a", "10.0.0.1");
+    const B: (&str, &str) = ("b", "10.0.0.2");
+    const C: (&str, &str) = ("c", "");
+    const MOVED: (&str, &str) = ("b", "10.0.0.3");
+    let steps: [(Nodes, &[&str], &[&str]); 8] = [
+        (&[A, B, C], &["a|10.0.0.1", "b|10.0.0.2", "c|"], &none),
+        (&[A, MOVED, C], &["b|10.0.0.3"], &["b|10.0.0.2"]),
+        (&[C, A, MOVED], &none, &none),
+        (&[MOVED], &none, &["a|10.0.0.1", "c|"]),
+        (&[B, C], &["b|10.0.0.2", "c|"], &["b|10.0.0.3"]),
         (&[], &none, &["b|10.0.0.2", "c|"]),
-        (&[c], &["c|"], &none),
-        (&[a, b, c], &["a|10.0.0.1", "b|10.0.0.2"], &none),
+        (&[C], &["c|"], &none),
+        (&[A, B, C], &["a|10.0.0.1", "b|10.0.0.2"], &none),
     ];
     let mut before = 0;
     for (set, added, removed) in steps {
@@ -408,7 +412,7 @@ async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
         before = set.len();
     }
     let revision = world.changes.catalog().revision;
-    world.changes.set_endpoints(&admin(), "home", nodes(&[a, b, c])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[A, B, C])).await.unwrap();
     assert_eq!(world.changes.catalog().revision, revision, "the same again is no change");
 }
 

@@ -31,8 +31,8 @@ const REPORTS_PER_SECOND: f64 = 500.0;
 /// ever reported stays known.
 const NODES: usize = 64;
 
-/// The share of what was to be done that must have been done, on a machine that does something else as well.
-const DONE: f64 = 0.5;
+/// The share of what was to be done that must have been done: by the unoptimised build, with all the other tests beside it, half.
+const DONE: f64 = if cfg!(debug_assertions) { 0.5 } else { 0.95 };
 
 /// What memory may grow by between the end of the first third and the end: a tenth, and 16 MiB. The first is for the
 /// allocator, whose arenas are filled in another way each time thousands of connections come and go; the second is the

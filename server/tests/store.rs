@@ -642,6 +642,41 @@ async fn history_keeps_the_label_and_limits_under_which_it_was_read() {
 }
 
 #[tokio::test]
+async fn a_reading_of_which_a_series_is_missing_is_told_and_is_not_taken_for_another() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let names = ["a/temp1", "a/temp2"];
+    let mut one = node_report("one", at(1), 40.0);
+    one.readings = names.map(|name| (sensor(name), 40.0)).into_iter().collect();
+    // Its first sensors are those of the other, as on most hosts of a fleet.
+    let mut other = node_report("other", at(1), 40.0);
+    other.readings = names.iter().chain(&["a/temp3"]).map(|name| (sensor(name), 41.0)).collect();
+    store.record(report(1, vec![one, other])).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let gone = shell(&folder).execute("DELETE FROM series WHERE sensor = 'a/temp3'", []).unwrap();
+    assert_eq!(gone, 1);
+    let store = open(&folder).await;
+    let error = store.load().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable(_)), "{}", chain(&error));
+    assert!(chain(&error).contains("series has no row"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn nodes_between_which_somebody_took_one_away_are_all_written_anew() {
+    let folder = folder();
+    let store = open(&folder).await;
+    let nodes = |names: &[&str]| names.iter().map(|name| node(name, "")).collect::<Vec<_>>();
+    let put = |expected, names: &[&str]| {
+        commit(expected, vec![Change::Instance(Arc::new(instance(1, "home", nodes(names))))])
+    };
+    store.commit(put(0, &["a", "b", "c"])).await.unwrap();
+    assert_eq!(shell(&folder).execute("DELETE FROM instance_nodes WHERE name = 'b'", []).unwrap(), 1);
+    store.commit(put(1, &["a", "c", "d"])).await.unwrap();
+    assert_eq!(store.load().await.unwrap().instances[0].endpoints, nodes(&["a", "c", "d"]));
+}
+
+#[tokio::test]
 async fn history_is_oldest_first_from_a_time_on_and_at_most_so_many() {
     let folder = folder();
     let store = open(&folder).await;

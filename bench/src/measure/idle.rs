@@ -1,5 +1,6 @@
 //! T9 and T10: the memory of a stream that is idle, and what large lists add to it.
 
+use super::probes::Probes;
 use super::{figure, growth, kibibytes_each};
 use crate::client::control::Command;
 use crate::failure::Outcome;
@@ -11,12 +12,13 @@ use crate::run::{Bench, progress};
 const PUSHES: u32 = 10;
 
 /// Measures a server over TLS, and leaves its clients connected.
-pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<Stand> {
+pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<(Stand, Probes)> {
     progress(&format!("memory of {clients} idle streams over TLS"));
     let mut pulse = bench.start_pulse(true)?;
     pulse.push(&bench.list(8))?;
     std::thread::sleep(bench.pace.settle);
     let empty = pulse.server().resident_bytes()?;
+    let probes = Probes::of(&pulse);
     let mut stand = Stand::open(Box::new(pulse), clients)?;
     std::thread::sleep(bench.pace.settle);
     let at_first = growth(stand.peer.server(), empty)?;
@@ -59,5 +61,5 @@ pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<Stand> {
         "KiB",
         note,
     ));
-    Ok(stand)
+    Ok((stand, probes))
 }

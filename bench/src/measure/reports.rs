@@ -4,11 +4,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::figure;
-use crate::client::control::{Calls, Command, Unary};
+use super::probes::{Probes, WHO};
+use crate::client::control::{Calls, Command, Times, Unary};
 use crate::client::unary::Caller;
 use crate::crowd::Crowd;
 use crate::failure::{Doing, Failure, Outcome};
@@ -117,12 +120,11 @@ fn kept(pulse: Pulse, taken: u64) -> Outcome<String> {
     Ok(format!("all {taken} that were taken are in the database"))
 }
 
-/// T13: a few reports a second, with and without pushes to everybody meanwhile.
-pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand) -> Outcome<()> {
+/// T13: a few reports a second, without pushes and while one push to everybody follows the other; and what others see then.
+pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, probes: &Probes) -> Outcome<()> {
     let duration_ms = bench.pace.load_ms;
     progress(&format!("reports while {} clients are pushed to", stand.clients));
-    let list = bench.list(NODES);
-    stand.push(&list, 0, NODES)?;
+    stand.push_at_once(&bench.list(NODES))?;
     let connect = stand.peer.connect(1);
     let callers = callers(bench, Some(&bench.tokens()))?;
     let load = |first_sequence| {
@@ -140,32 +142,70 @@ pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand) -> Outcome<()> {
     };
     let mut crowd = Crowd::start()?;
     calls(&mut crowd, &load(1 << 40))?;
-    let without = calls(&mut crowd, &load(2 << 40))?;
-    let (mut pushes, mut lasts) = (0u32, Vec::new());
-    let with = std::thread::scope(|scope| -> Outcome<Calls> {
-        let loading = scope.spawn(|| calls(&mut crowd, &load(3 << 40)));
-        while !loading.is_finished() {
-            let list = bench.list(NODES);
-            lasts.push(stand.push(&list, pushes, NODES)?.last_ms);
-            pushes += 1;
-        }
-        loading.join().expect("making calls does not panic")
-    })?;
+    let mut lasts = Vec::new();
+    let mut push = || stand.push_at_once(&bench.list(NODES)).map(|last_ms| lasts.push(last_ms));
+    let quiet = || {
+        std::thread::sleep(Duration::from_millis(10));
+        Ok(())
+    };
+    // Reports alone, and others alone, so that neither is in the other's way.
+    let without = while_it_runs(quiet, |_| calls(&mut crowd, &load(2 << 40)))?;
+    let with = while_it_runs(&mut push, |_| calls(&mut crowd, &load(3 << 40)))?;
+    let for_a_while = |is_over: &AtomicBool| {
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| probes.ask(is_over));
+            std::thread::sleep(Duration::from_millis(duration_ms));
+            is_over.store(true, Ordering::Relaxed);
+            asking.join().expect("asking does not panic")
+        })
+    };
+    let seen_without = while_it_runs(quiet, for_a_while)?;
+    let seen_with = while_it_runs(&mut push, for_a_while)?;
+
     let p99 = |calls: &Calls| calls.latency.map(|times| milliseconds(times.p99_ns));
     let (with_ms, without_ms) =
         p99(&with).zip(p99(&without)).ok_or_else(|| Failure::new("no report was taken"))?;
     let p50 = |calls: &Calls| calls.latency.map_or(f64::NAN, |times| milliseconds(times.p50_ns));
     let failed =
         with.by_status.iter().filter(|(status, _)| **status != 0).map(|(_, count)| count).sum::<u64>();
+    let pushes = lasts.len();
     let note = format!(
-        "p99 {with_ms:.1} / {without_ms:.1} ms, p50 {:.1} / {:.1} ms; {pushes} pushes of 200 nodes, last client after {:.0} ms; {failed} refused",
+        "p99 {with_ms:.1} / {without_ms:.1} ms, p50 {:.1} / {:.1} ms; {pushes} pushes of 200 nodes, one after the other, last client after {:.0} ms; {failed} refused",
         p50(&with),
         p50(&without),
         median(lasts).unwrap_or(f64::NAN)
     );
+    let clients = stand.clients;
     let what = "p99 of a report under push / without";
-    bench.run.figures.push(figure("T13", what, stand.clients, with_ms / without_ms, "", note));
+    bench.run.figures.push(figure("T13", what, clients, with_ms / without_ms, "", note));
+    for ((who, with), without) in WHO.iter().zip(seen_with).zip(seen_without) {
+        let shown = |times: &Times| {
+            let at = [times.p50_ns, times.p99_ns, times.last_ns].map(milliseconds);
+            format!("p50 {:.1}, p99 {:.1}, the most {:.1} ms", at[0], at[1], at[2])
+        };
+        let note = format!("{}; without {}", shown(&with), shown(&without));
+        let what = format!("{who} under push, p99");
+        bench.run.figures.push(figure("", &what, clients, milliseconds(with.p99_ns), "ms", note));
+    }
     Ok(())
+}
+
+/// Does one thing again and again while the other runs, which is told by a flag of its own when to end.
+fn while_it_runs<T: Send>(
+    mut meanwhile: impl FnMut() -> Outcome<()>,
+    run: impl FnOnce(&AtomicBool) -> Outcome<T> + Send,
+) -> Outcome<T> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| run(&is_over));
+        let mut done = Ok(());
+        while !running.is_finished() && done.is_ok() {
+            done = meanwhile();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let ran = running.join().expect("measuring does not panic");
+        done.and(ran)
+    })
 }
 
 /// A file of callers; without tokens for a server that asks for none.

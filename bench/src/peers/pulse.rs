@@ -164,17 +164,14 @@ impl Pulse {
         Ok((stream, request(method, &format!("/api/v1{path}"), body)))
     }
 
+    /// Where the token of a proxy is that is none of the clients.
+    pub(crate) fn newcomer(&self) -> PathBuf {
+        self.tokens.with_file_name("newcomer")
+    }
+
     /// `GET` over the port.
     pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
-        let stream = TcpStream::connect_timeout(&self.address(), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let request = request("GET", path, None);
-        let Some(authority) = self.authority() else { return exchange(stream, &request) };
-        let config =
-            tls_for(&authority, &[b"http/1.1"]).map_err(|failure| io::Error::other(failure.chain()))?;
-        let name = ServerName::from(self.address().ip());
-        let connection = ClientConnection::new(Arc::clone(&config), name).map_err(io::Error::other)?;
-        exchange(StreamOwned::new(connection, stream), &request)
+        get(self.address(), self.authority().as_deref(), path)
     }
 
     /// The sum of all values of a metric, whatever their labels.
@@ -244,6 +241,18 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, St
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
     read_answer(stream)
+}
+
+/// `GET` over a server's port, on a connection of its own.
+pub(crate) fn get(address: SocketAddr, authority: Option<&Path>, path: &str) -> io::Result<(u16, String)> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = request("GET", path, None);
+    let Some(authority) = authority else { return exchange(stream, &request) };
+    let config = tls_for(authority, &[b"http/1.1"]).map_err(|failure| io::Error::other(failure.chain()))?;
+    let name = ServerName::from(address.ip());
+    let connection = ClientConnection::new(Arc::clone(&config), name).map_err(io::Error::other)?;
+    exchange(StreamOwned::new(connection, stream), &request)
 }
 
 /// Asks a server how it is, over the admin socket at this path.

@@ -7,9 +7,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use http::Request;
@@ -29,6 +31,8 @@ use tower::ServiceExt;
 
 use super::http2::{End, Http2};
 use super::impatient::Impatient;
+use super::meter::{FLOOD, Metered};
+use super::shards::Shards;
 use super::sniff::{Protocol, sniff};
 use super::{Bounds, Peer, STALLED, plain_http};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Metrics};
@@ -50,6 +54,7 @@ pub(super) struct Serving {
     pub(super) bounds: Bounds,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drain: Drain,
+    pub(super) shards: Shards,
 }
 
 /// What a caller began with.
@@ -71,10 +76,11 @@ impl Serving {
         bounds: Bounds,
         metrics: Arc<Metrics>,
         drain: Drain,
+        shards: Shards,
     ) -> Serving {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let handshakes = Semaphore::new(HANDSHAKES_OF_A_CORE * cores);
-        Serving { router, tls, handshakes, bounds, metrics, drain }
+        Serving { router, tls, handshakes, bounds, metrics, drain, shards }
     }
 
     /// Serves one connection to its end.
@@ -128,19 +134,21 @@ impl Serving {
                 },
             }
         };
+        let from = Instant::now();
         let hello = match timeout(self.bounds.handshake, begun).await {
             Ok(Ok(Begun::Hello(hello))) => hello,
             Ok(Ok(Begun::PlainHttp(stream))) => return Ok(Greeting::PlainHttp(stream)),
             Ok(Err(failure)) => return Err(failure),
             Err(_) => return Err(HandshakeFailure::Timeout),
         };
+        let left = self.bounds.handshake.saturating_sub(from.elapsed());
         let answer = {
             let _place = self.handshakes.acquire().await.expect("nobody closes it");
             // Behind all who are ready to run: so there are never more of these in front of anybody than there are places.
             tokio::task::yield_now().await;
             hello.into_stream(Arc::clone(tls))
         };
-        match timeout(self.bounds.handshake, answer).await {
+        match timeout(left, answer).await {
             Ok(stream) => stream.map(|stream| Greeting::Tls(Box::new(stream))).map_err(failure),
             Err(_) => Err(HandshakeFailure::Timeout),
         }
@@ -149,7 +157,7 @@ impl Serving {
     /// Serves HTTP/1 or HTTP/2, told apart by the first bytes.
     pub(super) async fn http<S>(&self, stream: S, peer: Peer)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = Instant::now();
         let sniffed = tokio::select! {
@@ -168,27 +176,60 @@ impl Serving {
 
     async fn http2<S>(&self, stream: S, peer: Peer, begun: Instant)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let first_request = self.bounds.first_request.saturating_sub(begun.elapsed());
-        let shaking = Box::pin(Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request));
-        let mut connection = match timeout(first_request, shaking).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return ended_by(peer, &error),
-            Err(_) => return self.metrics.connection_refused(ConnectionRefusal::Idle),
+        // Where a connection begins is given back when it has begun.
+        let mut beginning = Box::pin(self.begin_http2(stream, peer, first_request));
+        let (connection, draining) = match beginning.as_mut().await {
+            Ok(begun) => begun,
+            Err(end) => return self.http2_ended(peer, &end),
         };
-        let mut draining = pin!(self.drain.started());
-        let mut is_draining = false;
-        let end = poll_fn(|cx| {
-            if !is_draining && draining.as_mut().poll(cx).is_ready() {
-                is_draining = true;
-                connection.begin_to_drain();
+        drop(beginning);
+        match self.shards.serve(serve_http2(connection, draining)).await {
+            Some(end) => self.http2_ended(peer, &end),
+            None => tracing::error!(peer = %peer.address, "a connection ended by a defect"),
+        }
+    }
+
+    /// Serves up to where the connection is pushed to.
+    async fn begin_http2<S>(
+        &self,
+        stream: S,
+        peer: Peer,
+        first_request: Duration,
+    ) -> Result<(Box<Http2<Metered<S>>>, Draining), End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Metered::new(stream);
+        let shaking = Http2::begin(stream, self.router.clone(), peer, &self.bounds, first_request);
+        let mut connection = match timeout(first_request, shaking).await {
+            Ok(connection) => Box::new(connection.map_err(End::Failed)?),
+            Err(_) => return Err(End::Idle),
+        };
+        let mut draining = Draining::of(&self.drain);
+        let begun = poll_fn(|cx| {
+            draining.look(cx, &mut connection);
+            match connection.poll(cx) {
+                Poll::Ready(end) => Poll::Ready(Err(end)),
+                Poll::Pending if connection.is_pushed_to() => Poll::Ready(Ok(())),
+                Poll::Pending => Poll::Pending,
             }
-            connection.poll(cx)
         });
-        match end.await {
+        begun.await?;
+        Ok((connection, draining))
+    }
+
+    fn http2_ended(&self, peer: Peer, end: &End) {
+        match end {
             End::Closed => {}
-            End::Failed(error) => ended_by(peer, &error),
+            End::Failed(error) => {
+                if error.get_io().is_some_and(|error| error.kind() == FLOOD) {
+                    self.metrics.connection_refused(ConnectionRefusal::Flood);
+                }
+                ended_by(peer, error);
+            }
             End::Idle => self.metrics.connection_refused(ConnectionRefusal::Idle),
             End::Silent => {
                 tracing::debug!(peer = %peer.address, "connection ended: its caller gave no sign of life");
@@ -198,7 +239,7 @@ impl Serving {
 
     async fn http1<S>(&self, stream: S, peer: Peer, begun: Instant)
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let was_asked = AtomicBool::new(false);
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -256,6 +297,36 @@ fn failure(error: io::Error) -> HandshakeFailure {
         )) => HandshakeFailure::Version,
         Some(_) => HandshakeFailure::Protocol,
         None => HandshakeFailure::Closed,
+    }
+}
+
+/// Serves a connection of HTTP/2 to its end.
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: Box<Http2<S>>,
+    mut draining: Draining,
+) -> End {
+    poll_fn(|cx| {
+        draining.look(cx, &mut connection);
+        connection.poll(cx)
+    })
+    .await
+}
+
+/// The drain, as one connection waits for it. `None`: it has begun.
+struct Draining(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Draining {
+    fn of(drain: &Drain) -> Draining {
+        let drain = drain.clone();
+        Draining(Some(Box::pin(async move { drain.started().await })))
+    }
+
+    /// Tells the connection when it begins.
+    fn look<S: AsyncRead + AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, connection: &mut Http2<S>) {
+        if self.0.as_mut().is_some_and(|started| started.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
+            connection.begin_to_drain();
+        }
     }
 }
 

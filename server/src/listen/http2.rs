@@ -13,14 +13,15 @@ mod body;
 mod feeding;
 mod life;
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use h2::server::{Builder, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -33,6 +34,9 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 /// What a slow reader may leave unsent in memory, for each call.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// After so many requests, one after the other, of one connection others have their turn.
+const REQUESTS_OF_A_TURN: usize = 32;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -90,8 +94,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         self.connection.graceful_shutdown();
     }
 
+    /// Whether it has a feed, as most have for most of their life.
+    pub(super) fn is_pushed_to(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
     /// Serves until the connection ends.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut requests = 0;
         loop {
             self.answer(cx);
             self.feed(cx);
@@ -99,7 +109,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.life.first_request_came();
                     let call = answer::answer(self.router.clone(), self.peer, request, respond);
-                    self.calls.get_or_insert_default().push(Box::pin(call));
+                    self.calls.get_or_insert_default().push(Box::pin(guarded(call)));
+                    requests += 1;
+                    if requests == REQUESTS_OF_A_TURN {
+                        // Others have their turn.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(End::Failed(error)),
@@ -151,4 +167,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             self.life.lists_are_read();
         }
     }
+}
+
+/// A call that panics is a defect of its own: its stream is reset, and the others of its connection go on.
+async fn guarded(call: impl Future<Output = Option<Feeding>>) -> Option<Feeding> {
+    let answered = AssertUnwindSafe(call).catch_unwind().await;
+    answered.unwrap_or_else(|_| {
+        tracing::error!("a call panicked, which is a defect: its stream is reset");
+        None
+    })
 }

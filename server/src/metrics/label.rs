@@ -63,7 +63,7 @@ label! {
 }
 
 label! {
-    /// Why a connection was closed as soon as it was made.
+    /// Why a connection was closed that nobody else closed.
     ConnectionRefusal {
         /// There are as many as `limits.max_connections` allows.
         Limit = "limit",
@@ -71,6 +71,8 @@ label! {
         AddressLimit = "address_limit",
         /// Nothing was asked in the time that a new connection has for it.
         Idle = "idle",
+        /// Frames of HTTP/2 that ask for nothing came faster than any client has a use for.
+        Flood = "flood",
         /// The caller of the admin socket may not use it.
         NotAdmin = "not_admin",
     }

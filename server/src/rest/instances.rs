@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::Json;
+use axum::response::{Json, Response};
 use pulse_proto::Node;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::apart;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, time};
@@ -20,8 +21,8 @@ use crate::changes::ChangeError;
 use crate::inventory::Instance;
 use crate::listen::admin_socket::AdminPeer;
 
-pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Instances> {
-    Json(all(&pulse.changes.catalog()))
+pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
+    apart(move || Json(all(&pulse.changes.catalog()))).await
 }
 
 pub(super) async fn add(

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HeaderName};
 
+use super::apart;
 use crate::listen::Peer;
 use crate::listen::admin_socket::AdminPeer;
 use crate::{Pulse, metrics};
@@ -51,6 +52,10 @@ async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
         let text = "/metrics is open to this machine only; ask for it at 127.0.0.1 or [::1]\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
+    apart(move || scraped(&pulse)).await
+}
+
+fn scraped(pulse: &Pulse) -> impl IntoResponse + use<> {
     pulse.metrics.set_proxies(pulse.proxies_by_state());
     if let Some(condition) = pulse.tls.as_ref().map(|tls| tls.condition()) {
         let ends = [("server", Some(condition.ends_at)), ("ca", condition.authority_ends_at)];
@@ -58,7 +63,7 @@ async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
         pulse.metrics.set_certificates(ends, condition.trouble.is_some());
     }
     pulse.metrics.database_older_than_fleet.set(i64::from(!pulse.ahead().is_empty()));
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], pulse.metrics.encode()).into_response()
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], pulse.metrics.encode())
 }
 
 /// Whether the caller is on this machine. A request that a proxy on this machine passed on is not: the header that

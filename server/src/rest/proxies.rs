@@ -6,10 +6,11 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Json;
+use axum::response::{Json, Response};
 use pulse_proto::join::authority;
 use uuid::Uuid;
 
+use super::apart;
 use super::join_tokens::{scope_kind, scope_word};
 use super::refusal::Refusal;
 use crate::Pulse;
@@ -22,12 +23,16 @@ use crate::listen::admin_socket::AdminPeer;
 use crate::registry::{Proxy, ProxyKind, Standing};
 use crate::store;
 
-pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Proxies> {
+pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
+    apart(move || Json(all(&pulse))).await
+}
+
+fn all(pulse: &Pulse) -> api::Proxies {
     let catalog = pulse.changes.catalog();
     let mut proxies: Vec<&Arc<Proxy>> = catalog.registry.proxies().collect();
     proxies.sort_by_cached_key(|proxy| (proxy.hostname.to_ascii_lowercase(), proxy.id));
     let view = |proxy: &&Arc<Proxy>| view(&catalog, proxy, pulse.view(proxy));
-    Json(api::Proxies { proxies: proxies.iter().map(view).collect() })
+    api::Proxies { proxies: proxies.iter().map(view).collect() }
 }
 
 pub(super) async fn show(

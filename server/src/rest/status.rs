@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Json;
+use axum::response::{Json, Response};
 use pulse_proto::join::authority;
 
+use super::apart;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
 use crate::report::NodeReport;
 use crate::store::Ahead;
 use crate::tls::Tls;
 
-pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
+pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Response {
+    apart(move || Json(status(&pulse))).await
+}
+
+fn status(pulse: &Pulse) -> api::Status {
     let catalog = pulse.changes.catalog();
     let by_state = pulse.proxies_by_state().into_iter();
     // Nodes that were taken off keep their last reading in the database, and are shown no more.
@@ -24,7 +29,7 @@ pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
     newest.retain(|report| is_listed(report));
     let (host, port) = &pulse.public_authority;
     let tls = pulse.tls.as_deref();
-    Json(api::Status {
+    api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         server_id: catalog.server_id,
         epoch: catalog.epoch,
@@ -44,7 +49,7 @@ pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Json<api::Status> {
         database_older_than_fleet: older_database(&pulse.ahead()),
         nodes_with_readings: newest.len(),
         newest_reading_at: newest.iter().map(|report| report.received_at).max().map(time),
-    })
+    }
 }
 
 fn older_database(ahead: &[Ahead]) -> Option<api::OlderDatabase> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{Query, State};
-use axum::response::Json;
+use axum::response::{Json, Response};
 use pulse_proto::Node;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::apart;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
@@ -25,10 +26,11 @@ pub(super) struct Which {
     node: Option<String>,
 }
 
-pub(super) async fn list(
-    State(pulse): State<Arc<Pulse>>,
-    Query(which): Query<Which>,
-) -> Result<Json<api::Temperatures>, Refusal> {
+pub(super) async fn list(State(pulse): State<Arc<Pulse>>, Query(which): Query<Which>) -> Response {
+    apart(move || temperatures(&pulse, &which)).await
+}
+
+fn temperatures(pulse: &Pulse, which: &Which) -> Result<Json<api::Temperatures>, Refusal> {
     let catalog = pulse.changes.catalog();
     let nodes = views(&catalog, &pulse.readings.newest(), which.node.as_deref(), pulse.clock.now());
     match &which.node {

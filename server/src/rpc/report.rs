@@ -24,6 +24,9 @@ use crate::metrics::ReportResult;
 use crate::registry::{Proxy, ScopeKind};
 use crate::report::{NodeReport, Readings, Report, Sensor};
 
+/// The most earlier lists that one report may name: a proxy puts the readings of a moment into one.
+const MAX_EARLIER_LISTS: usize = 16;
+
 /// How far a time of collection may lie ahead of the server's clock: a later one would hide all that come after.
 const MAX_CLOCK_AHEAD: Duration = Duration::from_secs(300);
 
@@ -247,6 +250,10 @@ async fn was_allowed(
     let (catalog, Position { epoch, revision }) = (rpc.changes.catalog(), report.position);
     if epoch > catalog.epoch || revision > catalog.revision {
         return Ok(false);
+    }
+    if lists.len() >= MAX_EARLIER_LISTS && !lists.contains_key(&(epoch, revision)) {
+        let rule = format!("they name more than {MAX_EARLIER_LISTS} lists of before: split the report");
+        return Err(invalid("reports.revision", rule));
     }
     let list = match lists.entry((epoch, revision)) {
         Entry::Occupied(read) => read.into_mut(),

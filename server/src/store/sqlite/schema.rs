@@ -208,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn the_bundled_sqlite_is_compiled_as_the_checkout_says() {
+        let connection = Connection::open_in_memory().unwrap();
+        let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+        let options: Vec<String> =
+            options.query_map([], |row| row.get(0)).unwrap().map(|option| option.unwrap()).collect();
+        let option = "DEFAULT_MEMSTATUS=0";
+        assert!(
+            options.iter().any(|found| found == option),
+            "LIBSQLITE3_FLAGS of .cargo/config.toml: {options:?}"
+        );
+    }
+
+    #[test]
     fn the_bundled_sqlite_is_new_enough() {
         assert!(rusqlite::version_number() >= MIN_SQLITE_VERSION, "{}", rusqlite::version());
     }
