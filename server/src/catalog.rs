@@ -3,6 +3,8 @@
 //! In: what the store loaded, then each change. Out: one consistent, immutable picture for all that reads.
 //! Cloning is cheap: instances, proxies and tokens are shared.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::inventory::Inventory;
@@ -17,6 +19,8 @@ pub struct Catalog {
     pub epoch: u64,
     /// The fleet's revision.
     pub revision: u64,
+    /// The hash of the audit row that made the revision: where in the database's history this is. Empty: none did.
+    pub audit_hash: Arc<str>,
     /// What exists.
     pub inventory: Inventory,
     /// Who may connect.

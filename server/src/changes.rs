@@ -6,6 +6,7 @@
 //! that the change touches are compiled. Never: half a change, whoever stops waiting for it.
 
 mod approval;
+mod catch_up;
 mod debug;
 mod draft;
 mod epoch;
@@ -16,18 +17,20 @@ mod load;
 mod proxies;
 mod register;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pulse_proto::token::TokenError;
 use pulse_proto::{Clock, reason};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use uuid::Uuid;
 
 use crate::audit::{self, Actor, unix_ms};
 use crate::catalog::Catalog;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
-use crate::publish::{Lists, Publisher};
+use crate::publish::{Lists, Published, Publisher};
 use crate::store::{Commit, Store, StoreError};
 
 use draft::Draft;
@@ -38,6 +41,9 @@ pub use register::{Registered, Registration};
 
 /// How many proxies are rung before other tasks have their turn.
 const RINGS_OF_A_TURN: usize = 96;
+
+/// How often a change is decided anew because another server was quicker. Each time one of them gets through.
+const ATTEMPTS: usize = 16;
 
 /// Why a change was not made. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -186,25 +192,49 @@ impl Changes {
         self.broken.notified().await;
     }
 
-    /// Makes one change: `decide` drafts it from the present picture and says what to note of it.
+    /// Makes one change: `decide` drafts it from the present picture and says what to note of it. If another server
+    /// was quicker, it decides again, from the picture that came of that.
     ///
     /// A draft without changes commits nothing. Once the commit has begun it goes on to the end, also when the
     /// caller is gone: otherwise the database could be ahead of what is published.
     async fn apply<T: Send + 'static>(
         &self,
         actor: &Actor,
-        decide: impl FnOnce(&mut Draft<'_>) -> Result<(T, Note), ChangeError>,
+        mut decide: impl FnMut(&mut Draft<'_>) -> Result<(T, Note), ChangeError>,
     ) -> Result<T, ChangeError> {
         let mut publisher = Arc::clone(&self.publisher).lock_owned().await;
+        for _ in 1..ATTEMPTS {
+            let (back, conflict) = match self.attempt(publisher, actor, &mut decide).await {
+                Ok(Attempt::Made(value)) => return Ok(value),
+                Ok(Attempt::TooLate(back, conflict)) => (back, conflict),
+                Err(error) => return Err(error),
+            };
+            if !self.store.is_shared() {
+                return Err(ChangeError::Store(conflict));
+            }
+            publisher = self.take_over(back).await?;
+        }
+        match self.attempt(publisher, actor, &mut decide).await? {
+            Attempt::Made(value) => Ok(value),
+            Attempt::TooLate(_, conflict) => Err(ChangeError::Store(conflict)),
+        }
+    }
+
+    async fn attempt<T: Send + 'static>(
+        &self,
+        publisher: OwnedMutexGuard<Publisher>,
+        actor: &Actor,
+        decide: &mut impl FnMut(&mut Draft<'_>) -> Result<(T, Note), ChangeError>,
+    ) -> Result<Attempt<T>, ChangeError> {
         let before = self.catalog.load_full();
         let at = self.clock.now();
         let mut draft = Draft::new(&before, at);
         let (value, note) = decide(&mut draft)?;
         if draft.is_empty() {
-            return Ok(value);
+            return Ok(Attempt::Made(value));
         }
         let lists = draft.lists(&publisher, &self.lists, self.max_nodes)?;
-        let (catalog, changes, concerned) = draft.finish();
+        let (mut catalog, changes, concerned) = draft.finish();
         let commit = Commit {
             expected: before.revision,
             revision: catalog.revision,
@@ -225,31 +255,56 @@ impl Changes {
             // While the disk is busy the lists are encoded.
             let encoding = async { lists.into_iter().map(|list| publisher.encode(list)).collect::<Vec<_>>() };
             let (committed, encoded) = tokio::join!(biased; this.store.commit(commit), encoding);
-            committed?;
+            match committed {
+                Ok(audit_hash) => catalog.audit_hash = audit_hash.into(),
+                Err(conflict @ StoreError::Conflict(_)) => return Ok(Some((publisher, conflict))),
+                Err(error) => return Err(error),
+            }
             timer.observe(begun.elapsed().as_secs_f64());
-            for list in encoded {
-                publisher.publish(list);
-            }
-            this.metrics.revision.set(catalog.revision.cast_signed());
-            let (registry, epoch) = (catalog.registry.clone(), catalog.epoch);
-            this.catalog.store(Arc::new(catalog));
-            for (count, proxy) in concerned.into_iter().enumerate() {
-                this.fleet.ring(proxy);
-                // A new epoch concerns all: the others have their turn in between.
-                if count % RINGS_OF_A_TURN == RINGS_OF_A_TURN - 1 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            this.fleet.tell_ahead(&registry, epoch);
-            Ok::<(), StoreError>(())
+            this.put_in_place(publisher, encoded, catalog, concerned).await;
+            Ok(None)
         });
         match committing.await {
-            Ok(committed) => committed?,
+            Ok(Ok(None)) => Ok(Attempt::Made(value)),
+            Ok(Ok(Some((publisher, conflict)))) => Ok(Attempt::TooLate(publisher, conflict)),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 self.broken.notify_one();
-                return Err(ChangeError::Stopping);
+                Err(ChangeError::Stopping)
             }
         }
-        Ok(value)
     }
+
+    /// Shows what is committed: first the lists, then the catalog that needs them, then to those whom it concerns.
+    async fn put_in_place(
+        &self,
+        mut publisher: OwnedMutexGuard<Publisher>,
+        lists: Vec<Published>,
+        catalog: Catalog,
+        concerned: BTreeSet<Uuid>,
+    ) -> OwnedMutexGuard<Publisher> {
+        for list in lists {
+            publisher.publish(list);
+        }
+        self.metrics.revision.set(catalog.revision.cast_signed());
+        let (registry, epoch) = (catalog.registry.clone(), catalog.epoch);
+        self.catalog.store(Arc::new(catalog));
+        for (count, proxy) in concerned.into_iter().enumerate() {
+            self.fleet.ring(proxy);
+            // A new epoch concerns all: the others have their turn in between.
+            if count % RINGS_OF_A_TURN == RINGS_OF_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        self.fleet.tell_ahead(&registry, epoch);
+        publisher
+    }
+}
+
+/// How an attempt to make a change ended.
+enum Attempt<T> {
+    /// It is made.
+    Made(T),
+    /// Another server was quicker.
+    TooLate(OwnedMutexGuard<Publisher>, StoreError),
 }

@@ -5,6 +5,7 @@
 //! `port`, because container platforms set `PULSE_PORT` to things of their own.
 //! Never: opens a certificate, a key or a socket.
 
+mod database;
 mod limits;
 
 use pulse_config::{Document, Environment, LogFormat, LogLevel, Mistakes, Reading, Section, Warning};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::network::Network;
+pub use database::{Database, DatabaseUrl, Password};
 pub use limits::{Limits, Quota};
 
 /// The configuration file if no other is named.
@@ -47,6 +49,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// The folder for database, keys, certificates and the admin socket.
     pub data_dir: PathBuf,
+    /// PostgreSQL; `None`: the database is a file in the data folder.
+    pub database: Option<Database>,
     /// What proxies dial, for join strings and the certificate.
     pub public_address: Option<PublicAddress>,
     /// Whether TLS is off; only if every address in `listen` is loopback.
@@ -167,6 +171,7 @@ impl Config {
 struct Written {
     listen: Option<Vec<SocketAddr>>,
     data_dir: Option<PathBuf>,
+    database: Option<Database>,
     public_address: Option<PublicAddress>,
     plaintext: Option<bool>,
     tls: Option<TlsFiles>,
@@ -192,6 +197,7 @@ impl Written {
             data_dir: (sources.data_dir.clone().or(self.data_dir))
                 .or_else(from_service_manager)
                 .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+            database: self.database,
             public_address: self.public_address,
             plaintext: self.plaintext.unwrap_or(false),
             tls: self.tls,
@@ -217,6 +223,7 @@ fn read_file(document: &Document, environment: &Environment) -> Result<Reading<W
         Written {
             listen: keys.list("listen", listen_address),
             data_dir: keys.path("data_dir"),
+            database: database::read(keys, environment),
             public_address: keys.value("public_address", public_address).flatten(),
             plaintext,
             tls,

@@ -169,7 +169,11 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let mut serving = pin!(listener.serve(starting.router(), bounds, Arc::clone(&metrics), drain.clone()));
     let loading = async {
         let config::Retention { max_bytes, max_age } = config.readings;
-        let store = Store::open(&config.data_dir, Retention { max_bytes, max_age }, clock.clone()).await?;
+        let retention = Retention { max_bytes, max_age };
+        let store = match &config.database {
+            Some(database) => Store::connect(&config.data_dir, database, retention, clock.clone()).await?,
+            None => Store::open(&config.data_dir, retention, clock.clone()).await?,
+        };
         let pulse =
             Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
         let pulse = pulse.await?;

@@ -147,9 +147,7 @@ impl Publisher {
     ) -> Publisher {
         let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
         let topics = stored.into_iter().map(|signed| {
-            let scope = signed.scope;
-            let signed = SignedAllowlist { refresh_interval: Some(refresh_interval), ..signed };
-            (scope, Topic::new(publisher.encode(Arc::new(signed))))
+            (signed.scope, Topic::new(publisher.encode_stored(signed)))
         });
         publisher.lists.topics.store(Arc::new(topics.collect()));
         publisher
@@ -198,6 +196,11 @@ impl Publisher {
                 self.lists.topics.store(Arc::new(topics));
             }
         }
+    }
+
+    /// Encodes a list that another server signed, with the interval of this one.
+    pub fn encode_stored(&self, signed: SignedAllowlist) -> Published {
+        self.encode(Arc::new(SignedAllowlist { refresh_interval: Some(self.refresh_interval), ..signed }))
     }
 
     /// Encodes a list, for [`Publisher::publish`].

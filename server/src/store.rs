@@ -20,10 +20,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use crate::audit;
 use self::engine::Engine;
+use crate::audit;
+use crate::config;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
@@ -62,6 +64,22 @@ pub enum StoreError {
     /// Somebody committed since the catalog was read: read it again and decide anew.
     #[error("the fleet is at revision {0} by now")]
     Conflict(u64),
+    /// The database is not the one that this server wrote to, or lost what was committed there last: it was put back from an
+    /// older copy, or another machine took over that had not got everything.
+    #[error(
+        "the database is older than the fleet: it is at revision {revision}, and its history is not the one that this server \
+         has served"
+    )]
+    OtherHistory {
+        /// The revision of the database.
+        revision: u64,
+    },
+    /// Another server does this work by now: this one was silent for too long.
+    #[error("{doing}: another server does that by now")]
+    LeaseLost {
+        /// What was tried.
+        doing: String,
+    },
     /// So much waits to be written that no more is taken.
     #[error("the store's queue is full")]
     Full,
@@ -111,6 +129,40 @@ pub struct Commit {
     pub audit: audit::Entry,
 }
 
+/// Where in the database's history somebody stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stand {
+    /// The identity of the database.
+    pub server_id: Uuid,
+    /// The fleet's revision.
+    pub revision: u64,
+    /// The hash of the audit row that made it. Empty: none did.
+    pub audit_hash: String,
+}
+
+/// What others changed: every row as it is now, once.
+#[derive(Debug)]
+pub struct Newer {
+    /// Where the database stands.
+    pub stand: Stand,
+    /// The fleet's epoch.
+    pub epoch: u64,
+    /// Instances.
+    pub instances: Vec<Instance>,
+    /// Proxies.
+    pub proxies: Vec<Proxy>,
+    /// Ctrl tokens.
+    pub tokens: Vec<CtrlToken>,
+    /// Ctrl tokens that were forgotten.
+    pub dropped_tokens: Vec<TokenDigest>,
+    /// Join tokens.
+    pub join_tokens: Vec<JoinToken>,
+    /// Join windows.
+    pub join_windows: Vec<JoinWindow>,
+    /// Every list that was made meanwhile, by revision.
+    pub lists: Vec<SignedAllowlist>,
+}
+
 /// All that a server keeps in memory, as the database has it.
 pub struct Loaded {
     /// The identity of the database; made with it.
@@ -119,6 +171,8 @@ pub struct Loaded {
     pub epoch: u64,
     /// The fleet's revision.
     pub revision: u64,
+    /// The hash of the audit row that made it. Empty: none did.
+    pub audit_hash: String,
     /// PKCS #8 document of the key that signs lists; made with the database.
     pub signing_key: Vec<u8>,
     /// Every instance, removed ones too.
@@ -157,6 +211,40 @@ impl fmt::Debug for Loaded {
             .field("newest", &self.newest.len())
             .finish_non_exhaustive()
     }
+}
+
+/// What a server says of itself once in a while.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Beat {
+    /// Its name, for people.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The revision that it serves.
+    pub revision: u64,
+    /// How many proxies have a stream with it.
+    pub streams: u64,
+}
+
+/// A server on the database, as it was heard of last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replica {
+    /// Its identity from its start to its end.
+    pub id: Uuid,
+    /// Its name, for people.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// When it started, by the database's clock.
+    pub started_at: SystemTime,
+    /// For how long it has said nothing.
+    pub silent_for: Duration,
+    /// The revision that it serves.
+    pub revision: u64,
+    /// How many proxies have a stream with it.
+    pub streams: u64,
+    /// The work that it does for all, by name.
+    pub leases: Vec<String>,
 }
 
 /// What became of a report.
@@ -210,6 +298,27 @@ impl Store {
         Ok(Store { engine: Arc::new(engine) })
     }
 
+    /// Connects to the database on PostgreSQL, makes its tables if they are not there, and brings them up to date. The data
+    /// folder is this server's own still.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn connect(
+        data_dir: &Path,
+        database: &config::Database,
+        retention: Retention,
+        clock: Clock,
+    ) -> Result<Store, StoreError> {
+        let address = postgres::Address::of(database)?;
+        let (data_dir, runtime) = (data_dir.to_owned(), Handle::current());
+        let opened = tokio::task::spawn_blocking(move || {
+            Engine::open_postgres(&data_dir, address, runtime, retention, clock)
+        })
+        .await;
+        let engine = opened.map_err(|_| StoreError::Closed)??;
+        Ok(Store { engine: Arc::new(engine) })
+    }
+
     /// As [`Store::open`], for simulations: the work is done by tasks of the runtime around it, in the order in which it is
     /// asked for, `chance` says how long it takes, and nothing is flushed to the disk.
     ///
@@ -233,12 +342,38 @@ impl Store {
         self.engine.load().await
     }
 
-    /// Commits one change: rows, lists, revision and audit row in one transaction.
+    /// Commits one change: rows, lists, revision and audit row in one transaction. Out: the hash of its audit row.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] if the revision is not `expected`; then nothing is written.
-    pub async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+    pub async fn commit(&self, commit: Commit) -> Result<String, StoreError> {
         self.engine.commit(commit).await
+    }
+
+    /// What others changed since somebody read the database, as it is at one moment. `None`: nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherHistory`] if the database does not go on from there.
+    pub async fn newer(&self, held: Stand) -> Result<Option<Newer>, StoreError> {
+        self.engine.newer(held).await
+    }
+
+    /// Whether other servers work on the database too.
+    pub fn is_shared(&self) -> bool {
+        self.engine.is_shared()
+    }
+
+    /// Waits until another server may have changed something. Rings can be lost, and there may be nothing new.
+    pub async fn rung(&self) {
+        self.engine.rung().await;
+    }
+
+    /// Says to the other servers on the database that this one is there. Out: all of them, this one first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn beat(&self, beat: Beat) -> Result<Vec<Replica>, StoreError> {
+        self.engine.beat(beat).await
     }
 
     /// Takes a report, which is then stored in one transaction with others that wait. It stays in the queue until it is

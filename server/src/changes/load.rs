@@ -38,8 +38,9 @@ pub(crate) fn catalog(loaded: &mut Loaded) -> Catalog {
     loaded.tokens.drain(..).for_each(|token| registry.put_token(token));
     loaded.join_tokens.drain(..).for_each(|token| registry.put_join_token(Arc::new(token)));
     loaded.join_windows.drain(..).for_each(|window| registry.put_join_window(Arc::new(window)));
+    let audit_hash = std::mem::take(&mut loaded.audit_hash).into();
     let Loaded { server_id, epoch, revision, .. } = *loaded;
-    Catalog { server_id, epoch, revision, inventory, registry }
+    Catalog { server_id, epoch, revision, audit_hash, inventory, registry }
 }
 
 impl Changes {

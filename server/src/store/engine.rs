@@ -44,8 +44,8 @@ use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
-    Ahead, Commit, Copied, ListChange, ListFound, Loaded, NodeReport, ProxyStatus, Recorded, Report,
-    Retention, StoreError, postgres, sqlite,
+    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, ProxyStatus, Recorded, Replica, Report,
+    Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
 
@@ -100,6 +100,7 @@ pub(super) struct Engine {
     name: Arc<str>,
     /// Where the file is, if it is one.
     file: Option<PathBuf>,
+    shared: Option<Shared>,
     /// `None` asks one thread to end.
     questions_tx: mpsc::Sender<Option<Question>>,
     readers: usize,
@@ -110,6 +111,13 @@ pub(super) struct Engine {
     /// How long an answer takes to arrive, in a simulation.
     pace: Option<Pace>,
     _writer: JoinOnDrop,
+}
+
+/// What a server has that shares its database with others.
+struct Shared {
+    /// Which one it is.
+    replica: Uuid,
+    doorbell: postgres::Doorbell,
 }
 
 impl fmt::Debug for Engine {
@@ -130,7 +138,7 @@ impl Engine {
         let writing = Link::Sqlite(sqlite::schema::open_writer(&path, &clock)?);
         let reading = Link::Sqlite(sqlite::schema::open_reader(&path)?);
         let name = path.display().to_string().into();
-        Engine::start(name, Some(path), writing, vec![reading], retention, clock, lock)
+        Engine::start(name, Some(path), None, writing, vec![reading], retention, clock, lock)
     }
 
     /// Connects to PostgreSQL and starts the threads. Blocks for as long as migrations take. `data_dir` is this server's own.
@@ -143,15 +151,20 @@ impl Engine {
     ) -> std::result::Result<Engine, StoreError> {
         let lock = sqlite::schema::lock(data_dir)?;
         let name = Arc::clone(&address.name);
+        let replica = Uuid::now_v7();
+        let address = address.of_replica(replica);
+        let doorbell = postgres::Doorbell::new(address.clone(), &runtime);
         let connect = || Link::Postgres(postgres::Connection::new(address.clone(), runtime.clone()));
         let writing = postgres::schema::open_writer(address.clone(), runtime.clone(), &clock)?;
         let readers = (0..READERS).map(|_| connect()).collect();
-        Engine::start(name, None, Link::Postgres(writing), readers, retention, clock, lock)
+        let shared = Some(Shared { replica, doorbell });
+        Engine::start(name, None, shared, Link::Postgres(writing), readers, retention, clock, lock)
     }
 
     fn start(
         name: Arc<str>,
         file: Option<PathBuf>,
+        shared: Option<Shared>,
         mut writing: Link,
         reading: Vec<Link>,
         retention: Retention,
@@ -190,7 +203,7 @@ impl Engine {
         };
         let _writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), None);
-        Ok(Engine { name, file, questions_tx, readers, requests_tx, report_slots, sessions, is_writable, pace, _writer })
+        Ok(Engine { name, file, shared, questions_tx, readers, requests_tx, report_slots, sessions, is_writable, pace, _writer })
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
@@ -201,11 +214,12 @@ impl Engine {
                 epoch: fleet.epoch,
                 revision: fleet.revision,
                 signing_key: fleet.signing_key,
-                instances: catalog::instances(sql)?,
-                proxies: catalog::proxies(sql)?,
-                tokens: catalog::tokens(sql)?,
-                join_tokens: catalog::join_tokens(sql)?,
-                join_windows: catalog::join_windows(sql)?,
+                audit_hash: audit::hash_at(sql, fleet.revision)?,
+                instances: catalog::instances(sql, catalog::EVERY)?,
+                proxies: catalog::proxies(sql, catalog::EVERY)?,
+                tokens: catalog::tokens(sql, catalog::EVERY)?,
+                join_tokens: catalog::join_tokens(sql, catalog::EVERY)?,
+                join_windows: catalog::join_windows(sql, catalog::EVERY)?,
                 lists: lists::newest(sql)?,
                 statuses: statuses::all(sql)?,
                 ahead: ahead::all(sql)?,
@@ -215,8 +229,28 @@ impl Engine {
         .await
     }
 
-    pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<(), StoreError> {
+    pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<String, StoreError> {
         self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit)).await
+    }
+
+    pub(super) async fn newer(&self, held: Stand) -> std::result::Result<Option<Newer>, StoreError> {
+        self.ask("read what others changed", move |sql| catalog::newer(sql, &held)).await
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    pub(super) async fn rung(&self) {
+        match &self.shared {
+            Some(shared) => shared.doorbell.rung().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn beat(&self, beat: Beat) -> std::result::Result<Vec<Replica>, StoreError> {
+        let Some(Shared { replica, .. }) = self.shared else { return Ok(Vec::new()) };
+        self.transact("tell the other servers", move |sql, _| postgres::replicas::beat(sql, replica, &beat)).await
     }
 
     /// Puts a report into the queue.

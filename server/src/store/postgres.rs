@@ -4,24 +4,28 @@
 //! nothing; a connection that was lost is made anew with the next one. Many statements of one kind are sent without waiting
 //! for each answer. Used by threads of its own, never by those of the runtime, on which the connection itself works.
 
+mod address;
+mod doorbell;
+mod leases;
+pub(super) mod replicas;
 pub(super) mod schema;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, Row, Statement};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{Client, Row, Statement};
 
 use super::engine::fault::{Fault, Result};
 use super::engine::sql::{Columns, Sql, Value};
+pub(super) use address::Address;
+pub(super) use doorbell::Doorbell;
 
 /// How many statements are on the way at once.
 const PIPELINE: usize = 1_024;
@@ -31,15 +35,6 @@ const LONGEST: Duration = Duration::from_secs(15);
 
 /// How many ids of readings a server takes at once, as the sequence in the schema counts.
 const READING_IDS: i64 = 4_096;
-
-/// Where the database is, and how to get there.
-#[derive(Clone)]
-pub(super) struct Address {
-    pub(super) config: Config,
-    pub(super) tls: MakeRustlsConnect,
-    /// For people: without a password.
-    pub(super) name: Arc<str>,
-}
 
 /// A connection, made when it is needed.
 pub(super) struct Connection {
@@ -226,6 +221,10 @@ impl Sql for Statements<'_> {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn ring(&self, revision: u64) -> Result<()> {
+        self.execute(doorbell::RING, &[Value::from(revision.to_string())]).map(drop)
     }
 }
 

@@ -114,6 +114,10 @@ impl Sql for Statements<'_> {
     fn is_shared(&self) -> bool {
         false
     }
+
+    fn ring(&self, _revision: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl ToSql for Value<'_> {

@@ -3,14 +3,13 @@
 //! Always: each row is chained to the last one that was added, in the transaction that adds it, whether that one is
 //! still there or not.
 
-
 use super::catalog;
 use super::sql::{self, Cells, Sql, integer, rows, values};
 use super::fault::{Fault, Result};
 use crate::audit::{Entry, Row};
 
-/// Appends rows. `revision` is that which they make; `None`: they make none.
-pub(super) fn append(database: &dyn Sql, entries: &[Entry], revision: Option<u64>) -> Result<()> {
+/// Appends rows. `revision` is that which they make; `None`: they make none. Out: the hash of the last row.
+pub(super) fn append(database: &dyn Sql, entries: &[Entry], revision: Option<u64>) -> Result<String> {
     // Whoever appends has the end of the log until its transaction ends. The revision is looked at after that, so that
     // revisions rise along the log.
     let end = "UPDATE audit_head SET seq = seq RETURNING id, seq, hash";
@@ -41,8 +40,16 @@ pub(super) fn append(database: &dyn Sql, entries: &[Entry], revision: Option<u64
         )?;
         hash = row.hash;
     }
-    database.execute("UPDATE audit_head SET seq = $1, hash = $2", &values![integer(seq), hash])?;
-    Ok(())
+    database.execute("UPDATE audit_head SET seq = $1, hash = $2", &values![integer(seq), &hash])?;
+    Ok(hash)
+}
+
+/// The hash of the row that made a revision. Empty: there is none, as of a new database's first one.
+pub(super) fn hash_at(database: &dyn Sql, revision: u64) -> Result<String> {
+    let sql = "SELECT seq, hash FROM audit WHERE revision = $1 ORDER BY seq LIMIT 1";
+    let found = sql::row(database, "audit", sql, &values![integer(revision)], |cells| cells.plain("hash"))?;
+    // Rows that made no revision follow the one that made theirs; at 0 nothing did.
+    Ok(found.filter(|_| revision > 0).unwrap_or_default())
 }
 
 /// Place and hash of the last row that was added.

@@ -19,10 +19,13 @@ use crate::inventory::Instance;
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
-use crate::store::{Change, Commit};
+use crate::store::{Change, Commit, Newer, Stand};
 
 const PROXY_KINDS: &[(ProxyKind, &str)] = &[(ProxyKind::Socket, "socket"), (ProxyKind::Http, "http")];
 const SCOPE_KINDS: &[(ScopeKind, &str)] = &[(ScopeKind::Instance, "instance"), (ScopeKind::All, "all")];
+
+/// Before every revision.
+pub(super) const EVERY: i64 = -1;
 
 /// The one row that says which fleet this is.
 pub(super) struct Fleet {
@@ -64,8 +67,34 @@ pub(in crate::store) fn found_fleet(database: &dyn Sql, clock: &Clock) -> Result
     Ok(())
 }
 
-/// Writes one change of the fleet. The caller commits.
-pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<()> {
+/// What changed after a revision that somebody holds.
+pub(super) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option<Newer>> {
+    let Fleet { server_id, epoch, revision, .. } = fleet(database)?;
+    // Another history shows by another row at the revision that is held, or by none: the database lost what came after some
+    // revision before it.
+    let is_same = server_id == held.server_id && audit::hash_at(database, held.revision)? == held.audit_hash;
+    if revision < held.revision || !is_same {
+        return Err(Fault::OtherHistory { revision });
+    }
+    if revision == held.revision {
+        return Ok(None);
+    }
+    let after = integer(held.revision);
+    Ok(Some(Newer {
+        epoch,
+        stand: Stand { server_id, revision, audit_hash: audit::hash_at(database, revision)? },
+        instances: instances(database, after)?,
+        proxies: proxies(database, after)?,
+        tokens: tokens(database, after)?,
+        dropped_tokens: dropped_tokens(database, after)?,
+        join_tokens: join_tokens(database, after)?,
+        join_windows: join_windows(database, after)?,
+        lists: lists::newer(database, after)?,
+    }))
+}
+
+/// Writes one change of the fleet. The caller commits. Out: the hash of its audit row.
+pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
     // First of all: whoever moves the one row holds it to the end of the transaction, so that revisions are seen in the
     // order of their numbers.
     let moved = database.execute(
@@ -92,6 +121,7 @@ pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<()> {
     for list in &commit.lists {
         lists::insert(database, list)?;
     }
+    database.ring(commit.revision)?;
     audit::append(database, std::slice::from_ref(&commit.audit), Some(commit.revision))
 }
 
@@ -154,15 +184,17 @@ fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn instances(database: &dyn Sql) -> Result<Vec<Instance>> {
-    let sql = "SELECT id, name, created_at, removed_at FROM instances ORDER BY id";
-    let nodes = "SELECT instance_id, name, address FROM instance_nodes ORDER BY instance_id, place";
+/// The instances that changed after a revision. As all that follow: [`EVERY`] stands before all of them.
+pub(super) fn instances(database: &dyn Sql, after: i64) -> Result<Vec<Instance>> {
+    let sql = "SELECT id, name, created_at, removed_at FROM instances WHERE revision > $1 ORDER BY id";
+    let nodes = "SELECT n.instance_id, n.name, n.address FROM instance_nodes AS n
+                   JOIN instances AS i ON i.id = n.instance_id AND i.revision > $1 ORDER BY n.instance_id, n.place";
     let mut endpoints: HashMap<Uuid, Vec<Node>> = HashMap::new();
-    rows(database, "instance_nodes", nodes, &[], |cells| {
+    rows(database, "instance_nodes", nodes, &values![after], |cells| {
         endpoints.entry(cells.parsed("instance_id")?).or_default().push(node(cells)?);
         Ok(())
     })?;
-    rows(database, "instances", sql, &[], |cells| {
+    rows(database, "instances", sql, &values![after], |cells| {
         let id: Uuid = cells.parsed("id")?;
         Ok(Instance {
             id,
@@ -218,12 +250,12 @@ fn put_proxy(database: &dyn Sql, proxy: &Proxy, revision: i64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn proxies(database: &dyn Sql) -> Result<Vec<Proxy>> {
+pub(super) fn proxies(database: &dyn Sql, after: i64) -> Result<Vec<Proxy>> {
     let sql =
         "SELECT id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind, standing,
                    standing_at, standing_reason, rotate_requested, created_at, registered_at, is_approved
-               FROM proxies ORDER BY id";
-    rows(database, "proxies", sql, &[], |cells| {
+               FROM proxies WHERE revision > $1 ORDER BY id";
+    rows(database, "proxies", sql, &values![after], |cells| {
         let standing: String = cells.plain("standing")?;
         let (at, reason) = (cells.time_if_any("standing_at")?, cells.plain("standing_reason")?);
         let standing = match (standing.as_str(), at) {
@@ -275,10 +307,10 @@ fn drop_token(database: &dyn Sql, digest: &TokenDigest, revision: i64) -> Result
     Ok(())
 }
 
-pub(super) fn tokens(database: &dyn Sql) -> Result<Vec<CtrlToken>> {
-    let sql = "SELECT digest, proxy_id, standing, use_before FROM ctrl_tokens WHERE standing <> 'dropped'
-               ORDER BY digest";
-    rows(database, "ctrl_tokens", sql, &[], |cells| {
+pub(super) fn tokens(database: &dyn Sql, after: i64) -> Result<Vec<CtrlToken>> {
+    let sql = "SELECT digest, proxy_id, standing, use_before FROM ctrl_tokens
+               WHERE revision > $1 AND standing <> 'dropped' ORDER BY digest";
+    rows(database, "ctrl_tokens", sql, &values![after], |cells| {
         let standing: String = cells.plain("standing")?;
         let standing = match (standing.as_str(), cells.time_if_any("use_before")?) {
             ("current", _) => TokenStanding::Current,
@@ -291,6 +323,12 @@ pub(super) fn tokens(database: &dyn Sql) -> Result<Vec<CtrlToken>> {
         };
         Ok(CtrlToken { digest: digest(cells)?, proxy: cells.parsed("proxy_id")?, standing })
     })
+}
+
+/// The ctrl tokens that were forgotten.
+pub(super) fn dropped_tokens(database: &dyn Sql, after: i64) -> Result<Vec<TokenDigest>> {
+    let sql = "SELECT digest FROM ctrl_tokens WHERE revision > $1 AND standing = 'dropped' ORDER BY digest";
+    rows(database, "ctrl_tokens", sql, &values![after], digest)
 }
 
 fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
@@ -319,10 +357,10 @@ fn put_join_token(database: &dyn Sql, token: &JoinToken, revision: i64) -> Resul
     Ok(())
 }
 
-pub(super) fn join_tokens(database: &dyn Sql) -> Result<Vec<JoinToken>> {
+pub(super) fn join_tokens(database: &dyn Sql, after: i64) -> Result<Vec<JoinToken>> {
     let sql = "SELECT id, digest, instance_id, scope_kind, uses, used, created_at, expires_at, revoked_at
-               FROM join_tokens ORDER BY id";
-    rows(database, "join_tokens", sql, &[], |cells| {
+               FROM join_tokens WHERE revision > $1 ORDER BY id";
+    rows(database, "join_tokens", sql, &values![after], |cells| {
         Ok(JoinToken {
             id: cells.plain("id")?,
             digest: digest(cells)?,
@@ -353,9 +391,9 @@ fn put_join_window(database: &dyn Sql, window: &JoinWindow, revision: i64) -> Re
     Ok(())
 }
 
-pub(super) fn join_windows(database: &dyn Sql) -> Result<Vec<JoinWindow>> {
-    let sql = "SELECT id, opened_at, closes_at, closed_at, sources FROM join_windows ORDER BY id";
-    rows(database, "join_windows", sql, &[], |cells| {
+pub(super) fn join_windows(database: &dyn Sql, after: i64) -> Result<Vec<JoinWindow>> {
+    let sql = "SELECT id, opened_at, closes_at, closed_at, sources FROM join_windows WHERE revision > $1 ORDER BY id";
+    rows(database, "join_windows", sql, &values![after], |cells| {
         let sources: String = cells.plain("sources")?;
         let sources = sources.split(',').filter(|source| !source.is_empty()).map(str::parse);
         Ok(JoinWindow {

@@ -23,6 +23,13 @@ pub(in crate::store) enum Fault {
     Unreadable(String),
     /// The fleet is at another revision.
     Conflict(u64),
+    /// The database has another history than what somebody holds.
+    OtherHistory {
+        /// The revision that it is at.
+        revision: u64,
+    },
+    /// Another server has the work by now.
+    LeaseLost,
     /// A file beside the database cannot be used, or there is no room for it.
     Disk(Arc<std::io::Error>),
     /// Nobody waits for it any more.
@@ -51,7 +58,12 @@ impl Fault {
             Fault::Sqlite(error) => error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation),
             Fault::Postgres(error) => !breaks_a_rule(error) && !is_to_be_tried_again(error),
             Fault::Away(_) => true,
-            Fault::Unreadable(_) | Fault::Conflict(_) | Fault::Disk(_) | Fault::Stopped => false,
+            Fault::Unreadable(_)
+            | Fault::Conflict(_)
+            | Fault::OtherHistory { .. }
+            | Fault::LeaseLost
+            | Fault::Disk(_)
+            | Fault::Stopped => false,
         }
     }
 
@@ -63,8 +75,8 @@ impl Fault {
                 Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
             ),
             Fault::Postgres(error) => breaks_a_rule(error),
-            Fault::Unreadable(_) | Fault::Conflict(_) => true,
-            Fault::Away(_) | Fault::Disk(_) | Fault::Stopped => false,
+            Fault::Unreadable(_) | Fault::Conflict(_) | Fault::OtherHistory { .. } => true,
+            Fault::Away(_) | Fault::LeaseLost | Fault::Disk(_) | Fault::Stopped => false,
         }
     }
 
@@ -73,6 +85,8 @@ impl Fault {
         let doing_there = || format!("{doing} ({database})");
         match self {
             Fault::Conflict(revision) => StoreError::Conflict(*revision),
+            Fault::OtherHistory { revision } => StoreError::OtherHistory { revision: *revision },
+            Fault::LeaseLost => StoreError::LeaseLost { doing: doing.to_owned() },
             Fault::Stopped => StoreError::Closed,
             Fault::Disk(error) => {
                 StoreError::Database { doing: doing.to_owned(), source: Box::new(Arc::clone(error)) }

@@ -48,6 +48,13 @@ pub(super) fn newest(database: &dyn Sql) -> Result<Vec<SignedAllowlist>> {
     rows(database, "allowlists", sql, &[], list)
 }
 
+/// The lists that were made after a revision, in order.
+pub(super) fn newer(database: &dyn Sql, after: i64) -> Result<Vec<SignedAllowlist>> {
+    let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
+               FROM allowlists WHERE revision > $1 ORDER BY revision, scope";
+    rows(database, "allowlists", sql, &values![after], list)
+}
+
 /// The newest list of a scope that is not newer than a revision.
 pub(super) fn at(database: &dyn Sql, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes

@@ -59,6 +59,9 @@ pub(in crate::store) trait Sql {
 
     /// Whether others write to the database too, so that what is remembered of it may be out of date.
     fn is_shared(&self) -> bool;
+
+    /// Tells others of a new revision, once the transaction is committed.
+    fn ring(&self, revision: u64) -> Result<()>;
 }
 
 /// A row as an engine has it.

@@ -64,6 +64,6 @@ impl Engine {
         tokio::task::spawn(writer.run_in_task(requests_rx, pace.clone()));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), Some(pace));
         let _writer = JoinOnDrop(None);
-        Ok(Engine { name, file: Some(path), questions_tx, readers: 1, requests_tx, report_slots, sessions, is_writable, pace, _writer })
+        Ok(Engine { name, file: Some(path), shared: None, questions_tx, readers: 1, requests_tx, report_slots, sessions, is_writable, pace, _writer })
     }
 }

@@ -239,5 +239,76 @@ INSERT INTO audit_head (id, seq, hash)
 -- Who made a list: the first row of the list's revision.
 CREATE INDEX audit_by_revision ON audit (revision);
 
+-- What changed after a revision: each server asks for that when another one changed something.
+CREATE INDEX instances_by_revision ON instances (revision);
+CREATE INDEX proxies_by_revision ON proxies (revision);
+CREATE INDEX ctrl_tokens_by_revision ON ctrl_tokens (revision);
+CREATE INDEX join_tokens_by_revision ON join_tokens (revision);
+CREATE INDEX join_windows_by_revision ON join_windows (revision);
+CREATE INDEX allowlists_by_revision ON allowlists (revision);
+
 -- Ids of readings, which each server takes many at a time.
 CREATE SEQUENCE reading_ids INCREMENT BY 4096 MINVALUE 4096 START WITH 4096;
+
+-- Unix milliseconds of the database's own clock, as it is now and not when the transaction began.
+CREATE FUNCTION unix_ms() RETURNS BIGINT LANGUAGE SQL VOLATILE
+    RETURN CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT);
+
+-- The servers on this database, each under an id that it has from its start to its end.
+CREATE TABLE replicas (
+    id         TEXT COLLATE "C" PRIMARY KEY,
+    name       TEXT COLLATE "C" NOT NULL,
+    version    TEXT COLLATE "C" NOT NULL,
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL,
+    revision   BIGINT NOT NULL,
+    streams    BIGINT NOT NULL
+);
+
+-- Work that one server at a time does. `fence` rises with each new holder.
+CREATE TABLE leases (
+    name    TEXT COLLATE "C" PRIMARY KEY,
+    holder  TEXT COLLATE "C" NOT NULL,
+    fence   BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL
+);
+
+-- Which server has a stream of which proxy; those of servers that are gone count for nothing. `written` is the transaction.
+CREATE TABLE streams (
+    proxy_id   TEXT COLLATE "C" NOT NULL,
+    replica_id TEXT COLLATE "C" NOT NULL,
+    is_open    BIGINT NOT NULL,
+    written    BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (proxy_id, replica_id)
+);
+
+-- What other servers wrote is found by the transaction that wrote it: all that a view could not see yet is at or behind the
+-- oldest one that ran then. A server writes what it knows of a proxy; what is older than what another one wrote is left out.
+ALTER TABLE proxy_status ADD COLUMN writer TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE proxy_status ADD COLUMN written BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE newest ADD COLUMN written BIGINT NOT NULL DEFAULT 0;
+-- No index on `written`: these rows are written all the time, and looked through only when somebody looks at the fleet. With room
+-- on its page a row is written without touching any index.
+ALTER TABLE proxy_status SET (fillfactor = 70);
+ALTER TABLE newest SET (fillfactor = 70);
+ALTER TABLE streams SET (fillfactor = 70);
+
+CREATE FUNCTION note_written() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.written := CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER newest_written BEFORE INSERT OR UPDATE ON newest FOR EACH ROW EXECUTE FUNCTION note_written();
+CREATE TRIGGER streams_written BEFORE INSERT OR UPDATE ON streams FOR EACH ROW EXECUTE FUNCTION note_written();
+
+CREATE FUNCTION note_status() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.writer := coalesce(current_setting('pulse.replica', true), '');
+    IF TG_OP = 'UPDATE' AND OLD.writer <> NEW.writer AND coalesce(NEW.last_seen, 0) < coalesce(OLD.last_seen, 0) THEN
+        RETURN NULL;
+    END IF;
+    NEW.written := CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER proxy_status_written BEFORE INSERT OR UPDATE ON proxy_status
+    FOR EACH ROW EXECUTE FUNCTION note_status();

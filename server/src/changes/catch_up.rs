@@ -1,0 +1,143 @@
+//! What other servers changed in the same database, taken over: rows, lists and bells, as if it had been changed here.
+//!
+//! In: a ring of the database's bell, or the time; a proxy that holds more than this server knows. Out: the picture and the
+//! lists of the newest revision.
+//! Always: revisions only rise; a list that is taken over has the hash of what this server compiles itself, and a signature of
+//! the fleet's key. Never: goes on from a database with another history, as one that lost its last commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pulse_proto::signature::Statement;
+use pulse_proto::{Scope, SignedAllowlist};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::sleep;
+
+use super::Changes;
+use crate::allowlist;
+use crate::catalog::Catalog;
+use crate::publish::Publisher;
+use crate::shutdown::Drain;
+use crate::store::{Newer, Stand, StoreError};
+
+/// How often the database is asked though nothing rang: rings can be lost.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Changes {
+    /// Whether other servers change the fleet too.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// Takes over what other servers changed, until the server goes down. Out: why it cannot go on, if it cannot.
+    pub async fn keep_up(self, drain: Drain) -> Result<(), StoreError> {
+        let mut is_failing = false;
+        loop {
+            match self.catch_up().await {
+                Ok(()) if is_failing => {
+                    is_failing = false;
+                    tracing::info!("what other servers change is heard of again");
+                }
+                Ok(()) => {}
+                Err(error @ StoreError::OtherHistory { .. }) => return Err(error),
+                Err(StoreError::Closed) => return Ok(()),
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(error, "what other servers change is not heard of; what is in force stays in force");
+                    }
+                }
+            }
+            tokio::select! {
+                () = drain.started() => return Ok(()),
+                () = self.store.rung() => {}
+                () = sleep(ASK_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Takes over what other servers changed up to now.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherHistory`] if the database is older than what this server has served; others if it cannot be read.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let publisher = Arc::clone(&self.publisher).lock_owned().await;
+        self.take_over(publisher).await.map(drop)
+    }
+
+    pub(super) async fn take_over(
+        &self,
+        publisher: OwnedMutexGuard<Publisher>,
+    ) -> Result<OwnedMutexGuard<Publisher>, StoreError> {
+        let before = self.catalog.load_full();
+        let Catalog { server_id, revision, .. } = *before;
+        let held = Stand { server_id, revision, audit_hash: before.audit_hash.as_ref().to_owned() };
+        let Some(newer) = self.store.newer(held).await? else { return Ok(publisher) };
+        let (catalog, lists, concerned) = merged(&before, newer);
+        for list in &lists {
+            check(&catalog, list, &publisher)?;
+        }
+        let lists = lists.into_iter().map(|list| publisher.encode_stored(list)).collect();
+        let this = self.clone();
+        // To the end, also when the caller is gone.
+        let placing = tokio::spawn(async move { this.put_in_place(publisher, lists, catalog, concerned).await });
+        placing.await.map_err(|_| {
+            self.broken.notify_one();
+            StoreError::Closed
+        })
+    }
+}
+
+/// The picture with what is newer in it, the newest list of each scope that has a new one, and whose streams shall look.
+fn merged(before: &Catalog, newer: Newer) -> (Catalog, Vec<SignedAllowlist>, BTreeSet<uuid::Uuid>) {
+    let Newer { stand, epoch, instances, proxies, tokens, dropped_tokens, join_tokens, join_windows, lists } = newer;
+    let mut after = Catalog {
+        epoch,
+        revision: stand.revision,
+        audit_hash: stand.audit_hash.into(),
+        ..before.clone()
+    };
+    let mut concerned = BTreeSet::new();
+    instances.into_iter().for_each(|instance| after.inventory.put(Arc::new(instance)));
+    for proxy in proxies {
+        concerned.insert(proxy.id);
+        after.registry.put_proxy(Arc::new(proxy));
+    }
+    for digest in dropped_tokens {
+        concerned.extend(after.registry.token(&digest).map(|token| token.proxy));
+        after.registry.drop_token(&digest);
+    }
+    for token in tokens {
+        concerned.insert(token.proxy);
+        after.registry.put_token(token);
+    }
+    join_tokens.into_iter().for_each(|token| after.registry.put_join_token(Arc::new(token)));
+    join_windows.into_iter().for_each(|window| after.registry.put_join_window(Arc::new(window)));
+    if epoch != before.epoch {
+        concerned.extend(after.registry.proxies().map(|proxy| proxy.id));
+    }
+    let newest: BTreeMap<Scope, SignedAllowlist> = lists.into_iter().map(|list| (list.scope, list)).collect();
+    (after, newest.into_values().collect(), concerned)
+}
+
+/// Whether a list is what its nodes make, signed with the fleet's key.
+fn check(catalog: &Catalog, list: &SignedAllowlist, publisher: &Publisher) -> Result<(), StoreError> {
+    let SignedAllowlist { scope, position, .. } = list;
+    let unreadable = |why: String| {
+        StoreError::Unreadable(format!("the list of {scope} at revision {} {why}", position.revision))
+    };
+    // The list of everything is not made while nobody reads it; then it may be an older one.
+    if *scope != Scope::All || catalog.registry.has_scope(Scope::All) {
+        let (stored, compiled) = (list.allowlist.hash(), allowlist::compile(&catalog.inventory, *scope).hash());
+        if stored != compiled {
+            return Err(unreadable(format!("has the hash {stored}, and its nodes make {compiled}")));
+        }
+    }
+    let statement =
+        Statement { epoch: position.epoch, revision: position.revision, scope: *scope, hash: list.allowlist.hash() };
+    match publisher.key().verifies(&statement, &list.signature) {
+        true => Ok(()),
+        false => Err(unreadable("is not signed with the fleet's key".to_owned())),
+    }
+}
