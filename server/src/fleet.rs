@@ -6,6 +6,7 @@
 //! Never: decides what a proxy may read.
 
 mod ahead;
+mod elsewhere;
 mod state;
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use crate::bell::{Bell, Ring};
 use crate::publish::Published;
 use crate::registry::Proxy;
-use crate::store::{KeptList, Mark, ProxyStatus, Store};
+use crate::store::{KeptList, Mark, ProxyStatus, Store, StoreError};
 pub(crate) use state::waiting_reason;
 pub use state::{FleetView, SyncState};
 
@@ -46,6 +47,7 @@ struct Inner {
     /// Proxies whose rows are newer than the store's, each once.
     unsaved: Mutex<Vec<Uuid>>,
     ahead: ahead::AheadProxies,
+    elsewhere: elsewhere::Elsewhere,
     refresh_interval: Duration,
     clock: Clock,
     started: Instant,
@@ -108,8 +110,8 @@ impl Fleet {
             stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
         let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
         let next_stream = AtomicU64::new(1);
-        let ahead = ahead::AheadProxies::default();
-        let inner = Inner { entries, unsaved, ahead, refresh_interval, clock, started, next_stream };
+        let (ahead, elsewhere) = Default::default();
+        let inner = Inner { entries, unsaved, ahead, elsewhere, refresh_interval, clock, started, next_stream };
         Fleet { inner: Arc::new(inner) }
     }
 
@@ -223,7 +225,7 @@ impl Fleet {
             }
             None => (false, self.inner.started),
         };
-        let absent_for = (!is_connected).then(|| absent_since.elapsed());
+        let absent_for = (!is_connected && !self.is_elsewhere(proxy.id)).then(|| self.absent_for(absent_since, &status));
         let ahead = self.ahead_of(proxy.id, epoch);
         state::view(proxy, status, ahead, absent_for, newest, self.inner.refresh_interval)
     }
@@ -248,13 +250,13 @@ impl Fleet {
     async fn save_once(&self, store: &Store) {
         self.save_ahead(store).await;
         let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
-        let rows: Vec<ProxyStatus> = unsaved
+        let rows: Vec<(ProxyStatus, bool)> = unsaved
             .iter()
             .filter_map(|id| self.existing(*id))
             .map(|entry| {
                 // Before the row is read: what comes after that is named again.
                 entry.is_unsaved.store(false, Ordering::Release);
-                lock(&entry.status).clone()
+                (lock(&entry.status).clone(), lock(&entry.presence).stream != 0)
             })
             .collect();
         if rows.is_empty() {
@@ -264,7 +266,7 @@ impl Fleet {
         let mut saved = Ok(());
         for group in rows.chunks(SAVED_AT_ONCE) {
             if saved.is_ok() {
-                saved = store.save_statuses(group.to_vec()).await;
+                saved = save_group(store, group).await;
             }
         }
         if let Err(error) = saved {
@@ -417,6 +419,14 @@ impl Drop for Presenter {
             self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(now));
         }
     }
+}
+
+async fn save_group(store: &Store, group: &[(ProxyStatus, bool)]) -> Result<(), StoreError> {
+    store.save_statuses(group.iter().map(|(status, _)| status.clone()).collect()).await?;
+    if store.is_shared() {
+        store.save_streams(group.iter().map(|(status, is_open)| (status.proxy, *is_open)).collect()).await?;
+    }
+    Ok(())
 }
 
 fn unheard(proxy: Uuid) -> ProxyStatus {

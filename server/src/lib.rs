@@ -22,6 +22,7 @@ pub mod publish;
 mod pulse;
 pub mod readings;
 pub mod refusals;
+pub mod replicas;
 pub mod registry;
 pub mod report;
 pub mod rest;
@@ -205,6 +206,9 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     spawn(&mut loops, "the ringing of streams", pulse.lists.clone().keep_ringing(ended(&streams_rx)));
     spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
+    if store.is_shared() {
+        spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
+    }
     let admin_routes = rest::admin_router(Arc::clone(&pulse));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
@@ -228,10 +232,21 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         tell_service_manager(sd_notify::NotifyState::Stopping);
         stop_serving(health).await;
     };
+    let kept_up = async {
+        let kept_up = match store.is_shared() {
+            true => pulse.changes.clone().keep_up(drain.clone()).await,
+            false => Ok(()),
+        };
+        match kept_up {
+            Err(error) => error,
+            Ok(()) => std::future::pending().await,
+        }
+    };
     let drained = tokio::select! {
         drained = async { tokio::join!(serving, going_down).0 } => drained,
         error = first_end(&mut loops, &drain) => return Err(error),
         () = pulse.changes.broken() => return Err(RunError::Broken),
+        error = kept_up => return Err(error.into()),
     };
     tracing::info!(aborted = drained.aborted, "connections ended");
 

@@ -22,7 +22,7 @@ impl Host {
     /// Asks the system: its name, `/etc/hosts`, its interfaces. What cannot be told is left out.
     #[must_use]
     pub fn of_system() -> Host {
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = node_name();
         // Bounded: a hosts file of blocked names can be large, and the host's own line stands in front.
         let hosts = pulse_config::read_text("/etc/hosts".as_ref()).ok().flatten().unwrap_or_default();
         let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
@@ -32,6 +32,11 @@ impl Host {
         let addresses = interfaces.iter().map(if_addrs::Interface::ip).collect();
         Host { fqdn: fully_qualified(&name, &hosts), addresses }
     }
+}
+
+/// The host's own name.
+pub(crate) fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Chooses what join strings name: `public_address`, else a specific address that the server listens on, else the

@@ -24,6 +24,7 @@ use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
 use crate::refusals::Refusals;
 use crate::registry::Proxy;
+use crate::replicas::Replicas;
 use crate::rpc::Rpc;
 use crate::shutdown::Drain;
 use crate::store::{Ahead, Store};
@@ -40,6 +41,8 @@ pub struct Pulse {
     pub fleet: Fleet,
     /// Temperatures.
     pub readings: Readings,
+    /// The other servers on the database.
+    pub replicas: Replicas,
     /// The database.
     pub store: Store,
     /// What is counted.
@@ -115,7 +118,13 @@ impl Pulse {
             max_nodes,
             clock.clone(),
         );
+        let name = match place.listen_addrs.first() {
+            Some(address) => format!("{}:{}", public_address::node_name(), address.port()),
+            None => public_address::node_name(),
+        };
+        let replicas = Replicas::new(store.clone(), changes.clone(), fleet.clone(), readings.clone(), &name);
         Ok(Pulse {
+            replicas,
             changes,
             lists,
             fleet,

@@ -53,6 +53,11 @@ impl Readings {
         Ok(recorded)
     }
 
+    /// Shows what other servers took, where it is newer than what is shown.
+    pub fn merge(&self, newest: Vec<NodeReport>) {
+        self.show(newest.into_iter().map(Arc::new).collect());
+    }
+
     /// Shows those that are newer than what is shown.
     fn show(&self, nodes: Vec<Arc<NodeReport>>) {
         let mut newest = self.newest.write().expect("no holder of this lock panics");

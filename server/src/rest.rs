@@ -27,8 +27,9 @@ mod tls;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tokio::sync::Semaphore;
@@ -62,8 +63,20 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/tls/finish", post(tls::finish))
         .route("/audit", get(audit::list))
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
         .with_state(pulse);
     refusal::with_json_errors(Router::new().nest(api::ROOT, paths))
+}
+
+/// Before an admin is answered, what other servers changed and know is taken in.
+async fn look_around(State(pulse): State<Arc<Pulse>>, request: Request, next: Next) -> Response {
+    if pulse.store.is_shared() {
+        if let Err(error) = pulse.changes.catch_up().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "an admin is told what is known here");
+        }
+        pulse.replicas.look_around().await;
+    }
+    next.run(request).await
 }
 
 /// So many of them are made at one time; the others wait.

@@ -152,14 +152,14 @@ impl server::ControlPlaneService for Methods {
         &self,
         request: Request<v1::WatchAuthorizedNodesRequest>,
     ) -> Result<Response<watch::WatchStream>, Status> {
-        watch::watch(&self.0, request)
+        watch::watch(&self.0, request).await
     }
 
     async fn report_sync(
         &self,
         request: Request<v1::ReportSyncRequest>,
     ) -> Result<Response<v1::ReportSyncResponse>, Status> {
-        sync::report_sync(&self.0, request).map(Response::new)
+        sync::report_sync(&self.0, request).await.map(Response::new)
     }
 
     async fn report_temperatures(

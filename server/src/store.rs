@@ -247,6 +247,30 @@ pub struct Replica {
     pub leases: Vec<String>,
 }
 
+/// What other servers wrote.
+#[derive(Debug)]
+pub struct Others {
+    /// Where the next look begins.
+    pub until: i64,
+    /// What they know of proxies.
+    pub statuses: Vec<ProxyStatus>,
+    /// Which streams they have.
+    pub streams: Vec<OthersStream>,
+    /// The newest reports of nodes; this server's own may be among them.
+    pub newest: Vec<NodeReport>,
+}
+
+/// Whether another server has a stream of a proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct OthersStream {
+    /// The proxy.
+    pub proxy: Uuid,
+    /// The server.
+    pub replica: Uuid,
+    /// Whether it has it still.
+    pub is_open: bool,
+}
+
 /// What became of a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Recorded {
@@ -366,6 +390,22 @@ impl Store {
     /// Waits until another server may have changed something. Rings can be lost, and there may be nothing new.
     pub async fn rung(&self) {
         self.engine.rung().await;
+    }
+
+    /// What other servers wrote of proxies and temperatures. `since` is where the look before ended; 0: everything.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn others(&self, since: i64) -> Result<Others, StoreError> {
+        self.engine.others(since).await
+    }
+
+    /// Tells other servers which proxies have a stream with this one, and which have none any more.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_streams(&self, streams: Vec<(Uuid, bool)>) -> Result<(), StoreError> {
+        self.engine.save_streams(streams).await
     }
 
     /// Says to the other servers on the database that this one is there. Out: all of them, this one first.

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::headers::{bearer, beside};
-use super::status::{change_status, refusal};
+use super::status::{change_status, refusal, store_status};
 use super::{Rpc, SERVICE_PATH, limited};
 use crate::limits::Slot;
 use crate::registry::{Proxy, Standing, TokenStanding};
@@ -142,7 +142,12 @@ async fn caller(
     };
     let token = Token::parse(kind, text).map_err(|error| unknown(&error.to_string()))?;
     let digest = token.digest();
-    let catalog = rpc.changes.catalog();
+    let mut catalog = rpc.changes.catalog();
+    if catalog.registry.token(&digest).is_none() && rpc.changes.is_shared() {
+        // Another server may have made it a moment ago.
+        rpc.changes.catch_up().await.map_err(|error| store_status(&error))?;
+        catalog = rpc.changes.catalog();
+    }
     let known = catalog
         .registry
         .token(&digest)

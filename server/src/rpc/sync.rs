@@ -10,7 +10,7 @@ use super::{Rpc, ahead, edge};
 use crate::registry::Proxy;
 use crate::store::Mark;
 
-pub(super) fn report_sync(
+pub(super) async fn report_sync(
     rpc: &Rpc,
     request: Request<v1::ReportSyncRequest>,
 ) -> Result<v1::ReportSyncResponse, Status> {
@@ -18,6 +18,7 @@ pub(super) fn report_sync(
     let message = request.into_inner();
     let hash = edge::hash("hash", &message.hash)?.ok_or_else(|| invalid("hash", "it is missing"))?;
     let position = edge::position("", message.epoch, message.revision)?;
+    ahead::settle(rpc, position).await?;
     let mark = Mark { position, hash, at: rpc.clock.now() };
     edge::scope("scope", &message.scope)?;
     edge::any_time("at", message.at)?;

@@ -28,7 +28,7 @@ pub(super) use self::plain::WatchStream;
 use self::request::Held;
 use super::auth::{Caller, DEBUG_TOKEN_ENDED, caller_of, revoked, revoked_status};
 use super::status::{refusal, retry};
-use super::{Rpc, limited};
+use super::{Rpc, ahead, limited};
 use crate::bell::{Ring, Rung};
 use crate::fleet::{Presenter, waiting_reason};
 use crate::limits::{OVERLOAD_RETRY, Slot};
@@ -46,10 +46,12 @@ const SLOT: Duration = Duration::from_millis(1);
 
 /// Opens a watch. The connection takes the stream out of the answer and sends it; whoever serves the answer in another
 /// way finds it in the body.
-pub(super) fn watch(
+pub(super) async fn watch(
     rpc: &Arc<Rpc>,
     request: Request<v1::WatchAuthorizedNodesRequest>,
 ) -> Result<Response<WatchStream>, Status> {
+    let v1::WatchAuthorizedNodesRequest { epoch, revision, .. } = *request.get_ref();
+    ahead::settle(rpc, Position { epoch, revision }).await?;
     let slot = FeedSlot::new(open(rpc, request)?);
     let mut response = Response::new(WatchStream::new(slot.clone(), rpc.drain.clone()));
     response.extensions_mut().insert(slot);

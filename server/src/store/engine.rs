@@ -44,7 +44,7 @@ use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
-    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, ProxyStatus, Recorded, Replica, Report,
+    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, Others, ProxyStatus, Recorded, Replica, Report,
     Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
@@ -246,6 +246,19 @@ impl Engine {
             Some(shared) => shared.doorbell.rung().await,
             None => std::future::pending().await,
         }
+    }
+
+    pub(super) async fn others(&self, since: i64) -> std::result::Result<Others, StoreError> {
+        let replica = self.shared.as_ref().map_or(Uuid::nil(), |shared| shared.replica);
+        self.ask("read what other servers know", move |sql| postgres::others::others(sql, replica, since)).await
+    }
+
+    pub(super) async fn save_streams(&self, streams: Vec<(Uuid, bool)>) -> std::result::Result<(), StoreError> {
+        let Some(Shared { replica, .. }) = self.shared else { return Ok(()) };
+        self.transact("tell which proxies are connected", move |sql, _| {
+            postgres::others::put_streams(sql, replica, &streams)
+        })
+        .await
     }
 
     pub(super) async fn beat(&self, beat: Beat) -> std::result::Result<Vec<Replica>, StoreError> {

@@ -179,6 +179,16 @@ pub(super) fn newest(database: &dyn Sql) -> Result<Vec<NodeReport>> {
     reports(database, sql, &[])
 }
 
+/// The newest reports that became that from one transaction on: on PostgreSQL alone.
+pub(in crate::store) fn newest_written(database: &dyn Sql, since: i64) -> Result<Vec<NodeReport>> {
+    let sql =
+        "SELECT r.id, n.instance_id, n.name, n.address, r.proxy_id, r.collected_at, r.received_at, r.epoch,
+                   r.revision, r.unreadable_reason, r.payload
+               FROM newest AS w JOIN readings AS r ON r.id = w.reading_id JOIN nodes AS n ON n.id = w.node_id
+               WHERE w.written >= $1 ORDER BY w.node_id";
+    reports(database, sql, &values![since])
+}
+
 /// The reports on one node from `since` on, oldest first.
 pub(super) fn of_node(
     database: &dyn Sql,

@@ -1,8 +1,9 @@
 //! What each proxy did and said last.
 
+use uuid::Uuid;
 
-use super::sql::{Cells, Sql, integer, millis, rows, values};
 use super::fault::Result;
+use super::sql::{Cells, Sql, Value, integer, millis, rows, values};
 use crate::store::{KeptList, Mark, ProxyStatus};
 
 pub(super) fn put(database: &dyn Sql, statuses: &[ProxyStatus]) -> Result<()> {
@@ -72,14 +73,32 @@ fn columns(mark: &Option<Mark>) -> Columns {
     })
 }
 
+/// The beginning of every query for statuses.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
+                 applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
+                 refused_epoch, refused_revision, refused_hash, refused_at,
+                 last_error, list_source, version, peer, insecure_skip_verify,
+                 kept_list_problem, kept_list_detail, kept_list_at
+             FROM proxy_status ",
+            $rest
+        )
+    };
+}
+
 pub(super) fn all(database: &dyn Sql) -> Result<Vec<ProxyStatus>> {
-    let sql = "SELECT proxy_id, last_seen, last_pull, pushed_epoch, pushed_revision, pushed_hash, pushed_at,
-                   applied_epoch, applied_revision, applied_hash, applied_at, on_disk,
-                   refused_epoch, refused_revision, refused_hash, refused_at,
-                   last_error, list_source, version, peer, insecure_skip_verify,
-                   kept_list_problem, kept_list_detail, kept_list_at
-               FROM proxy_status ORDER BY proxy_id";
-    rows(database, "proxy_status", sql, &[], |cells| {
+    read(database, select!("ORDER BY proxy_id"), &[])
+}
+
+/// What other servers wrote from one transaction on: on PostgreSQL alone.
+pub(in crate::store) fn of_others(database: &dyn Sql, replica: Uuid, since: i64) -> Result<Vec<ProxyStatus>> {
+    read(database, select!("WHERE written >= $1 AND writer <> $2 ORDER BY proxy_id"), &values![since, replica])
+}
+
+fn read(database: &dyn Sql, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<ProxyStatus>> {
+    rows(database, "proxy_status", statement, values, |cells| {
         Ok(ProxyStatus {
             proxy: cells.parsed("proxy_id")?,
             last_seen: cells.time_if_any("last_seen")?,
