@@ -46,12 +46,12 @@ release: ## both programs, small: target/release
 	cargo build --release --locked -p pulse-sensor-proxy
 
 # What is measured is what is installed, so each is built as `release` builds it.
-bench: ## Pulse beside its peers: how far each of T1 to T16 is met (a quarter of an hour on 2 cores); runs are kept in target/bench
+bench: ## Pulse beside its peers: how far each of T1 to T16 is met (twenty minutes on 2 cores); runs are kept in target/bench
 	cargo build --release --locked -p pulse
 	cargo build --release --locked -p pulse-bench
 	@target/release/pulse-bench run
 
-bench-quick: ## the same with 1,000 clients, in a minute
+bench-quick: ## the same with 1,000 clients, in two minutes
 	cargo build --release --locked -p pulse
 	cargo build --release --locked -p pulse-bench
 	@target/release/pulse-bench run --quick

@@ -17,21 +17,27 @@ use crate::failure::{Doing, Failure, Outcome};
 use crate::list::List;
 use crate::peers::pulse::{INSTANCE, Pulse};
 
+/// Proxies that report while the clients are pushed to.
+pub(crate) const REPORTERS: usize = 256;
+
 /// Connections over which proxies are registered, and how many each has under way at one time.
 const CONNECTIONS: usize = 8;
 const CALLS_OF_ONE: usize = 8;
 
-/// Makes the instance, and registers so many proxies of it and one more, which is none of the clients; each hostname is
-/// `host-NUMBER`.
+/// Makes the instance, and registers so many proxies of it, and some that are none of the clients: one that comes anew, and
+/// those that report. Each hostname is `host-NUMBER`.
 pub(crate) fn register(pulse: &Pulse, count: usize) -> Outcome<()> {
     let mut add = List::new(8, 0).endpoints();
     add["name"] = INSTANCE.into();
     pulse.admin("POST", "/instances", Some(&add))?;
-    let join = join_token(pulse, Some(INSTANCE), count + 1)?;
-    let hosts = (0..=count).map(|number| format!("host-{number:07}")).collect();
+    let all = count + REPORTERS + 1;
+    let join = join_token(pulse, Some(INSTANCE), all)?;
+    let hosts = (0..all).map(|number| format!("host-{number:07}")).collect();
     let mut tokens = register_hosts(pulse, &join, hosts)?;
     let newcomer = tokens.pop().expect("there is one more");
     std::fs::write(pulse.newcomer(), newcomer).doing("write the token of one that comes anew")?;
+    let reporters = tokens.split_off(count);
+    std::fs::write(pulse.reporters(), reporters.join("\n")).doing("write the tokens of those that report")?;
     std::fs::write(pulse.tokens(), tokens.join("\n")).doing("write the tokens")
 }
 

@@ -7,8 +7,6 @@ pub(crate) mod brought;
 pub(crate) mod installed;
 pub(crate) mod pulse;
 
-use std::time::Duration;
-
 use crate::client::control::{Connect, Subscription};
 use crate::failure::Outcome;
 use crate::list::List;
@@ -33,9 +31,9 @@ pub(crate) trait Peer {
         Ok(None)
     }
 
-    /// How long the server may have nothing to do after a push before it goes on with what the push has brought about.
-    fn pause(&self) -> Duration {
-        Duration::ZERO
+    /// Whether the server goes on with what a push has brought about after it had nothing to do for a while.
+    fn has_later(&self) -> bool {
+        false
     }
 
     /// The part of a list's message by which a client knows it.
@@ -50,10 +48,13 @@ pub(crate) trait Peer {
 /// HTTP/2's windows of a client, before anybody says otherwise. Clients of Go, Python and C++ begin with these.
 pub(crate) const WINDOW: u32 = 65_535;
 
+/// The call that proxies have open.
+pub(crate) const WATCH_PATH: &str = "/pulse.control.v1.ControlPlaneService/WatchAuthorizedNodes";
+
 /// The watch of a proxy that holds nothing.
 pub(crate) fn watch(message: Vec<u8>, tokens: Option<std::path::PathBuf>) -> Subscription {
     Subscription::Grpc {
-        path: "/pulse.control.v1.ControlPlaneService/WatchAuthorizedNodes".to_owned(),
+        path: WATCH_PATH.to_owned(),
         tokens,
         message,
         is_end: true,

@@ -1,7 +1,8 @@
 //! Pushes, peer by peer and round by round: what T1 to T8 are made of.
 //!
-//! In: peers with connected clients. Out: one [`Push`] for each peer and round. Always: peers take turns push by push, and
-//! another one begins each round, so that what the machine does meanwhile falls on all alike.
+//! In: peers with connected clients. Out: one [`Push`] for each peer and round. Always: peers take turns push by push, another
+//! one begins each round, and every second round goes the other way, so that what the machine does meanwhile falls on all
+//! alike, and nobody always follows the same one.
 
 use std::time::Duration;
 
@@ -17,10 +18,14 @@ const PATIENCE_MS: u64 = 30_000;
 /// What a server and its clients still do just after the last arrival (acknowledgements, windows) belongs to the push.
 const SETTLE: Duration = Duration::from_millis(30);
 /// What a server does later because of a push (writing down what it sent, asking whether it was read) is measured apart, and
-/// must be over before the next peer's turn: until it takes less than 1 % of a core for a while, or for some seconds.
+/// must be over before the next peer's turn: after the pause of the run's pace, until it takes less than 1 % of a core for a
+/// while, or for some seconds.
 const LATER_LOOK: Duration = Duration::from_millis(150);
 const MOST_LOOKS: u32 = 12;
 const QUIET_SHARE: u64 = 100;
+
+/// The least such pause: Pulse asks whether a list was read 0.3 to 0.6 s after it.
+pub(crate) const SHORT_PAUSE: Duration = Duration::from_millis(700);
 
 /// A peer with its clients.
 pub(crate) struct Stand {
@@ -43,7 +48,9 @@ impl Stand {
     }
 
     /// Pushes a list, and waits until it is with all.
-    pub(crate) fn push(&mut self, list: &List, round: u32, nodes: usize) -> Outcome<Push> {
+    ///
+    /// `pause` is how long a server that goes on later with what a push brought about is left alone for that.
+    pub(crate) fn push(&mut self, list: &List, round: u32, nodes: usize, pause: Duration) -> Outcome<Push> {
         self.crowd.tell(&Command::Expect { marker: self.peer.marker(list) })?;
         let commits_before = self.peer.commits_ns()?;
         std::thread::sleep(SETTLE);
@@ -52,7 +59,7 @@ impl Stand {
         let answer = self.crowd.tell(&Command::Await { count: None, timeout_ms: PATIENCE_MS })?;
         std::thread::sleep(SETTLE);
         let (cpu_after, client_after) = (self.peer.server().cpu_ns()?, self.crowd.cpu_ns()?);
-        let later = self.quiet(cpu_after)?;
+        let later = self.quiet(cpu_after, pause)?;
         let commits_after = self.peer.commits_ns()?;
         let times = self.all_there(&answer)?;
         let since = |at_ns: u64| milliseconds(at_ns.saturating_sub(asked_ns));
@@ -86,10 +93,10 @@ impl Stand {
     }
 
     /// Waits until the server is quiet. Its processor time by then.
-    fn quiet(&mut self, mut before: u64) -> Outcome<u64> {
+    fn quiet(&mut self, mut before: u64, pause: Duration) -> Outcome<u64> {
         let enough = u64::try_from(LATER_LOOK.as_nanos()).unwrap_or(u64::MAX) / QUIET_SHARE;
-        std::thread::sleep(self.peer.pause());
-        if !self.peer.pause().is_zero() {
+        if self.peer.has_later() {
+            std::thread::sleep(pause);
             before = self.peer.server().cpu_ns()?;
         }
         for _ in 0..MOST_LOOKS {
@@ -127,9 +134,11 @@ pub(crate) fn round(
     stands: &mut [Stand],
     round: u32,
     nodes: usize,
+    pause: Duration,
     mut list: impl FnMut() -> List,
 ) -> Outcome<Vec<Push>> {
     let count = stands.len();
     let first = round as usize % count;
-    (0..count).map(|place| stands[(first + place) % count].push(&list(), round, nodes)).collect()
+    let place = |step: usize| if round.is_multiple_of(2) { first + step } else { first + count - step };
+    (0..count).map(|step| stands[place(step) % count].push(&list(), round, nodes, pause)).collect()
 }

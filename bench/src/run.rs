@@ -204,14 +204,14 @@ impl Bench {
             progress(&format!("{clients} clients connect to {}", peer.name()));
             stands.push(Stand::open(peer, clients)?);
         }
-        let Pace { rounds, warm_up, .. } = self.pace;
+        let Pace { rounds, warm_up, later, .. } = self.pace;
         for nodes in SIZES {
             progress(&format!(
                 "{rounds} rounds of {nodes} nodes to {clients} clients of {} peers",
                 stands.len()
             ));
             for number in 0..warm_up + rounds {
-                let pushes = round(&mut stands, number, nodes, || self.list(nodes))?;
+                let pushes = round(&mut stands, number, nodes, later, || self.list(nodes))?;
                 if number >= warm_up {
                     self.run.pushes.extend(pushes);
                 }

@@ -416,6 +416,7 @@ fn a_stream_that_stays_blocked_for_half_a_minute_is_ended_with_a_reason() {
     SideBySide::new()
         .and("a_window_that_was_never_opened", a_window_that_was_never_opened())
         .and("a_window_that_is_not_opened_again", a_window_that_is_not_opened_again())
+        .and("who_opens_no_window_hears_the_reason", who_opens_no_window_hears_the_reason())
         .and("a_socket_that_is_not_read_while_lists_change", a_socket_that_is_not_read_while_lists_change())
         .and("who_is_slow_and_goes_on_is_not_blocked", who_is_slow_and_goes_on_is_not_blocked())
         .all_hold();
@@ -445,6 +446,35 @@ async fn was_blocked(scene: &Scene, client: &Client, watcher: &mut Watcher<TlsSt
     watcher.frames.grant(0, 1 << 20).await;
     watcher.frames.grant(watcher.stream, 1 << 20).await;
     watcher.list().await;
+}
+
+/// With a client that reads trailers, which need no window.
+async fn who_opens_no_window_hears_the_reason() {
+    let scene = Scene::new("").await;
+    let client = Client::register(&scene.server, &scene.join, "told").await;
+    let stream = dial(&scene.server, &["h2"]).await;
+    let mut builder = h2::client::Builder::new();
+    let shaking = builder.initial_window_size(0).handshake::<_, bytes::Bytes>(stream);
+    let (caller, connection) = shaking.await.expect("the server speaks HTTP/2");
+    let serving = tokio::spawn(connection);
+    let request = http::Request::post(format!("https://localhost{SERVICE}/WatchAuthorizedNodes"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {}", client.token))
+        .body(())
+        .expect("it is a request");
+    let mut caller = caller.ready().await.expect("the connection lives");
+    let (response, mut body) = caller.send_request(request, false).expect("a call can begin");
+    body.send_data(bytes::Bytes::from_static(&[0; 5]), true).expect("the call can be made");
+    let response = response.await.expect("the call is answered");
+    let trailers = tokio::time::timeout(BLOCKED, response.into_body().trailers()).await;
+    let trailers = trailers.expect("it ends").expect("the connection lives").expect("it ends with trailers");
+    let status = tonic::Status::from_header_map(&trailers).expect("they have a status");
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    assert_eq!(reason.as_deref(), Some(pulse_proto::reason::STREAM_BLOCKED));
+    assert!(status.get_details_retry_info().is_some(), "it says when to come back");
+    serving.abort();
 }
 
 async fn a_window_that_was_never_opened() {

@@ -114,6 +114,8 @@ pub(crate) struct Unary {
     pub(crate) callers: PathBuf,
     /// Added to the sequence of every report, so that a second load with the same callers goes on.
     pub(crate) first_sequence: u64,
+    /// The path of a watch that each connection opens first, as its first caller: proxies have one connection for all.
+    pub(crate) watch: Option<String>,
 }
 
 /// One line out.

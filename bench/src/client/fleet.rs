@@ -18,7 +18,7 @@ use crate::clock::now_ns;
 /// Connections that are dialled between two looks at what is ready.
 const DIALS_AT_A_TIME: usize = 32;
 /// How long a connection that failed while it was made waits before it is tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Makes what is spoken on the connection with this number.
 pub(super) type Speak = Box<dyn Fn(usize) -> Speech>;

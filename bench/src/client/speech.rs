@@ -54,13 +54,15 @@ pub(super) enum Speech {
 /// The unary calls of one connection.
 pub(super) struct UnaryStreams {
     pub(super) http2: Option<Http2>,
+    /// The headers of a watch that is opened first, and goes on beside the calls.
+    watch: Option<Vec<u8>>,
     /// Bytes of the answers that are under way, by stream.
     bodies: Vec<(u32, usize)>,
 }
 
 impl UnaryStreams {
-    pub(super) fn new() -> UnaryStreams {
-        UnaryStreams { http2: None, bodies: Vec::new() }
+    pub(super) fn new(watch: Option<Vec<u8>>) -> UnaryStreams {
+        UnaryStreams { http2: None, watch, bodies: Vec::new() }
     }
 }
 
@@ -80,7 +82,15 @@ impl Speech {
                 opened.request(FIRST_STREAM, &call.headers, &call.message, call.is_end, out);
                 *http2 = Some(opened);
             }
-            Speech::Unary(streams) => streams.http2 = Some(Http2::open(1 << 20, 0, out)),
+            Speech::Unary(streams) => {
+                let long_stream = if streams.watch.is_some() { FIRST_STREAM } else { 0 };
+                let mut opened = Http2::open(1 << 20, long_stream, out);
+                if let Some(headers) = &streams.watch {
+                    // Empty: it holds nothing.
+                    opened.request(FIRST_STREAM, headers, &[], true, out);
+                }
+                streams.http2 = Some(opened);
+            }
             Speech::Nats { greeting, .. } | Speech::Redis { greeting, .. } => {
                 out.extend_from_slice(greeting.as_bytes());
             }
@@ -106,9 +116,17 @@ impl Speech {
                     other => end_of(other, said),
                 });
             }
-            Speech::Unary(UnaryStreams { http2, bodies }) => {
+            Speech::Unary(UnaryStreams { http2, watch, bodies }) => {
                 let Some(http2) = http2 else { return };
+                let is_watch = |stream| watch.is_some() && stream == FIRST_STREAM;
                 http2.take(bytes, out, &mut |heard| match heard {
+                    Heard::Data { stream, .. } if is_watch(stream) => {}
+                    Heard::Headers { stream, status: Some(status), .. } if is_watch(stream) => {
+                        said(Said::End(format!("the watch ended with gRPC status {status}")));
+                    }
+                    Heard::Reset { stream, code } if is_watch(stream) => {
+                        said(Said::End(format!("the watch was reset with HTTP/2 code {code}")));
+                    }
                     Heard::Data { stream, bytes } => match bodies.iter_mut().find(|body| body.0 == stream) {
                         Some(body) => body.1 += bytes.len(),
                         None => bodies.push((stream, bytes.len())),

@@ -116,7 +116,12 @@ fn lanes(unary: &Unary, tls: Option<Arc<rustls::ClientConfig>>, epoll: &OwnedFd)
     let authority = unary.address.to_string();
     let mut lanes = Vec::new();
     for number in 0..unary.connections {
-        let speech = Speech::Unary(UnaryStreams::new());
+        let watch = unary.watch.as_ref().map(|path| {
+            let first = callers.get(number).map(|caller| caller.token.as_str()).unwrap_or_default();
+            request_headers(tls.is_some(), &authority, path, Some(first).filter(|token| !token.is_empty()))
+        });
+        let next_stream = if watch.is_some() { 3 } else { 1 };
+        let speech = Speech::Unary(UnaryStreams::new(watch));
         let connection = Connection::dial(unary.address, tls.as_ref(), speech).doing("dial the server")?;
         let flags = EventFlags::IN | EventFlags::OUT;
         epoll::add(epoll, connection.socket(), EventData::new_u64(number as u64), flags)
@@ -134,7 +139,7 @@ fn lanes(unary: &Unary, tls: Option<Arc<rustls::ClientConfig>>, epoll: &OwnedFd)
             return Err(Failure::new("there are fewer callers than connections"));
         }
         let idle = (0..callers.len()).collect();
-        lanes.push(Lane { connection, callers, idle, under_way: Vec::new(), next_stream: 1 });
+        lanes.push(Lane { connection, callers, idle, under_way: Vec::new(), next_stream });
     }
     Ok(lanes)
 }

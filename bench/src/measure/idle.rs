@@ -5,7 +5,7 @@ use super::{figure, growth, kibibytes_each};
 use crate::client::control::Command;
 use crate::failure::Outcome;
 use crate::peers::Peer;
-use crate::rounds::Stand;
+use crate::rounds::{SHORT_PAUSE, Stand};
 use crate::run::{Bench, progress};
 
 /// Pushes whose growth is told.
@@ -47,7 +47,7 @@ pub(crate) fn measure(bench: &mut Bench, clients: usize) -> Outcome<(Stand, Prob
     let before = stand.peer.server().resident_bytes()?;
     for number in 0..PUSHES {
         let list = bench.list(200);
-        stand.push(&list, number, 200)?;
+        stand.push(&list, number, 200, SHORT_PAUSE)?;
     }
     std::thread::sleep(bench.pace.settle);
     let grown = growth(stand.peer.server(), before)?;

@@ -4,7 +4,7 @@
 //! time, on a new connection each time.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub(crate) struct Probes {
     address: SocketAddr,
     authority: Option<PathBuf>,
     socket: PathBuf,
+    reporters: PathBuf,
     watch: Connect,
 }
 
@@ -40,8 +41,14 @@ impl Probes {
             address: pulse.address(),
             authority: pulse.authority(),
             socket: pulse.data_dir().join("admin.sock"),
+            reporters: pulse.reporters(),
             watch,
         }
+    }
+
+    /// Where the tokens of proxies are that report and are none of the clients.
+    pub(crate) fn reporters(&self) -> &Path {
+        &self.reporters
     }
 
     /// Asks until it is over. How long the questions of each took, in the order of [`WHO`], in nanoseconds.

@@ -15,9 +15,10 @@ use crate::client::control::{Calls, Command, Times, Unary};
 use crate::client::unary::Caller;
 use crate::crowd::Crowd;
 use crate::failure::{Doing, Failure, Outcome};
+use crate::fleet::REPORTERS;
 use crate::list::node;
-use crate::peers::Peer;
 use crate::peers::pulse::Pulse;
+use crate::peers::{Peer, WATCH_PATH};
 use crate::record::{median, milliseconds};
 use crate::rounds::Stand;
 use crate::run::{Bench, progress};
@@ -55,6 +56,7 @@ pub(crate) fn throughput(bench: &mut Bench) -> Outcome<()> {
             path: PATH.to_owned(),
             callers: callers.to_owned(),
             first_sequence,
+            watch: None,
         })
     };
     let mut crowd = Crowd::start()?;
@@ -121,27 +123,29 @@ fn kept(pulse: Pulse, taken: u64) -> Outcome<String> {
 }
 
 /// T13: a few reports a second, without pushes and while one push to everybody follows the other; and what others see then.
+/// Those who report are pushed to as well, over the same connection, as proxies are.
 pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, probes: &Probes) -> Outcome<()> {
     let duration_ms = bench.pace.load_ms;
     progress(&format!("reports while {} clients are pushed to", stand.clients));
     stand.push_at_once(&bench.list(NODES))?;
     let connect = stand.peer.connect(1);
-    let callers = callers(bench, Some(&bench.tokens()))?;
-    let load = |first_sequence| {
+    let callers = callers(bench, Some(probes.reporters()))?;
+    let load = |first_sequence, watch: Option<&str>| {
         Command::Unary(Unary {
             address: connect.address,
             ca: connect.ca.clone(),
-            connections: CONNECTIONS,
+            connections: REPORTERS,
             in_flight: 1,
             rate: Some(SLOW_RATE),
             duration_ms,
             path: PATH.to_owned(),
             callers: callers.clone(),
             first_sequence,
+            watch: watch.map(str::to_owned),
         })
     };
     let mut crowd = Crowd::start()?;
-    calls(&mut crowd, &load(1 << 40))?;
+    calls(&mut crowd, &load(1 << 40, None))?;
     let mut lasts = Vec::new();
     let mut push = || stand.push_at_once(&bench.list(NODES)).map(|last_ms| lasts.push(last_ms));
     let quiet = || {
@@ -149,8 +153,9 @@ pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, probes: &Probes) 
         Ok(())
     };
     // Reports alone, and others alone, so that neither is in the other's way.
-    let without = while_it_runs(quiet, |_| calls(&mut crowd, &load(2 << 40)))?;
-    let with = while_it_runs(&mut push, |_| calls(&mut crowd, &load(3 << 40)))?;
+    let without = while_it_runs(quiet, |_| calls(&mut crowd, &load(2 << 40, Some(WATCH_PATH))))?;
+    let with = while_it_runs(&mut push, |_| calls(&mut crowd, &load(3 << 40, Some(WATCH_PATH))))?;
+    let apart = while_it_runs(&mut push, |_| calls(&mut crowd, &load(4 << 40, None)))?;
     let for_a_while = |is_over: &AtomicBool| {
         std::thread::scope(|scope| {
             let asking = scope.spawn(|| probes.ask(is_over));
@@ -178,6 +183,12 @@ pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, probes: &Probes) 
     let clients = stand.clients;
     let what = "p99 of a report under push / without";
     bench.run.figures.push(figure("T13", what, clients, with_ms / without_ms, "", note));
+    if let Some(times) = apart.latency {
+        let [p50, p99, most] = [times.p50_ns, times.p99_ns, times.last_ns].map(milliseconds);
+        let what = "a report over a connection without a watch, under push, p99";
+        let note = format!("p50 {p50:.1}, p99 {p99:.1}, the most {most:.1} ms");
+        bench.run.figures.push(figure("", what, clients, p99, "ms", note));
+    }
     for ((who, with), without) in WHO.iter().zip(seen_with).zip(seen_without) {
         let shown = |times: &Times| {
             let at = [times.p50_ns, times.p99_ns, times.last_ns].map(milliseconds);

@@ -7,15 +7,13 @@ use super::{figure, growth, kibibytes_each};
 use crate::client::control::{Command, Subscription};
 use crate::failure::Outcome;
 use crate::record::median;
-use crate::rounds::Stand;
+use crate::rounds::{SHORT_PAUSE, Stand};
 use crate::run::{Bench, progress};
 
 /// One in so many stalls.
 const EVERY: usize = 10;
 /// Pushes until a stalled client's windows are full, whatever the server does: 64 KiB hold eight lists.
 const FILL: u32 = 10;
-/// Pushes that are compared.
-const COMPARED: u32 = 10;
 /// No pushes after so long: a server may let a client go that takes nothing for 30 s, and Pulse does.
 const STALLED: Duration = Duration::from_secs(20);
 /// How long stalled clients may take to get the newest list.
@@ -25,21 +23,21 @@ const WIDE_WINDOW: u32 = 2 << 20;
 
 /// Measures on a server whose clients are connected.
 pub(crate) fn measure(bench: &mut Bench, mut stand: Stand) -> Outcome<()> {
-    let clients = stand.clients;
+    let (clients, compared) = (stand.clients, bench.pace.compared);
     progress(&format!("a tenth of {clients} clients stalls"));
-    let before = lasts(bench, &mut stand, COMPARED, None)?;
+    let before = lasts(bench, &mut stand, compared, None)?;
     std::thread::sleep(bench.pace.settle);
     let memory = stand.peer.server().resident_bytes()?;
     let stalled = stand.crowd.tell(&Command::Stall { every: EVERY })?.missing;
     let until = Some(Instant::now() + STALLED);
     let filled = lasts(bench, &mut stand, FILL, until)?.len();
-    let with = lasts(bench, &mut stand, COMPARED, until)?;
+    let with = lasts(bench, &mut stand, compared, until)?;
     let pushed = filled + with.len();
     std::thread::sleep(bench.pace.settle);
     let grown = kibibytes_each(growth(stand.peer.server(), memory)?, stalled);
     let answer = stand.crowd.tell(&Command::Resume { timeout_ms: PATIENCE_MS })?;
     stand.given_up = answer.ended.values().sum();
-    let after = lasts(bench, &mut stand, COMPARED, None)?;
+    let after = lasts(bench, &mut stand, compared, None)?;
 
     let without = median(before.into_iter().chain(after));
     if let Some((with, without)) = median(with).zip(without) {
@@ -68,7 +66,7 @@ fn wide(bench: &mut Bench, mut stand: Stand) -> Outcome<()> {
     stand.given_up = 0;
     lasts(bench, &mut stand, 1, None)?;
     stand.crowd.tell(&Command::Stall { every: EVERY })?;
-    let pushed = lasts(bench, &mut stand, FILL + COMPARED, Some(Instant::now() + STALLED))?.len();
+    let pushed = lasts(bench, &mut stand, FILL + bench.pace.compared, Some(Instant::now() + STALLED))?.len();
     let answer = stand.crowd.tell(&Command::Resume { timeout_ms: PATIENCE_MS })?;
     let (middle, most) = answer.stale_of_stalled.unwrap_or_default();
     let note = format!("the most of {pushed} pushes; {middle} is the median; window 2 MiB");
@@ -85,7 +83,7 @@ fn lasts(bench: &mut Bench, stand: &mut Stand, pushes: u32, until: Option<Instan
             break;
         }
         let list = bench.list(200);
-        lasts.push(stand.push(&list, number, 200)?.last_ms);
+        lasts.push(stand.push(&list, number, 200, SHORT_PAUSE)?.last_ms);
     }
     Ok(lasts)
 }

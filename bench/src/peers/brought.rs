@@ -40,14 +40,16 @@ impl Brought {
         Ok(Brought { name, kind, port, process, lists, certificate: certificate.cloned() })
     }
 
-    /// Kills it, and starts it again on the same port. Returns when it was started.
-    pub(crate) fn restart(&mut self, folder: &Path, list: &List) -> Outcome<u64> {
-        self.process.kill()?;
-        let began_ns = now_ns();
+    /// Kills it.
+    pub(crate) fn kill(&mut self) -> Outcome<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again on the same port, after it was killed.
+    pub(crate) fn start_again(&mut self, folder: &Path, list: &List) -> Outcome<()> {
         (self.process, self.lists) =
             start(self.name, self.kind, self.certificate.as_ref(), folder, &self.port)?;
-        self.push(list)?;
-        Ok(began_ns)
+        self.push(list).map(drop)
     }
 
     /// Where it listens.

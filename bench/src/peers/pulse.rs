@@ -169,6 +169,11 @@ impl Pulse {
         self.tokens.with_file_name("newcomer")
     }
 
+    /// Where the tokens of proxies are that report and are none of the clients.
+    pub(crate) fn reporters(&self) -> PathBuf {
+        self.tokens.with_file_name("reporters")
+    }
+
     /// `GET` over the port.
     pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
         get(self.address(), self.authority().as_deref(), path)
@@ -296,9 +301,9 @@ impl Peer for Pulse {
         &mut self.process
     }
 
-    fn pause(&self) -> Duration {
-        // It asks whether a list was read 0.3 to 0.6 s after it.
-        Duration::from_millis(700)
+    fn has_later(&self) -> bool {
+        // It asks whether a list was read, and saves what it sent.
+        true
     }
 
     fn connect(&self, count: usize) -> Connect {

@@ -186,7 +186,12 @@ impl Serving {
             Err(end) => return self.http2_ended(peer, &end),
         };
         drop(beginning);
-        match self.shards.serve(serve_http2(connection, draining)).await {
+        let served = self.shards.serve(|turn| {
+            let mut connection = connection;
+            connection.push_by(turn);
+            serve_http2(connection, draining)
+        });
+        match served.await {
             Some(end) => self.http2_ended(peer, &end),
             None => tracing::error!(peer = %peer.address, "a connection ended by a defect"),
         }

@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::feeding::{Fed, Feeding};
 use self::life::{Life, Sign};
+use super::shards::PushTurn;
 use super::{Bounds, Peer};
 
 /// What a request's body may bring before the router has read it: 64 KiB for a call, 256 KiB for a connection.
@@ -61,6 +62,8 @@ pub(super) struct Http2<S> {
     /// Calls that are not answered to their end; `None` while there are none, which is most of the time.
     calls: Option<Box<FuturesUnordered<Call>>>,
     feeds: Vec<Feeding>,
+    /// When it may push; `None`: always.
+    turn: Option<PushTurn>,
     life: Life,
 }
 
@@ -86,12 +89,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         let mut connection: Connection<S, Bytes> = builder.handshake(stream).await?;
         let pings = connection.ping_pong().expect("it is taken once");
         let life = Life::new(pings, peer, bounds, first_request);
-        Ok(Http2 { connection, router, peer, calls: None, feeds: Vec::new(), life })
+        Ok(Http2 { connection, router, peer, calls: None, feeds: Vec::new(), turn: None, life })
     }
 
     /// Takes no new calls; those that run go on to their end.
     pub(super) fn begin_to_drain(&mut self) {
         self.connection.graceful_shutdown();
+        // They say goodbye.
+        self.feeds.iter_mut().for_each(Feeding::look_again);
+    }
+
+    /// From now on it pushes only when it has its turn.
+    pub(super) fn push_by(&mut self, turn: Option<PushTurn>) {
+        self.turn = turn;
     }
 
     /// Whether it has a feed, as most have for most of their life.
@@ -158,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
     fn feed(&mut self, cx: &mut Context<'_>) {
         let mut at = 0;
         while at < self.feeds.len() {
-            match self.feeds[at].poll(cx, &mut self.life) {
+            match self.feeds[at].poll(cx, self.turn.as_ref(), &mut self.life) {
                 Fed::Waiting => at += 1,
                 Fed::Ended => drop(self.feeds.swap_remove(at)),
             }

@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 use super::life::{Life, PingNumber};
 use crate::listen::STALLED;
 use crate::listen::feed::{Feed, Next, Room};
+use crate::listen::shards::PushTurn;
 
 /// Whether a stream goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,15 +42,32 @@ pub(super) struct Feeding {
     rest: Option<Rest>,
     /// The ping whose answer says that the last list was read.
     unread: Option<PingNumber>,
+    waits: Waits,
+}
+
+/// What the feed waits for, beside the ring with which it says that there is something new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Waits {
+    /// To be asked: it is new, or something else happened.
+    Question,
+    /// For more room than this.
+    MoreRoom(Room),
+    /// For nothing.
+    No,
 }
 
 impl Feeding {
     pub(super) fn new(feed: Box<dyn Feed>, stream: SendStream<Bytes>) -> Feeding {
-        Feeding { feed, stream, rest: None, unread: None }
+        Feeding { feed, stream, rest: None, unread: None, waits: Waits::Question }
     }
 
-    /// Sends what there is room for.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, life: &mut Life) -> Fed {
+    /// There may be something that did not ring.
+    pub(super) fn look_again(&mut self) {
+        self.waits = Waits::Question;
+    }
+
+    /// Sends what there is room for; what is new only in a turn to push. `None`: it is always its turn.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, turn: Option<&PushTurn>, life: &mut Life) -> Fed {
         // Also an error: the stream is gone.
         if self.stream.poll_reset(cx).is_ready() {
             return Fed::Ended;
@@ -64,7 +82,20 @@ impl Feeding {
                 Ok(false) => Room::None,
                 Err(Gone) => return Fed::Ended,
             };
-            match self.feed.poll_next(cx, room) {
+            let next = match turn {
+                None => self.feed.poll_next(cx, room),
+                Some(turn) if turn.is_on() => {
+                    self.feed.poll_next(&mut Context::from_waker(turn.waker()), room)
+                }
+                Some(turn) => {
+                    if !matches!(self.waits, Waits::No) && self.waits != Waits::MoreRoom(room) {
+                        turn.waker().wake_by_ref();
+                    }
+                    return self.patience(cx);
+                }
+            };
+            self.waits = if matches!(next, Next::Waits) { Waits::MoreRoom(room) } else { Waits::No };
+            match next {
                 Next::Message { frame, is_list } => {
                     debug_assert!(room != Room::None, "there is no room");
                     self.rest = Some(Rest { bytes: frame, is_list, blocked: None });
