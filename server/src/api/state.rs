@@ -201,6 +201,31 @@ pub struct Temperatures {
     pub nodes: Vec<NodeTemperatures>,
 }
 
+/// A server on the same database.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its identity from its start to its end.
+    pub id: Uuid,
+    /// Its host and port.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// When it started, by the database's clock.
+    pub started_at: Timestamp,
+    /// Whether it was heard of in the last 10 s.
+    pub is_alive: bool,
+    /// For how long it was silent.
+    pub silent_seconds: f64,
+    /// The revision that it served then.
+    pub revision: u64,
+    /// How many revisions it is behind this server.
+    pub revisions_behind: u64,
+    /// How many proxies had a stream with it.
+    pub streams: u64,
+    /// The work that it does for all: `pruning`.
+    pub leases: Vec<String>,
+}
+
 /// `GET status`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -239,6 +264,9 @@ pub struct Status {
     pub database: String,
     /// Set if proxies hold lists that this database never made: an old copy of it was put back.
     pub database_older_than_fleet: Option<OlderDatabase>,
+    /// The servers on the same database, this one first; empty if it is this one's alone.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
     /// How many nodes have a reading.
     pub nodes_with_readings: usize,
     /// When the newest reading arrived.

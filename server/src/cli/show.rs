@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::text::{Table, ago, clean, count, or_dash, seconds, span, time};
 use crate::api::{
     Allowlist, Allowlists, AuditRow, Instance, Instances, JoinTokens, JoinWindow, Mark, Node,
-    NodeTemperatures, Proxies, Proxy, Reading, ScopeKind, Status, Temperatures,
+    NodeTemperatures, Proxies, Proxy, Reading, Replica, ScopeKind, Status, Temperatures,
 };
 
 /// How many sensors besides the CPU a line of `temps` has room for.
@@ -343,6 +343,17 @@ pub(super) fn status(status: &Status) -> String {
     }
     let newest =
         status.newest_reading_at.map(|at| format!(", the newest of {}", time(at))).unwrap_or_default();
+    for replica in &status.replicas {
+        let Replica { name, version, streams, .. } = replica;
+        let behind = match (replica.is_alive, replica.revisions_behind) {
+            (false, _) => format!("silent for {}", span(seconds(replica.silent_seconds))),
+            (true, 0) => "at this revision".to_owned(),
+            (true, behind) => format!("{behind} revisions behind"),
+        };
+        let leases = if replica.leases.is_empty() { String::new() } else { format!("; {}", replica.leases.join(", ")) };
+        let (name, version) = (clean(name), clean(version));
+        fact("server", format!("{name}, version {version}, {streams} streams, {behind}{leases}"));
+    }
     fact("readings", format!("of {}{newest}", count(status.nodes_with_readings, "node")));
     facts.render()
 }

@@ -9,6 +9,7 @@ use pulse_proto::join::authority;
 use super::apart;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
+use crate::replicas::GONE;
 use crate::report::NodeReport;
 use crate::store::Ahead;
 use crate::tls::Tls;
@@ -44,12 +45,38 @@ fn status(pulse: &Pulse) -> api::Status {
         instances: catalog.inventory.present().count(),
         proxies: catalog.registry.proxies().count(),
         proxies_by_state: by_state.map(|(state, count)| (state.to_owned(), count)).collect(),
-        streams: pulse.fleet.connected(),
+        streams: streams(pulse),
         database: if pulse.store.is_writable() { "ok" } else { "degraded" }.to_owned(),
         database_older_than_fleet: older_database(&pulse.ahead()),
+        replicas: replicas(pulse, catalog.revision),
         nodes_with_readings: newest.len(),
         newest_reading_at: newest.iter().map(|report| report.received_at).max().map(time),
     }
+}
+
+/// How many proxies have a stream, with this server or with another one.
+fn streams(pulse: &Pulse) -> usize {
+    let others = pulse.replicas.all();
+    let others = others.iter().skip(1).filter(|replica| replica.silent_for < GONE);
+    let elsewhere: u64 = others.map(|replica| replica.streams).sum();
+    pulse.fleet.connected() + usize::try_from(elsewhere).unwrap_or(usize::MAX)
+}
+
+fn replicas(pulse: &Pulse, revision: u64) -> Vec<api::Replica> {
+    let all = pulse.replicas.all();
+    let shown = all.iter().map(|replica| api::Replica {
+        id: replica.id,
+        name: replica.name.clone(),
+        version: replica.version.clone(),
+        started_at: time(replica.started_at),
+        is_alive: replica.silent_for < GONE,
+        silent_seconds: seconds(replica.silent_for),
+        revision: replica.revision,
+        revisions_behind: revision.saturating_sub(replica.revision),
+        streams: replica.streams,
+        leases: replica.leases.clone(),
+    });
+    shown.collect()
 }
 
 fn older_database(ahead: &[Ahead]) -> Option<api::OlderDatabase> {

@@ -198,6 +198,7 @@ impl Engine {
             retention,
             clock,
             is_writable: Arc::clone(&is_writable),
+            replica: shared.as_ref().map(|shared| shared.replica),
             readers: threads,
             lock,
         };

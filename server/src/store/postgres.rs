@@ -6,7 +6,7 @@
 
 mod address;
 mod doorbell;
-mod leases;
+pub(super) mod leases;
 pub(super) mod others;
 pub(super) mod replicas;
 pub(super) mod schema;

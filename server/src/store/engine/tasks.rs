@@ -58,6 +58,7 @@ impl Engine {
             retention,
             clock,
             is_writable: Arc::clone(&is_writable),
+            replica: None,
             readers: Vec::new(),
             lock,
         };

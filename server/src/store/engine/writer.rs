@@ -16,6 +16,7 @@ use std::time::Duration;
 use pulse_proto::Clock;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::dictionary::Dictionary;
 use super::fault::Result;
@@ -26,6 +27,7 @@ use super::sessions::{Place, Sessions};
 use super::sql::{Sql, millis};
 use super::{history, retention};
 use crate::report::Report;
+use crate::store::postgres::leases;
 use crate::store::{Recorded, Retention, StoreError};
 
 /// The most reports in one transaction. It bounds how long a commit waits for the transaction under way: of 30
@@ -97,6 +99,8 @@ pub(super) struct Writer {
     pub(super) retention: Retention,
     pub(super) clock: Clock,
     pub(super) is_writable: Arc<AtomicBool>,
+    /// Which server this is, if others work on the database too.
+    pub(super) replica: Option<Uuid>,
     /// The threads that read: they end first, so that the log can be emptied and taken away.
     pub(super) readers: Vec<JoinHandle<()>>,
     /// The lock on the data folder. Last, so that it is given back when the database is closed.
@@ -228,6 +232,13 @@ impl Writer {
         }
     }
 
+    /// Leave to do the upkeep. `None`: another server has it.
+    fn leave(&mut self) -> Result<Option<Leave>> {
+        let Some(replica) = self.replica else { return Ok(Some(Leave::Alone)) };
+        let fence = self.transact(|transaction, _| leases::take(transaction, PRUNING, replica))?;
+        Ok(fence.map(|fence| Leave::Lease(replica, fence)))
+    }
+
     /// Empties the log into the database and closes it.
     fn close(self) -> std::result::Result<(), StoreError> {
         let Writer { name, link, readers, lock, .. } = self;
@@ -269,7 +280,7 @@ impl Work {
 
     /// Whether there is nothing to do but wait.
     fn is_idle(&self) -> bool {
-        self.reports.is_empty() && !self.upkeep.is_trimming
+        self.reports.is_empty() && self.upkeep.trimming.is_none()
     }
 
     fn take(&mut self, writer: &mut Writer, request: Request, requests_rx: &mut mpsc::Receiver<Request>) {
@@ -321,9 +332,32 @@ impl Work {
     }
 }
 
+/// What old readings and sessions are deleted under, where several servers could.
+const PRUNING: &str = "pruning";
+
+/// Leave to do the upkeep, for some steps of it.
+#[derive(Clone, Copy)]
+enum Leave {
+    /// No other server is there.
+    Alone,
+    /// A lease with this number.
+    Lease(Uuid, i64),
+}
+
+impl Leave {
+    /// Looks whether it is good still. The caller's transaction keeps it so.
+    fn check(self, database: &dyn Sql) -> Result<()> {
+        match self {
+            Leave::Alone => Ok(()),
+            Leave::Lease(replica, fence) => leases::hold(database, PRUNING, replica, fence),
+        }
+    }
+}
+
 /// The work that nobody waits for, in small steps between the others.
 struct Upkeep {
-    is_trimming: bool,
+    /// While there is more to delete: the leave to do so.
+    trimming: Option<Leave>,
     is_too_large: bool,
     trim_at: Instant,
     sweep_at: Instant,
@@ -332,18 +366,33 @@ struct Upkeep {
 impl Upkeep {
     fn new() -> Upkeep {
         let now = Instant::now();
-        Upkeep { is_trimming: false, is_too_large: false, trim_at: now, sweep_at: now }
+        Upkeep { trimming: None, is_too_large: false, trim_at: now, sweep_at: now }
     }
 
     /// Deletes a batch if it is time to; sweeps once all batches are done.
     fn step(&mut self, writer: &mut Writer) {
         let (retention, now) = (writer.retention, writer.clock.now());
-        if !self.is_trimming && Instant::now() < self.trim_at {
+        if self.trimming.is_none() && Instant::now() < self.trim_at {
             return;
         }
-        let batch = writer.transact(|transaction, _| retention::trim(transaction, retention, now));
-        self.is_trimming = matches!(batch, Ok(Batch::More));
-        if self.is_trimming {
+        let leave = match self.trimming.take() {
+            Some(leave) => Ok(Some(leave)),
+            None => writer.leave(),
+        };
+        let leave = match leave {
+            Ok(Some(leave)) => leave,
+            // Another server does it; or the database says so itself.
+            Ok(None) | Err(_) => {
+                self.trim_at = Instant::now() + TRIM_INTERVAL;
+                return;
+            }
+        };
+        let batch = writer.transact(|transaction, _| {
+            leave.check(transaction)?;
+            retention::trim(transaction, retention, now)
+        });
+        if matches!(batch, Ok(Batch::More)) {
+            self.trimming = Some(leave);
             return;
         }
         self.trim_at = Instant::now() + TRIM_INTERVAL;
@@ -351,6 +400,7 @@ impl Upkeep {
         if batch.is_ok() && Instant::now() >= self.sweep_at {
             self.sweep_at = Instant::now() + SWEEP_INTERVAL;
             let swept = writer.transact(|transaction, dictionary| {
+                leave.check(transaction)?;
                 retention::sweep(transaction, dictionary, retention, now)
             });
             if let Err(fault) = swept {

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
 
-/// How long one lasts. It is renewed each time its work is done, which is more often.
-const LIFE: Duration = Duration::from_secs(30);
+/// How long one lasts. Its work is begun anew more often than that, and renews it.
+const LIFE: Duration = Duration::from_secs(180);
 
 /// Takes a lease that is free, or renews one that is held. Out: its number; `None`: another server has it.
-pub(super) fn take(database: &dyn Sql, name: &'static str, holder: Uuid) -> Result<Option<i64>> {
+pub(in crate::store) fn take(database: &dyn Sql, name: &'static str, holder: Uuid) -> Result<Option<i64>> {
     let sql = "INSERT INTO leases (name, holder, fence, ends_at)
                VALUES ($1, $2, 1, unix_ms() + $3)
                ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at,
@@ -27,7 +27,7 @@ pub(super) fn take(database: &dyn Sql, name: &'static str, holder: Uuid) -> Resu
 }
 
 /// Looks whether a lease is still held under this number, and keeps it from others until the transaction ends.
-pub(super) fn hold(database: &dyn Sql, name: &'static str, holder: Uuid, fence: i64) -> Result<()> {
+pub(in crate::store) fn hold(database: &dyn Sql, name: &'static str, holder: Uuid, fence: i64) -> Result<()> {
     let sql = "SELECT fence FROM leases WHERE name = $1 AND holder = $2 AND fence = $3 FOR UPDATE";
     match row(database, "leases", sql, &values![name, holder, fence], |cells| cells.plain::<i64>("fence"))? {
         Some(_) => Ok(()),

@@ -14,7 +14,7 @@ use crate::store::{Beat, Replica};
 const FORGOTTEN: Duration = Duration::from_hours(24);
 
 /// Says that a server is there. Out: all that were heard of lately, this one first, then by name.
-pub(super) fn beat(database: &dyn Sql, id: Uuid, beat: &Beat) -> Result<Vec<Replica>> {
+pub(in crate::store) fn beat(database: &dyn Sql, id: Uuid, beat: &Beat) -> Result<Vec<Replica>> {
     database.execute(
         "INSERT INTO replicas (id, name, version, started_at, seen_at, revision, streams)
          VALUES ($1, $2, $3, unix_ms(), unix_ms(), $4, $5)
@@ -45,7 +45,7 @@ pub(super) fn beat(database: &dyn Sql, id: Uuid, beat: &Beat) -> Result<Vec<Repl
 }
 
 /// Says that a server has gone.
-pub(super) fn leave(database: &dyn Sql, id: Uuid) -> Result<()> {
+pub(in crate::store) fn leave(database: &dyn Sql, id: Uuid) -> Result<()> {
     database.execute("DELETE FROM replicas WHERE id = $1", &values![id])?;
     database.execute("UPDATE leases SET ends_at = 0 WHERE holder = $1", &values![id])?;
     Ok(())
