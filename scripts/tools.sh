@@ -89,6 +89,14 @@ strace_() {
     has strace || debian strace || say "NO STRACE: the test that watches the proxy's system calls is skipped"
 }
 
+# The store's tests, and those of several servers, need a real one of version 15 or newer.
+postgresql() {
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+    # No cluster of its own: the tests make theirs.
+    mkdir -p /etc/postgresql-common 2>/dev/null && echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf || true
+    debian postgresql || fail "PostgreSQL 15 or newer is missing (on Debian, as root: apt-get install postgresql)"
+}
+
 # Fuzzing links libFuzzer, which is C++. It may be missing: the targets are then fed with their corpora alone.
 cxx() {
     has c++ || debian g++ || say "NO C++ COMPILER: fuzz targets are not run (on Debian: apt-get install g++)"
@@ -117,6 +125,7 @@ all)
     buf
     python
     strace_
+    postgresql
     cxx
     grpcurl
     cargo_deny

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pulse::audit::{Entry, FIRST};
+use pulse::config::{Database, DatabaseUrl};
 use pulse::inventory::Instance;
 use pulse::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
@@ -15,6 +16,7 @@ use pulse::report::{NodeReport, Readings, Report, Sensor};
 use pulse::store::{Change, Commit, KeptList, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Clock, Node, Position, Scope, SensorKind, SignedAllowlist, TokenDigest};
+use pulse_test_support::postgres;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -30,7 +32,26 @@ async fn open(folder: &TempDir) -> Store {
 }
 
 async fn open_with(folder: &TempDir, retention: Retention) -> Store {
-    Store::open(folder.path(), retention, Clock::system()).await.expect("the store opens")
+    try_open(folder, retention).await.expect("the store opens")
+}
+
+/// On SQLite, or on PostgreSQL if the run has one.
+async fn try_open(folder: &TempDir, retention: Retention) -> Result<Store, StoreError> {
+    let Some(url) = postgres::database_of(folder.path()) else {
+        return Store::open(folder.path(), retention, Clock::system()).await;
+    };
+    let url = DatabaseUrl::parse(&url).expect("it is a URL");
+    let database = Database { url, password_file: None, password: None, ca_file: None };
+    Store::connect(folder.path(), &database, retention, Clock::system()).await
+}
+
+/// Whether the database is a file, which the test looks into with a program of its own.
+fn is_file() -> bool {
+    let is_file = std::env::var_os("PULSE_TEST_POSTGRES").is_none();
+    if !is_file {
+        println!("not on PostgreSQL: the test looks into the file");
+    }
+    is_file
 }
 
 /// Another program at the same database.
@@ -182,6 +203,9 @@ async fn a_new_database_has_its_identity_and_keeps_it() {
 
 #[tokio::test]
 async fn only_the_owner_can_read_any_file_of_the_database() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     std::fs::File::create(folder.path().join("pulse.db")).unwrap();
     let loose = std::fs::Permissions::from_mode(0o644);
@@ -197,6 +221,9 @@ async fn only_the_owner_can_read_any_file_of_the_database() {
 
 #[tokio::test]
 async fn every_field_of_the_catalog_is_read_back() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let empty = instance(1, "empty", vec![]);
@@ -330,6 +357,9 @@ async fn every_list_is_kept_and_the_newest_of_each_scope_is_loaded() {
 
 #[tokio::test]
 async fn an_altered_list_is_not_loaded() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let Loaded { epoch, signing_key, .. } = store.load().await.unwrap();
@@ -389,6 +419,9 @@ async fn of_many_that_commit_at_once_one_wins_each_revision() {
 
 #[tokio::test]
 async fn a_failing_commit_writes_nothing() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let first = Change::Instance(Arc::new(instance(1, "first", vec![node("a", "")])));
@@ -422,6 +455,9 @@ async fn a_failing_commit_writes_nothing() {
 
 #[tokio::test]
 async fn the_audit_log_is_one_chain_and_what_is_altered_shows() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     for expected in 0..60 {
@@ -620,6 +656,9 @@ async fn every_field_of_a_report_is_read_back() {
 
 #[tokio::test]
 async fn history_keeps_the_label_and_limits_under_which_it_was_read() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let variants = [
@@ -643,6 +682,9 @@ async fn history_keeps_the_label_and_limits_under_which_it_was_read() {
 
 #[tokio::test]
 async fn a_reading_of_which_a_series_is_missing_is_told_and_is_not_taken_for_another() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let names = ["a/temp1", "a/temp2"];
@@ -664,6 +706,9 @@ async fn a_reading_of_which_a_series_is_missing_is_told_and_is_not_taken_for_ano
 
 #[tokio::test]
 async fn nodes_between_which_somebody_took_one_away_are_all_written_anew() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let nodes = |names: &[&str]| names.iter().map(|name| node(name, "")).collect::<Vec<_>>();
@@ -747,6 +792,9 @@ async fn readings_that_are_too_old_go_and_the_newest_of_each_node_stays() {
 
 #[tokio::test]
 async fn what_no_reading_needs_any_more_is_swept() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let now = SystemTime::now();
@@ -781,6 +829,9 @@ async fn what_no_reading_needs_any_more_is_swept() {
 
 #[tokio::test]
 async fn readings_that_are_too_much_go_the_oldest_first() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let readings: Readings = (0..40).map(|n| (sensor(&format!("chip/temp{n}")), 40.0)).collect();
@@ -818,6 +869,9 @@ async fn readings_that_are_too_much_go_the_oldest_first() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_reports_and_nothing_else() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     // A program that holds the database keeps the writer waiting.
@@ -856,6 +910,9 @@ async fn a_full_queue_refuses_reports_and_nothing_else() {
 
 #[tokio::test]
 async fn reads_do_not_wait_for_writes() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     store.commit(commit(0, vec![])).await.unwrap();
@@ -878,6 +935,9 @@ async fn reads_do_not_wait_for_writes() {
 
 #[tokio::test]
 async fn an_error_of_the_database_is_told_and_outlived() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     store.record(report(1, vec![node_report("a", at(1), 41.0)])).await.unwrap();
@@ -905,6 +965,9 @@ async fn an_error_of_the_database_is_told_and_outlived() {
 
 #[tokio::test]
 async fn reports_are_answered_before_a_slow_disk_has_them_and_nothing_of_them_is_lost() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let of = |session: u128, sequence: u64| Report {
@@ -991,6 +1054,9 @@ async fn a_store_that_is_closed_writes_what_was_answered() {
 
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_refused() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     drop(open(&folder).await);
     shell(&folder).execute_batch("PRAGMA user_version = 1000").unwrap();
@@ -1002,6 +1068,9 @@ async fn a_database_of_a_newer_version_is_refused() {
 
 #[tokio::test]
 async fn a_file_that_is_no_database_of_pulse_is_refused_and_left_alone() {
+    if !is_file() {
+        return;
+    }
     let foreign = folder();
     shell(&foreign).execute_batch("CREATE TABLE notes (text TEXT)").unwrap();
     assert!(refusal(&foreign).await.contains("another program"));
@@ -1020,6 +1089,9 @@ async fn a_file_that_is_no_database_of_pulse_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_damaged_database_is_refused_by_name() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let store = open(&folder).await;
     let changes =
@@ -1054,6 +1126,9 @@ async fn a_folder_belongs_to_one_server_at_a_time() {
 
 #[tokio::test]
 async fn a_folder_that_is_not_there_is_named() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let missing = folder.path().join("missing");
     let error = Store::open(&missing, KEEP_ALL, Clock::system()).await.unwrap_err();
@@ -1107,6 +1182,9 @@ async fn no_secret_is_shown() {
 
 #[tokio::test]
 async fn a_database_of_the_first_version_is_brought_up_to_date_and_its_proxies_are_approved() {
+    if !is_file() {
+        return;
+    }
     let folder = folder();
     let (_, signing_key) = SigningKey::generate().unwrap();
     let first = shell(&folder);

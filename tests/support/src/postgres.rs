@@ -21,6 +21,32 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 /// The user that owns the databases.
 pub const USER: &str = "pulse";
 
+/// The variable that has the URL of a server which all tests of a run share, as `scripts/with-postgres.sh` starts it.
+const SHARED: &str = "PULSE_TEST_POSTGRES";
+
+/// A database of the test's own on the server that all tests share; `None`: there is none, and tests work on SQLite. The
+/// folder knows its database: the second call with it has the same one.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn database_of(folder: &Path) -> Option<String> {
+    let shared = std::env::var(SHARED).ok()?;
+    let known = folder.join("database-url");
+    if let Ok(url) = std::fs::read_to_string(&known) {
+        return Some(url);
+    }
+    let (server, _) = shared.rsplit_once('/').expect("the URL names a database");
+    // The folder's name is random, and so unique.
+    let name: String = folder.display().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = format!("test_{}", name.to_lowercase());
+    let mut psql = Command::new(programs().join("psql"));
+    psql.args([&shared, "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", &format!("CREATE DATABASE {name}")]);
+    succeed(psql.output().expect("psql can be started"), "CREATE DATABASE");
+    let url = format!("{server}/{name}");
+    std::fs::write(known, &url).expect("a file can be written");
+    Some(url)
+}
+
 /// A PostgreSQL server.
 #[derive(Debug)]
 pub struct Postgres {

@@ -13,6 +13,7 @@ use crate::capture;
 use crate::fault::Fault;
 use crate::http::{self, Answer};
 use crate::port::Port;
+use crate::postgres;
 use crate::process::{Ran, Running, Variables, command, run, set};
 use crate::scrape::Metrics;
 use crate::wait::{PATIENCE, eventually};
@@ -76,6 +77,21 @@ impl ServerBuilder {
         server
     }
 
+    /// Works on this database, with the authority and the certificate of another server that does: one more of several.
+    ///
+    /// # Panics
+    /// When the other server has not started yet.
+    #[must_use]
+    pub fn beside(self, other: &Server, database_url: &str) -> Server {
+        let server = self.config(&format!("database_url: {database_url}")).prepare();
+        std::fs::create_dir(server.data_dir()).expect("a folder can be made");
+        for file in ["ca.pem", "ca.key"] {
+            let (from, to) = (other.data_dir().join(file), server.data_dir().join(file));
+            std::fs::copy(from, to).expect("the other server has its authority");
+        }
+        server
+    }
+
     /// Makes its folder and its configuration, and does not start it.
     #[must_use]
     pub fn prepare(self) -> Server {
@@ -83,6 +99,10 @@ impl ServerBuilder {
         let config = match self.config.contains("refresh_interval:") {
             true => self.config.clone(),
             false => format!("{CONFIG}{}", self.config),
+        };
+        let config = match postgres::database_of(folder.path()) {
+            Some(url) if !config.contains("database_url:") => format!("{config}database_url: {url}\n"),
+            _ => config,
         };
         std::fs::write(folder.path().join("pulse.yaml"), config).expect("a file can be written");
         Server { folder, port: Port::take(), builder: self, running: None }

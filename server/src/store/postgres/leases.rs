@@ -34,3 +34,60 @@ pub(in crate::store) fn hold(database: &dyn Sql, name: &'static str, holder: Uui
         None => Err(Fault::LeaseLost),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pulse_proto::Clock;
+    use pulse_test_support::postgres::Postgres;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::config::{Database, DatabaseUrl};
+    use crate::store::postgres::{Address, Connection, schema};
+
+    fn connections(postgres: &Postgres) -> (Connection, Connection) {
+        let url = DatabaseUrl::parse(&postgres.database()).expect("it is a URL");
+        let database = Database { url, password_file: None, password: None, ca_file: None };
+        let open = || {
+            let address = Address::of(&database).expect("it has no files");
+            schema::open_writer(address, Handle::current(), &Clock::system()).expect("it opens")
+        };
+        (open(), open())
+    }
+
+    /// Connections belong to threads of their own.
+    async fn on_a_thread(work: impl FnOnce(Connection, Connection) + Send + 'static) {
+        let worked = tokio::task::spawn_blocking(|| {
+            let postgres = Postgres::start();
+            let (one, other) = connections(&postgres);
+            work(one, other);
+        });
+        worked.await.expect("it holds");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_paused_leaseholder_that_wakes_writes_nothing_under_its_old_lease() {
+        on_a_thread(|mut paused, mut other| {
+            let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+            let take = |connection: &mut Connection, holder| {
+                connection.transact(|sql| take(sql, "work", holder)).expect("the database answers").0
+            };
+            assert_eq!(take(&mut paused, first), Some(1));
+            assert_eq!(take(&mut paused, first), Some(1), "it renews its own");
+            assert_eq!(take(&mut other, second), None, "it is held");
+            // The time goes by, and another one takes it.
+            other.transact(|sql| sql.execute("UPDATE leases SET ends_at = 0", &[])).expect("the database answers");
+            assert_eq!(take(&mut other, second), Some(2));
+            let late = paused.transact(|sql| {
+                hold(sql, "work", first, 1)?;
+                sql.execute("UPDATE fleet SET epoch = 7", &[])
+            });
+            assert!(matches!(late, Err(Fault::LeaseLost)), "{late:?}");
+            let epoch = other.view(|sql| crate::store::engine::catalog::fleet(sql)).expect("it reads").epoch;
+            assert_ne!(epoch, 7);
+            let held = other.transact(|sql| hold(sql, "work", second, 2));
+            assert!(held.is_ok());
+        })
+        .await;
+    }
+}
