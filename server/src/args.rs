@@ -174,6 +174,7 @@ impl Args {
             (Command::Serve(_), Place { socket: Some(_), .. }) => ("--socket", "serve"),
             (Command::Files(Files::Restore(_)), Place { socket: Some(_), .. }) => ("--socket", "restore"),
             (Command::Files(Files::Check { .. }), Place { socket: Some(_), .. }) => ("--socket", "check"),
+            (Command::Files(Files::Db(_)), Place { socket: Some(_), .. }) => ("--socket", "db"),
             _ => return Ok(self),
         };
         let text = format!("'{flag}' asks a running server and cannot be used with '{command}'");

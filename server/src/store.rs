@@ -13,6 +13,7 @@ mod past;
 mod postgres;
 mod sqlite;
 mod status;
+mod transfer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use checked::{Checked, Finding};
 pub use files::{Copied, DataLock, DatabaseCopy};
 pub use past::{ListChange, ListFound};
 pub use status::{Ahead, KeptList, Mark, ProxyStatus};
+pub use transfer::{Transferred, transfer};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

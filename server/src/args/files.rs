@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::DatabaseUrl;
 use clap::{Args as Group, Subcommand};
 
 /// What is done with files, without a server.
@@ -15,6 +16,37 @@ pub enum Files {
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
     },
+    /// The database itself
+    #[command(subcommand, arg_required_else_help = true)]
+    Db(Db),
+}
+
+/// `pulse db …`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Db {
+    /// Move a fleet to an empty database on PostgreSQL: every row as it is, compared afterwards; no server may run on either
+    Copy {
+        /// The data folder that has the database
+        #[arg(long, value_name = "sqlite:FOLDER", value_parser = sqlite_folder)]
+        from: PathBuf,
+        /// Where it shall be; the password is read from PULSE_DATABASE_PASSWORD, or from --password-file
+        #[arg(long, value_name = "postgres://USER@HOST/DATABASE", value_parser = DatabaseUrl::parse)]
+        to: DatabaseUrl,
+        /// The file that has the password
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// The authorities that the database's certificate is checked against, in PEM [default: the system's]
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// Reads `sqlite:FOLDER`.
+fn sqlite_folder(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("sqlite:").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => Err("must be sqlite: and the data folder, like sqlite:/var/lib/pulse".to_owned()),
+    }
 }
 
 /// `pulse restore …`.

@@ -14,18 +14,23 @@ use serde_json::{Value, json};
 use super::failure::Failure;
 use super::text::{ago, clean, count, time};
 use super::{ask, now, print, text};
-use crate::args::{Files, Place, Restore, Serve};
+use crate::args::{Db, Files, Place, Restore, Serve};
 use crate::audit::Actor;
 use crate::backup::restore::{Restored, Unpacked, unpack};
 use crate::backup::{BackupError, DATABASE, read};
-use crate::config::Config;
-use crate::store::{Checked, StoreError, check};
+use crate::config::{Config, Database, Password};
+use crate::store::{Checked, StoreError, check, transfer};
 
 /// Does what was typed; returns the exit code.
 pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {
     let done = match files {
         Files::Restore(flags) => restore(flags, place, environment).map(|()| true),
         Files::Check { file } => run_check(file.as_deref(), place, environment),
+        Files::Db(Db::Copy { from, to, password_file, ca_file }) => {
+            let (url, password_file, ca_file) = (to.clone(), password_file.clone(), ca_file.clone());
+            let password = Password::of(&environment);
+            copy(from, &Database { url, password_file, password, ca_file }, place).map(|()| true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -48,6 +53,31 @@ fn data_dir(place: &Place, environment: Environment) -> Result<PathBuf, Failure>
         Ok((config, _)) => Ok(config.data_dir),
         Err(error) => Err(Failure::configuration(error.to_string())),
     }
+}
+
+fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
+    let tables = transfer(from, to, runtime.handle(), &Clock::system()).map_err(|error| {
+        let text = format!("nothing was copied: {}", text::with_sources(&error));
+        Failure::local("NOT_COPIED", text)
+    })?;
+    if place.json {
+        let tables = tables.iter().map(|one| json!({ "table": one.table, "rows": one.rows, "sha256": one.sha256 }));
+        return print(&text::json(&json!({ "to": to.url.to_string(), "tables": tables.collect::<Vec<_>>() })));
+    }
+    let mut table = text::Table::new(["TABLE", "ROWS", "SHA-256 ON BOTH SIDES"]);
+    for one in &tables {
+        table.row([one.table.to_owned(), one.rows.to_string(), one.sha256.clone()]);
+    }
+    print(&format!(
+        "{}every row is the same on both sides. Set database_url to {}, and start the server with the same data folder: its \
+         authority and its keys stay there. Move {} aside, so that no server begins with it by mistake\n",
+        table.render(),
+        to.url,
+        clean(&from.join("pulse.db").display().to_string())
+    ))
 }
 
 fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(), Failure> {

@@ -36,6 +36,13 @@ pub struct DatabaseUrl(tokio_postgres::Config);
 pub struct Password(String);
 
 impl Password {
+    /// That of the environment.
+    #[must_use]
+    pub fn of(environment: &Environment) -> Option<Password> {
+        let password = environment.value(PASSWORD_VARIABLE).and_then(OsStr::to_str);
+        password.map(|password| Password(password.to_owned()))
+    }
+
     /// For the database alone.
     #[must_use]
     pub fn secret(&self) -> &str {
@@ -126,7 +133,7 @@ fn is_here(host: &Host) -> bool {
 pub(super) fn read(keys: &mut Section<'_, '_>, environment: &Environment) -> Option<Database> {
     let url = keys.value("database_url", DatabaseUrl::parse);
     let (password_file, ca_file) = (keys.path("database_password_file"), keys.path("database_ca_file"));
-    let password = environment.value(PASSWORD_VARIABLE).and_then(OsStr::to_str);
+    let password = Password::of(environment);
     if !keys.has("database_url") {
         for key in ["database_password_file", "database_ca_file"] {
             if keys.has(key) {
@@ -137,6 +144,5 @@ pub(super) fn read(keys: &mut Section<'_, '_>, environment: &Environment) -> Opt
     if password_file.is_some() && password.is_some() {
         keys.refuse("database_password_file", format!("cannot stand beside {PASSWORD_VARIABLE}; remove one of the two"));
     }
-    let password = password.map(|password| Password(password.to_owned()));
     Some(Database { url: url?, password_file, password, ca_file })
 }

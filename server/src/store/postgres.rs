@@ -46,7 +46,7 @@ pub(super) struct Connection {
 
 struct Open {
     client: Client,
-    statements: RefCell<HashMap<&'static str, Statement>>,
+    statements: RefCell<HashMap<String, Statement>>,
 }
 
 impl Connection {
@@ -128,25 +128,25 @@ impl Statements<'_> {
         self.wait(self.open.client.batch_execute(sql))
     }
 
-    fn prepare(&self, sql: &'static str) -> Result<Statement> {
+    fn prepare(&self, sql: &str) -> Result<Statement> {
         if let Some(known) = self.open.statements.borrow().get(sql) {
             return Ok(known.clone());
         }
         let statement = self.wait(self.open.client.prepare(sql))?;
-        self.open.statements.borrow_mut().insert(sql, statement.clone());
+        self.open.statements.borrow_mut().insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
 }
 
 impl Sql for Statements<'_> {
-    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64> {
         let statement = self.prepare(sql)?;
         self.wait(self.open.client.execute_raw(&statement, values))
     }
 
     fn execute_each<'a>(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
     ) -> Result<()> {
         let mut values = values.peekable();
@@ -166,7 +166,7 @@ impl Sql for Statements<'_> {
 
     fn query(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Value<'_>],
         read: &mut dyn FnMut(&dyn Columns) -> Result<()>,
     ) -> Result<()> {
@@ -178,7 +178,7 @@ impl Sql for Statements<'_> {
 
     fn query_each(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Vec<Value<'_>>],
         read: &mut dyn FnMut(usize, &dyn Columns) -> Result<()>,
     ) -> Result<()> {

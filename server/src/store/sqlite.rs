@@ -51,13 +51,13 @@ impl Statements<'_> {
 }
 
 impl Sql for Statements<'_> {
-    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64> {
         Ok(self.prepare(sql)?.execute(params_from_iter(values))? as u64)
     }
 
     fn execute_each<'a>(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
     ) -> Result<()> {
         let Some(first) = values.next() else { return Ok(()) };
@@ -71,7 +71,7 @@ impl Sql for Statements<'_> {
 
     fn query(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Value<'_>],
         read: &mut dyn FnMut(&dyn Columns) -> Result<()>,
     ) -> Result<()> {
@@ -85,7 +85,7 @@ impl Sql for Statements<'_> {
 
     fn query_each(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Vec<Value<'_>>],
         read: &mut dyn FnMut(usize, &dyn Columns) -> Result<()>,
     ) -> Result<()> {

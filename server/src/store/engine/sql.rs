@@ -26,19 +26,19 @@ pub(in crate::store) enum Value<'a> {
 /// A view of the database, or a transaction.
 pub(in crate::store) trait Sql {
     /// Executes a statement. Out: how many rows it changed.
-    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64>;
+    fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64>;
 
     /// Executes a statement once for each row of values, in order.
     fn execute_each<'a>(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
     ) -> Result<()>;
 
     /// Reads the rows of a query, each by `read`, which may ask further.
     fn query(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Value<'_>],
         read: &mut dyn FnMut(&dyn Columns) -> Result<()>,
     ) -> Result<()>;
@@ -46,7 +46,7 @@ pub(in crate::store) trait Sql {
     /// Queries once for each row of values, in order. `read` gets the number of the query, from 0, with each row.
     fn query_each(
         &self,
-        sql: &'static str,
+        sql: &str,
         values: &[Vec<Value<'_>>],
         read: &mut dyn FnMut(usize, &dyn Columns) -> Result<()>,
     ) -> Result<()>;
@@ -214,7 +214,7 @@ impl<T: FromValue> FromValue for Option<T> {
 pub(in crate::store) fn rows<T>(
     sql: &dyn Sql,
     table: &'static str,
-    statement: &'static str,
+    statement: &str,
     values: &[Value<'_>],
     mut read: impl FnMut(&Cells<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {
@@ -230,7 +230,7 @@ pub(in crate::store) fn rows<T>(
 pub(in crate::store) fn row<T>(
     sql: &dyn Sql,
     table: &'static str,
-    statement: &'static str,
+    statement: &str,
     values: &[Value<'_>],
     read: impl FnMut(&Cells<'_>) -> Result<T>,
 ) -> Result<Option<T>> {

@@ -1,0 +1,223 @@
+//! A fleet that moves from one database to another: every row as it is, and a proof that both are equal.
+//!
+//! In: a database on SQLite, with no server on it, and an empty one on PostgreSQL. Out: the same rows there, in one
+//! transaction. Always: what was written is read back and compared, table by table, before it is committed; epoch, ids,
+//! tokens' digests, lists and the audit chain are bytes that nobody makes anew. Never: changes the first database.
+
+use std::path::Path;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use pulse_proto::{Clock, hex};
+use tokio::runtime::Handle;
+
+use super::engine::fault::{Fault, Result};
+use super::engine::link::Link;
+use super::engine::sql::{Sql, Value, row};
+use super::{StoreError, postgres, sqlite};
+use crate::config;
+
+/// Rows that are on the way at once.
+const CHUNK: usize = 1_000;
+
+/// A table: its name, its columns, those that give its rows an order.
+struct Table {
+    name: &'static str,
+    columns: &'static [&'static str],
+    order: &'static str,
+}
+
+const fn table(name: &'static str, columns: &'static [&'static str], order: &'static str) -> Table {
+    Table { name, columns, order }
+}
+
+/// Every table that both databases have, those first to which others refer.
+const TABLES: &[Table] = &[
+    table("fleet", &["id", "server_id", "epoch", "revision", "created_at", "signing_key"], "id"),
+    table("instances", &["id", "name", "created_at", "removed_at", "revision"], "id"),
+    table("instance_nodes", &["instance_id", "place", "name", "address"], "instance_id, place"),
+    table(
+        "proxies",
+        &[
+            "id", "hostname", "machine_id", "kind", "proxy_url", "version", "peer", "instance_id", "scope_kind",
+            "standing", "standing_at", "standing_reason", "rotate_requested", "created_at", "registered_at",
+            "revision", "is_approved",
+        ],
+        "id",
+    ),
+    table("ctrl_tokens", &["digest", "proxy_id", "standing", "use_before", "revision"], "digest"),
+    table(
+        "join_tokens",
+        &[
+            "id", "digest", "instance_id", "scope_kind", "uses", "used", "created_at", "expires_at", "revoked_at",
+            "revision",
+        ],
+        "id",
+    ),
+    table("join_windows", &["id", "opened_at", "closes_at", "closed_at", "sources", "revision"], "id"),
+    table(
+        "allowlists",
+        &[
+            "scope", "epoch", "revision", "hash", "updated_at", "refresh_interval_ms", "key_id", "signature", "nodes",
+        ],
+        "scope, epoch, revision",
+    ),
+    table(
+        "audit",
+        &["seq", "at_ms", "actor", "action", "target", "detail", "revision", "previous_hash", "hash"],
+        "seq",
+    ),
+    table("audit_head", &["id", "seq", "hash"], "id"),
+    table(
+        "proxy_status",
+        &[
+            "proxy_id", "last_seen", "last_pull", "pushed_epoch", "pushed_revision", "pushed_hash", "pushed_at",
+            "applied_epoch", "applied_revision", "applied_hash", "applied_at", "on_disk", "refused_epoch",
+            "refused_revision", "refused_hash", "refused_at", "last_error", "list_source", "version", "peer",
+            "insecure_skip_verify", "kept_list_problem", "kept_list_detail", "kept_list_at",
+        ],
+        "proxy_id",
+    ),
+    table("proxies_ahead", &["proxy_id", "epoch", "revision", "noticed_epoch", "noticed_at"], "proxy_id"),
+    table("report_sessions", &["proxy_id", "session", "durable_sequence", "updated_at"], "proxy_id, session"),
+    table("nodes", &["id", "instance_id", "name", "address"], "id"),
+    table(
+        "series",
+        &["id", "identity", "node_id", "sensor", "chip", "label", "kind", "max_milli", "critical_milli", "generation"],
+        "id",
+    ),
+    table(
+        "readings",
+        &[
+            "id", "node_id", "proxy_id", "collected_at", "received_at", "epoch", "revision", "generation",
+            "unreadable_reason", "payload",
+        ],
+        "id",
+    ),
+    table("newest", &["node_id", "reading_id", "proxy_id", "collected_at", "is_readable"], "node_id"),
+];
+
+/// What gives out ids from where the rows end.
+const SEQUENCES: &[&str] = &[
+    "SELECT setval(pg_get_serial_sequence('nodes', 'id'), coalesce(max(id), 0) + 1, false) AS next FROM nodes",
+    "SELECT setval(pg_get_serial_sequence('series', 'id'), coalesce(max(id), 0) + 1, false) AS next FROM series",
+    "SELECT setval('reading_ids', (coalesce(max(id), 0) / 4096 + 2) * 4096, false) AS next FROM readings",
+];
+
+/// A table that is on both sides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transferred {
+    /// Its name.
+    pub table: &'static str,
+    /// How many rows it has.
+    pub rows: u64,
+    /// The SHA-256 of all of them, in order, as 64 hex digits: the same on both sides.
+    pub sha256: String,
+}
+
+/// Copies the database in a data folder to an empty one on PostgreSQL, and compares both. Blocks for as long as that takes.
+///
+/// # Errors
+/// [`StoreError::InUse`] if a server has the folder; [`StoreError::Unreadable`] if the other database is not empty, or both
+/// are not equal afterwards: then nothing is there.
+pub fn transfer(
+    data_dir: &Path,
+    to: &config::Database,
+    runtime: &Handle,
+    clock: &Clock,
+) -> std::result::Result<Vec<Transferred>, StoreError> {
+    let _lock = sqlite::schema::lock(data_dir)?;
+    let path = data_dir.join("pulse.db");
+    if !path.is_file() {
+        return Err(StoreError::Database {
+            doing: format!("open the database ({})", path.display()),
+            source: "there is none".into(),
+        });
+    }
+    // Brought up to date first, as both sides have the newest tables.
+    let mut from = Link::Sqlite(sqlite::schema::open_writer(&path, clock)?);
+    let address = postgres::Address::of(to)?;
+    let name = address.name.clone();
+    let mut to = Link::Postgres(postgres::schema::open_writer(address, runtime.clone(), clock)?);
+    let transferred = from.view(|from| to.transact(|to| copy(from, to)));
+    let closed = from.close();
+    let (transferred, _) = transferred.map_err(|fault| fault.while_doing("copy the database", &name))?;
+    closed.map_err(|fault| fault.while_doing("close the database", &path.display().to_string()))?;
+    Ok(transferred)
+}
+
+fn copy(from: &dyn Sql, to: &dyn Sql) -> Result<Vec<Transferred>> {
+    let used = "SELECT CASE WHEN EXISTS (SELECT 1 FROM audit) OR EXISTS (SELECT 1 FROM instances) THEN 1 ELSE 0 END AS used";
+    if row(to, "audit", used, &[], |cells| cells.plain::<i64>("used"))? != Some(0) {
+        return Err(Fault::Unreadable("it is not empty: make a new one for the fleet to move into".to_owned()));
+    }
+    to.execute("DELETE FROM fleet", &[])?;
+    to.execute("DELETE FROM audit_head", &[])?;
+    TABLES.iter().map(|table| table.copy(from, to)).collect::<Result<Vec<_>>>().and_then(|transferred| {
+        for sequence in SEQUENCES {
+            to.query(sequence, &[], &mut |_| Ok(()))?;
+        }
+        Ok(transferred)
+    })
+}
+
+impl Table {
+    fn copy(&self, from: &dyn Sql, to: &dyn Sql) -> Result<Transferred> {
+        let places: Vec<String> = (1..=self.columns.len()).map(|place| format!("${place}")).collect();
+        let insert =
+            format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.columns.join(", "), places.join(", "));
+        let mut waiting: Vec<Vec<Value<'static>>> = Vec::new();
+        from.query(&self.select(), &[], &mut |row| {
+            let values = self.columns.iter().map(|column| self.value(row.value(column)).map(into_owned));
+            waiting.push(values.collect::<Result<_>>()?);
+            if waiting.len() == CHUNK { to.execute_each(&insert, &mut waiting.drain(..)) } else { Ok(()) }
+        })?;
+        to.execute_each(&insert, &mut waiting.drain(..))?;
+        let (here, there) = (self.sum(from)?, self.sum(to)?);
+        if here != there {
+            let text = format!("table {} is not the same there: {here:?} and {there:?}", self.name);
+            return Err(Fault::Unreadable(text));
+        }
+        Ok(Transferred { table: self.name, rows: here.0, sha256: here.1 })
+    }
+
+    fn select(&self) -> String {
+        format!("SELECT {} FROM {} ORDER BY {}", self.columns.join(", "), self.name, self.order)
+    }
+
+    fn value<'a>(
+        &self,
+        value: std::result::Result<Value<'a>, Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Result<Value<'a>> {
+        value.map_err(|error| Fault::Unreadable(format!("table {}: {error}", self.name)))
+    }
+
+    /// How many rows there are, and the hash of all, each value with its type and length before it.
+    fn sum(&self, database: &dyn Sql) -> Result<(u64, String)> {
+        let (mut context, mut rows) = (Context::new(&SHA256), 0);
+        database.query(&self.select(), &[], &mut |row| {
+            rows += 1;
+            for column in self.columns {
+                let (kind, bytes) = match self.value(row.value(column))? {
+                    Value::Null => (0, Vec::new()),
+                    Value::Integer(number) => (1, number.to_le_bytes().to_vec()),
+                    Value::Text(text) => (2, text.into_owned().into_bytes()),
+                    Value::Bytes(bytes) => (3, bytes.into_owned()),
+                };
+                context.update(&[kind]);
+                context.update(&(bytes.len() as u64).to_le_bytes());
+                context.update(&bytes);
+            }
+            Ok(())
+        })?;
+        Ok((rows, hex::encode(context.finish().as_ref())))
+    }
+}
+
+fn into_owned(value: Value<'_>) -> Value<'static> {
+    match value {
+        Value::Null => Value::Null,
+        Value::Integer(number) => Value::Integer(number),
+        Value::Text(text) => Value::Text(text.into_owned().into()),
+        Value::Bytes(bytes) => Value::Bytes(bytes.into_owned().into()),
+    }
+}
