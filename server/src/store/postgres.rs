@@ -24,7 +24,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::engine::fault::{Fault, Result};
-use super::engine::sql::{Columns, Sql, Value};
+use super::engine::sql::{Columns, Sql, Value, row};
 pub(super) use address::Address;
 pub(super) use doorbell::Doorbell;
 
@@ -128,6 +128,12 @@ impl Statements<'_> {
         self.wait(self.open.client.batch_execute(sql))
     }
 
+    /// The one number that a query finds.
+    fn number(&self, sql: &str) -> Result<i64> {
+        let found = row(self, "numbers", sql, &[], |cells| cells.plain("number"))?;
+        found.ok_or_else(|| Fault::Unreadable(format!("nothing was found by {sql}")))
+    }
+
     fn prepare(&self, sql: &str) -> Result<Statement> {
         if let Some(known) = self.open.statements.borrow().get(sql) {
             return Ok(known.clone());
@@ -198,26 +204,16 @@ impl Sql for Statements<'_> {
     }
 
     fn reading_ids(&self) -> Result<Range<i64>> {
-        let mut last = 0;
-        self.query("SELECT nextval('reading_ids') AS id", &[], &mut |row| {
-            let id = row.value("id").map_err(|error| Fault::Unreadable(error.to_string()))?;
-            if let Value::Integer(id) = id {
-                last = id;
-            }
-            Ok(())
-        })?;
+        let last = self.number("SELECT nextval('reading_ids') AS number")?;
         Ok(last - READING_IDS + 1..last + 1)
     }
 
+    fn generation(&self, last: i64) -> Result<i64> {
+        Ok(self.number("SELECT unix_ms() / 86400000 AS number")?.max(last))
+    }
+
     fn used_bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
-        self.query("SELECT pg_database_size(current_database()) AS bytes", &[], &mut |row| {
-            if let Ok(Value::Integer(used)) = row.value("bytes") {
-                bytes = used.unsigned_abs();
-            }
-            Ok(())
-        })?;
-        Ok(bytes)
+        Ok(self.number("SELECT pg_database_size(current_database()) AS number")?.unsigned_abs())
     }
 
     fn is_shared(&self) -> bool {

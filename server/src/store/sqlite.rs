@@ -105,6 +105,10 @@ impl Sql for Statements<'_> {
         Ok(last + 1..i64::MAX)
     }
 
+    fn generation(&self, last: i64) -> Result<i64> {
+        Ok(last + 1)
+    }
+
     fn used_bytes(&self) -> Result<u64> {
         let number = |name: &str| self.0.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let pages = number("page_count")? - number("freelist_count")?;

@@ -75,7 +75,8 @@ pub(super) struct Dictionary {
 }
 
 impl Dictionary {
-    /// Begins a new generation. Every start has its own, so nothing depends on the clock.
+    /// Begins a new generation. Every start has its own, so nothing depends on the clock; servers that share a database
+    /// take the day by its clock, and so are never more than two apart.
     pub(super) fn open(database: &dyn Sql) -> Result<Dictionary> {
         let mut last = 0;
         for (table, sql) in [
@@ -91,7 +92,7 @@ impl Dictionary {
             series: HashMap::new(),
             series_count: 0,
             reading_ids: 0..0,
-            generation: last + 1,
+            generation: database.generation(last)?,
             generation_ends_at: Instant::now() + GENERATION,
         })
     }

@@ -54,6 +54,9 @@ pub(in crate::store) trait Sql {
     /// Ids for readings that nobody else gives out: higher than all that were given out before.
     fn reading_ids(&self) -> Result<Range<i64>>;
 
+    /// A generation of series that is not before any of which something was written. `last` is the newest of these.
+    fn generation(&self, last: i64) -> Result<i64>;
+
     /// How many bytes the database takes, without what is free in it.
     fn used_bytes(&self) -> Result<u64>;
 
