@@ -37,6 +37,17 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// How many ids of readings a server takes at once, as the sequence in the schema counts.
 const READING_IDS: i64 = 4_096;
 
+/// What the rows take. Readings are counted, as files do not shrink when rows are deleted: by their own size and some 100 bytes
+/// for row header and indices.
+const USED_BYTES: &str = "
+    SELECT CAST(
+        coalesce((SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'readings'), 0)
+            * (100 + coalesce((SELECT avg(pg_column_size(r.*))
+                FROM (SELECT * FROM readings ORDER BY id DESC LIMIT 1000) AS r), 0))
+        + coalesce((SELECT sum(pg_total_relation_size(oid)) FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = CAST('public' AS regnamespace) AND relname <> 'readings'), 0)
+        AS BIGINT) AS number";
+
 /// A connection, made when it is needed.
 pub(super) struct Connection {
     address: Address,
@@ -213,7 +224,7 @@ impl Sql for Statements<'_> {
     }
 
     fn used_bytes(&self) -> Result<u64> {
-        Ok(self.number("SELECT pg_database_size(current_database()) AS number")?.unsigned_abs())
+        Ok(self.number(USED_BYTES)?.unsigned_abs())
     }
 
     fn is_shared(&self) -> bool {
