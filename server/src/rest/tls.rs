@@ -86,6 +86,11 @@ async fn change(
             "the server runs without TLS, so it has no CA; whatever ends TLS in front has its own".to_owned();
         return Err(Refusal::conflict("NO_AUTHORITY", text));
     };
+    if pulse.store.is_shared() {
+        let text = "several servers share this fleet, and each has the CA in files of its own: exchange ca.pem and ca.key in all data \
+                    folders by hand, with the servers stopped, or use a certificate of your own (tls.certificate_file)";
+        return Err(Refusal::conflict("SHARED_AUTHORITY", text.to_owned()));
+    }
     let note = |detail| Entry {
         at_ms: unix_ms(pulse.clock.now()),
         actor: Actor::admin(peer.uid).to_string(),

@@ -98,9 +98,7 @@ impl Fault {
             Fault::Sqlite(error) => {
                 StoreError::Database { doing: doing_there(), source: Box::new(Arc::clone(error)) }
             }
-            Fault::Postgres(error) => {
-                StoreError::Database { doing: doing_there(), source: Box::new(Arc::clone(error)) }
-            }
+            Fault::Postgres(error) => StoreError::Database { doing: doing_there(), source: said(error).into() },
             Fault::Away(why) => StoreError::Database { doing: doing_there(), source: why.as_ref().into() },
         }
     }
@@ -117,6 +115,17 @@ fn is_damage(error: &rusqlite::Error) -> bool {
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
         }
     }
+}
+
+/// All that an error says: itself only says of what kind it is.
+fn said(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
 }
 
 /// Classes 22 and 23: a value that a column cannot hold, or a constraint.
