@@ -4,13 +4,13 @@
 //! with what belongs between them; or, to check, whether it stands there already. Always: the table is made of the run's
 //! pushes anew. Never: a figure that is typed in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::record::Run;
-use crate::table::{markdown, peer_cells, row_cells};
+use crate::table::{markdown, number, peer_cells, row_cells};
 use crate::targets::{self, Row};
 
 /// `pulse-bench docs`.
@@ -22,6 +22,9 @@ pub(crate) struct Docs {
     /// The run before it, whose figures stand beside; none if there is no such file
     #[arg(long, value_name = "FILE", default_value = "docs/performance-before.json")]
     before: PathBuf,
+    /// A run of what was tried and not kept, for the table `tried`
+    #[arg(long, value_name = "FILE", default_value = "docs/performance-tried.json")]
+    tried: PathBuf,
     /// Files with markers
     #[arg(value_name = "FILE", default_values = ["docs/performance.md", "README.md"])]
     files: Vec<PathBuf>,
@@ -32,16 +35,17 @@ pub(crate) struct Docs {
 
 /// Writes the tables, or checks them.
 pub(crate) fn run(docs: &Docs) -> Outcome<()> {
-    let mut run = Run::read(&docs.json)?;
-    run.rows = targets::rows(&run);
-    let mut earlier = docs.before.is_file().then(|| Run::read(&docs.before)).transpose()?;
-    if let Some(earlier) = &mut earlier {
-        earlier.rows = targets::rows(earlier);
-    }
+    let read = |path: &Path| {
+        let mut run = Run::read(path)?;
+        run.rows = targets::rows(&run);
+        Ok(run)
+    };
+    let if_any = |path: &Path| path.is_file().then(|| read(path)).transpose();
+    let runs = Runs { newest: read(&docs.json)?, before: if_any(&docs.before)?, tried: if_any(&docs.tried)? };
     let mut differing = Vec::new();
     for path in &docs.files {
         let before = std::fs::read_to_string(path).doing(format!("read {}", path.display()))?;
-        let after = filled(&before, &run, earlier.as_ref()).doing(format!("fill in {}", path.display()))?;
+        let after = filled(&before, &runs).doing(format!("fill in {}", path.display()))?;
         if before == after {
             continue;
         }
@@ -62,8 +66,16 @@ pub(crate) fn run(docs: &Docs) -> Outcome<()> {
     Err(Failure::new(text))
 }
 
+/// What the docs are made of.
+#[derive(Default)]
+struct Runs {
+    newest: Run,
+    before: Option<Run>,
+    tried: Option<Run>,
+}
+
 /// A text with what belongs between its markers.
-fn filled(text: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
+fn filled(text: &str, runs: &Runs) -> Outcome<String> {
     let mut filled = String::new();
     let mut inside: Option<&str> = None;
     for line in text.lines() {
@@ -73,7 +85,7 @@ fn filled(text: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
                 return Err(Failure::new(format!("the part {name} begins within another one")));
             }
             inside = Some(name);
-            filled.push_str(&format!("{line}\n{}", part(name, run, earlier)?));
+            filled.push_str(&format!("{line}\n{}", part(name, runs)?));
         } else if let Some(name) = marker("<!-- bench:end ") {
             if inside != Some(name) {
                 return Err(Failure::new(format!("the part {name} ends and did not begin")));
@@ -92,12 +104,18 @@ fn filled(text: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
 }
 
 /// What belongs between the markers with this name.
-fn part(name: &str, run: &Run, earlier: Option<&Run>) -> Outcome<String> {
+fn part(name: &str, runs: &Runs) -> Outcome<String> {
+    let Runs { newest: run, before: earlier, tried } = runs;
+    let earlier = earlier.as_ref();
     Ok(match name {
         "machine" => machine(run, earlier),
         "targets" => markdown(&row_cells(&run.rows, earlier)),
         "peers" => markdown(&peer_cells(run)),
         "ratios" => ratios(run),
+        "tried" => match tried {
+            Some(tried) => tried_beside(tried, run),
+            None => return Err(Failure::new("there is no run of what was tried")),
+        },
         _ => return Err(Failure::new(format!("there is no part {name}"))),
     })
 }
@@ -139,6 +157,24 @@ fn machine(run: &Run, earlier: Option<&Run>) -> String {
     text
 }
 
+/// What was tried beside what is kept: the same figures, for as many clients.
+fn tried_beside(tried: &Run, kept: &Run) -> String {
+    let mut cells =
+        vec![["target", "clients", "nodes", "figure", "kept", "tried"].map(str::to_owned).to_vec()];
+    for row in tried.rows.iter().filter(|row| row.value.is_some()) {
+        let Some(same) = kept.rows.iter().find(|other| other.is_same_figure(row)) else { continue };
+        cells.push(vec![
+            row.target.clone(),
+            row.clients.to_string(),
+            row.nodes.map_or_else(String::new, |nodes| nodes.to_string()),
+            row.what.clone(),
+            number(same.value, &row.unit),
+            number(row.value, &row.unit),
+        ]);
+    }
+    markdown(&cells)
+}
+
 /// The ratios that say most, at the largest number of clients.
 fn ratios(run: &Run) -> String {
     let most = run.pushes.iter().map(|push| push.clients).max().unwrap_or_default();
@@ -160,7 +196,7 @@ mod tests {
     #[test]
     fn what_stands_between_markers_is_replaced_and_the_rest_stays() {
         let text = "# Title\n<!-- bench:begin ratios -->\nold\n<!-- bench:end ratios -->\nend\n";
-        let filled = filled(text, &Run::default(), None).unwrap();
+        let filled = filled(text, &Runs::default()).unwrap();
         assert!(filled.starts_with("# Title\n<!-- bench:begin ratios -->\n| target |"), "{filled}");
         assert!(filled.ends_with("|\n<!-- bench:end ratios -->\nend\n"), "{filled}");
         assert!(!filled.contains("old"));
@@ -172,8 +208,9 @@ mod tests {
             "<!-- bench:begin nothing -->\n<!-- bench:end nothing -->\n",
             "<!-- bench:begin peers -->\n",
             "<!-- bench:end peers -->\n",
+            "<!-- bench:begin tried -->\n<!-- bench:end tried -->\n",
         ] {
-            assert!(filled(text, &Run::default(), None).is_err(), "{text}");
+            assert!(filled(text, &Runs::default()).is_err(), "{text}");
         }
     }
 }

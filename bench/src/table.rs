@@ -128,7 +128,8 @@ pub(crate) fn row_cells(rows: &[Row], earlier: Option<&Run>) -> Vec<Vec<String>>
     cells
 }
 
-fn number(value: Option<f64>, unit: &str) -> String {
+/// A figure with three digits or so; `-` if there is none.
+pub(crate) fn number(value: Option<f64>, unit: &str) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let digits = match value.abs() {
         10_000.0.. => format!("{value:.0}"),
