@@ -21,7 +21,7 @@ pub use join::{CreateJoin, JoinState, JoinToken, JoinTokens, JoinWindow, NewJoin
 pub use proxies::{ApproveProxy, CreateDebugToken, NewDebugToken, SetProxy};
 pub use state::{
     Ahead, Allowlist, Allowlists, AuditRow, AuditRows, Certificate, KeptList, KeyExchange, Mark,
-    NodeTemperatures, OlderDatabase, Proxies, Proxy, Reading, Revoked, Status, Temperatures,
+    NodeTemperatures, OlderDatabase, Proxies, Proxy, Reading, Replica, Revoked, Status, Temperatures,
 };
 
 /// What every path of the admin API begins with.

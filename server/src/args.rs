@@ -22,7 +22,7 @@ use pulse_config::Environment;
 use crate::config::{ConfigSources, listen_address};
 pub use allowlist::Allowlist;
 pub use bench::Bench;
-pub use files::{Files, Restore};
+pub use files::{Db, Files, Restore};
 pub use instance::Instance;
 pub use join::Join;
 pub use proxy::Proxy;

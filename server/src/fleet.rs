@@ -111,7 +111,8 @@ impl Fleet {
         let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
         let next_stream = AtomicU64::new(1);
         let (ahead, elsewhere) = Default::default();
-        let inner = Inner { entries, unsaved, ahead, elsewhere, refresh_interval, clock, started, next_stream };
+        let inner =
+            Inner { entries, unsaved, ahead, elsewhere, refresh_interval, clock, started, next_stream };
         Fleet { inner: Arc::new(inner) }
     }
 
@@ -225,7 +226,8 @@ impl Fleet {
             }
             None => (false, self.inner.started),
         };
-        let absent_for = (!is_connected && !self.is_elsewhere(proxy.id)).then(|| self.absent_for(absent_since, &status));
+        let absent_for =
+            (!is_connected && !self.is_elsewhere(proxy.id)).then(|| self.absent_for(absent_since, &status));
         let ahead = self.ahead_of(proxy.id, epoch);
         state::view(proxy, status, ahead, absent_for, newest, self.inner.refresh_interval)
     }

@@ -146,9 +146,8 @@ impl Publisher {
         stored: impl IntoIterator<Item = SignedAllowlist>,
     ) -> Publisher {
         let publisher = Publisher { lists: Lists::default(), key, refresh_interval, metrics };
-        let topics = stored.into_iter().map(|signed| {
-            (signed.scope, Topic::new(publisher.encode_stored(signed)))
-        });
+        let topics =
+            stored.into_iter().map(|signed| (signed.scope, Topic::new(publisher.encode_stored(signed))));
         publisher.lists.topics.store(Arc::new(topics.collect()));
         publisher
     }

@@ -70,7 +70,10 @@ impl Replicas {
             }
             if let Err(error) = self.beat().await {
                 // The store itself says when it can no longer be written, and when it can again.
-                tracing::debug!(error = &error as &dyn std::error::Error, "the other servers are not told of this one");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "the other servers are not told of this one"
+                );
             }
         }
     }
@@ -106,7 +109,10 @@ impl Replicas {
                 self.readings.merge(others.newest);
             }
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "what other servers know is not known here");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "what other servers know is not known here"
+                );
             }
         }
         // After an error too: who looks is not to wait for the database each time.

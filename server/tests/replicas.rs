@@ -84,13 +84,15 @@ struct Cable {
 impl Cable {
     fn to(database: SocketAddr) -> Cable {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-        let (address, is_held) = (listener.local_addr().expect("it is bound"), Arc::new(AtomicBool::new(false)));
+        let (address, is_held) =
+            (listener.local_addr().expect("it is bound"), Arc::new(AtomicBool::new(false)));
         let held = Arc::clone(&is_held);
         std::thread::spawn(move || {
             for front in listener.incoming().flatten() {
                 let Ok(back) = TcpStream::connect(database) else { continue };
                 for (from, to) in [(&front, &back), (&back, &front)] {
-                    let (from, to) = (from.try_clone().expect("it is open"), to.try_clone().expect("it is open"));
+                    let (from, to) =
+                        (from.try_clone().expect("it is open"), to.try_clone().expect("it is open"));
                     let held = Arc::clone(&held);
                     std::thread::spawn(move || pass_on(from, to, &held));
                 }
@@ -243,7 +245,10 @@ async fn a_ring_before_the_commit_is_visible_loses_nothing() {
             replicas.sql("SELECT pg_notify('pulse_revision', '9999')");
             for server in [here, there] {
                 let shown = shown_revision(server);
-                assert!(shown == before as f64 || committing.is_finished(), "{shown} is shown and not committed");
+                assert!(
+                    shown == before as f64 || committing.is_finished(),
+                    "{shown} is shown and not committed"
+                );
             }
         }
         committing.join().expect("it does not panic")
@@ -282,7 +287,8 @@ async fn a_transaction_that_takes_its_number_early_and_commits_late_is_not_overt
     });
     assert_eq!(revision(there), before + 2);
     assert_eq!(revision(here), before + 2);
-    let numbers = replicas.sql("SELECT string_agg(name || '=' || revision, ' ' ORDER BY revision) FROM instances");
+    let numbers =
+        replicas.sql("SELECT string_agg(name || '=' || revision, ' ' ORDER BY revision) FROM instances");
     assert_eq!(numbers, format!("seven={} home={}", before + 1, before + 2));
 }
 
@@ -313,10 +319,16 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
     let hopped = client.reconnect(behind).await;
     let asking = hopped.clone();
     let held = holding(&new);
-    let opening = tokio::spawn(async move { asking.grpc.clone().watch_authorized_nodes(asking.authorized(held)).await });
+    let opening =
+        tokio::spawn(
+            async move { asking.grpc.clone().watch_authorized_nodes(asking.authorized(held)).await },
+        );
     // It has to ask the database before it says anything.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(!opening.is_finished() || opening.await.is_ok_and(|answer| answer.is_err_and(|s| s.code() == Code::Unavailable)));
+    assert!(
+        !opening.is_finished()
+            || opening.await.is_ok_and(|answer| answer.is_err_and(|s| s.code() == Code::Unavailable))
+    );
     cable.hold(false);
     eventually(PATIENCE, "the server has caught up", || {
         let shown = shown_revision(behind);
@@ -324,7 +336,11 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
     });
     let mut watch = hopped.watch(holding(&new)).await;
     assert!(matches!(watch.next_kind().await, Kind::Unchanged(_)));
-    assert_eq!(behind.json(&["status"])["database_older_than_fleet"], Value::Null, "nobody is ahead of anything");
+    assert_eq!(
+        behind.json(&["status"])["database_older_than_fleet"],
+        Value::Null,
+        "nobody is ahead of anything"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,7 +361,11 @@ async fn without_its_database_a_server_goes_on_and_says_so() {
     // A write fails, and says why.
     let refused = here.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "new"]);
     assert!(!refused.is_success());
-    assert!(refused.stderr.contains("committed") || refused.stderr.contains("database"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("committed") || refused.stderr.contains("database"),
+        "{}",
+        refused.stderr
+    );
     let status = client.grpc.clone().register(client.authorized(Default::default())).await;
     drop(status);
     // And all of it is as before when the database is back.

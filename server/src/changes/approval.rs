@@ -46,7 +46,7 @@ impl Changes {
             let from: Vec<String> = sources.iter().map(ToString::to_string).collect();
             let window = draft.put_join_window(JoinWindow {
                 id: Uuid::now_v7(),
-                sources,
+                sources: sources.clone(),
                 opened_at: draft.at,
                 closes_at: draft.at + ttl,
                 closed_at: None,

@@ -45,7 +45,10 @@ impl Changes {
                 Err(error) => {
                     if !std::mem::replace(&mut is_failing, true) {
                         let error = &error as &dyn std::error::Error;
-                        tracing::error!(error, "what other servers change is not heard of; what is in force stays in force");
+                        tracing::error!(
+                            error,
+                            "what other servers change is not heard of; what is in force stays in force"
+                        );
                     }
                 }
             }
@@ -81,7 +84,8 @@ impl Changes {
         let lists = lists.into_iter().map(|list| publisher.encode_stored(list)).collect();
         let this = self.clone();
         // To the end, also when the caller is gone.
-        let placing = tokio::spawn(async move { this.put_in_place(publisher, lists, catalog, concerned).await });
+        let placing =
+            tokio::spawn(async move { this.put_in_place(publisher, lists, catalog, concerned).await });
         placing.await.map_err(|_| {
             self.broken.notify_one();
             StoreError::Closed
@@ -91,13 +95,10 @@ impl Changes {
 
 /// The picture with what is newer in it, the newest list of each scope that has a new one, and whose streams shall look.
 fn merged(before: &Catalog, newer: Newer) -> (Catalog, Vec<SignedAllowlist>, BTreeSet<uuid::Uuid>) {
-    let Newer { stand, epoch, instances, proxies, tokens, dropped_tokens, join_tokens, join_windows, lists } = newer;
-    let mut after = Catalog {
-        epoch,
-        revision: stand.revision,
-        audit_hash: stand.audit_hash.into(),
-        ..before.clone()
-    };
+    let Newer { stand, epoch, instances, proxies, tokens, dropped_tokens, join_tokens, join_windows, lists } =
+        newer;
+    let mut after =
+        Catalog { epoch, revision: stand.revision, audit_hash: stand.audit_hash.into(), ..before.clone() };
     let mut concerned = BTreeSet::new();
     instances.into_iter().for_each(|instance| after.inventory.put(Arc::new(instance)));
     for proxy in proxies {
@@ -129,13 +130,18 @@ fn check(catalog: &Catalog, list: &SignedAllowlist, publisher: &Publisher) -> Re
     };
     // The list of everything is not made while nobody reads it; then it may be an older one.
     if *scope != Scope::All || catalog.registry.has_scope(Scope::All) {
-        let (stored, compiled) = (list.allowlist.hash(), allowlist::compile(&catalog.inventory, *scope).hash());
+        let (stored, compiled) =
+            (list.allowlist.hash(), allowlist::compile(&catalog.inventory, *scope).hash());
         if stored != compiled {
             return Err(unreadable(format!("has the hash {stored}, and its nodes make {compiled}")));
         }
     }
-    let statement =
-        Statement { epoch: position.epoch, revision: position.revision, scope: *scope, hash: list.allowlist.hash() };
+    let statement = Statement {
+        epoch: position.epoch,
+        revision: position.revision,
+        scope: *scope,
+        hash: list.allowlist.hash(),
+    };
     match publisher.key().verifies(&statement, &list.signature) {
         true => Ok(()),
         false => Err(unreadable("is not signed with the fleet's key".to_owned())),

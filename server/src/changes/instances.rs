@@ -31,7 +31,7 @@ impl Changes {
             let instance = Instance {
                 id: Uuid::now_v7(),
                 name: name.to_owned(),
-                endpoints,
+                endpoints: endpoints.clone(),
                 created_at: draft.at,
                 removed_at: None,
             };
@@ -67,7 +67,7 @@ impl Changes {
             let after = draft.put_instance(Instance {
                 id: before.id,
                 name: before.name.clone(),
-                endpoints,
+                endpoints: endpoints.clone(),
                 created_at: before.created_at,
                 removed_at: before.removed_at,
             });

@@ -60,12 +60,15 @@ fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
     let runtime =
         runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
     let tables = transfer(from, to, runtime.handle(), &Clock::system()).map_err(|error| {
-        let text = format!("nothing was copied: {}", text::with_sources(&error));
+        let text = format!("nothing was copied: {}", crate::tls::chain(&error));
         Failure::local("NOT_COPIED", text)
     })?;
     if place.json {
-        let tables = tables.iter().map(|one| json!({ "table": one.table, "rows": one.rows, "sha256": one.sha256 }));
-        return print(&text::json(&json!({ "to": to.url.to_string(), "tables": tables.collect::<Vec<_>>() })));
+        let tables =
+            tables.iter().map(|one| json!({ "table": one.table, "rows": one.rows, "sha256": one.sha256 }));
+        return print(&text::json(
+            &json!({ "to": to.url.to_string(), "tables": tables.collect::<Vec<_>>() }),
+        ));
     }
     let mut table = text::Table::new(["TABLE", "ROWS", "SHA-256 ON BOTH SIDES"]);
     for one in &tables {

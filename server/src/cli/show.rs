@@ -350,7 +350,11 @@ pub(super) fn status(status: &Status) -> String {
             (true, 0) => "at this revision".to_owned(),
             (true, behind) => format!("{behind} revisions behind"),
         };
-        let leases = if replica.leases.is_empty() { String::new() } else { format!("; {}", replica.leases.join(", ")) };
+        let leases = if replica.leases.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", replica.leases.join(", "))
+        };
         let (name, version) = (clean(name), clean(version));
         fact("server", format!("{name}, version {version}, {streams} streams, {behind}{leases}"));
     }

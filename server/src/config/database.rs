@@ -77,7 +77,9 @@ impl DatabaseUrl {
             ));
         }
         if config.get_hosts().is_empty() || config.get_user().is_none() || config.get_dbname().is_none() {
-            return Err("must name a host, a user and a database, like postgres://pulse@db.lan/pulse".to_owned());
+            return Err(
+                "must name a host, a user and a database, like postgres://pulse@db.lan/pulse".to_owned()
+            );
         }
         if !config.get_hosts().iter().all(is_here) {
             if config.get_ssl_mode() == SslMode::Disable {
@@ -142,7 +144,10 @@ pub(super) fn read(keys: &mut Section<'_, '_>, environment: &Environment) -> Opt
         }
     }
     if password_file.is_some() && password.is_some() {
-        keys.refuse("database_password_file", format!("cannot stand beside {PASSWORD_VARIABLE}; remove one of the two"));
+        keys.refuse(
+            "database_password_file",
+            format!("cannot stand beside {PASSWORD_VARIABLE}; remove one of the two"),
+        );
     }
     Some(Database { url: url?, password_file, password, ca_file })
 }

@@ -247,7 +247,14 @@ mod tests {
                 removed_at: None,
             }));
         }
-        Catalog { server_id: Uuid::nil(), epoch: 1, revision: 2, audit_hash: "".into(), inventory, registry: Registry::default() }
+        Catalog {
+            server_id: Uuid::nil(),
+            epoch: 1,
+            revision: 2,
+            audit_hash: "".into(),
+            inventory,
+            registry: Registry::default(),
+        }
     }
 
     fn which(scope: Option<&str>, instance: Option<&str>) -> Which {

@@ -130,7 +130,14 @@ mod tests {
             created_at,
             removed_at: None,
         }));
-        Catalog { server_id: Uuid::nil(), epoch: 1, revision: 2, audit_hash: "".into(), inventory, registry: Registry::default() }
+        Catalog {
+            server_id: Uuid::nil(),
+            epoch: 1,
+            revision: 2,
+            audit_hash: "".into(),
+            inventory,
+            registry: Registry::default(),
+        }
     }
 
     fn report(name: &str) -> Arc<NodeReport> {

@@ -22,7 +22,10 @@ pub(super) async fn settle(rpc: &Rpc, held: Position) -> Result<(), Status> {
         return Ok(());
     }
     rpc.changes.catch_up().await.map_err(|error| {
-        tracing::debug!(error = &error as &dyn std::error::Error, "a proxy may hold more than this server knows");
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a proxy may hold more than this server knows"
+        );
         let text = "this server cannot ask its database for what you hold already: keep it, and come back";
         retry(Code::Unavailable, reason::STORE_UNAVAILABLE, text, BEHIND_RETRY)
     })

@@ -58,7 +58,8 @@ async fn take(
             format!("it has {entries} readings: the most are {}; split it", rpc.max_readings_per_report);
         return Err(invalid("reports", rule));
     }
-    let highest = message.reports.iter().map(|report| (report.epoch, report.revision)).max().unwrap_or_default();
+    let highest =
+        message.reports.iter().map(|report| (report.epoch, report.revision)).max().unwrap_or_default();
     ahead::settle(rpc, Position { epoch: highest.0, revision: highest.1 }).await?;
     let received_at = rpc.clock.now();
     let catalog = rpc.changes.catalog();

@@ -10,7 +10,7 @@ pub(super) mod catalog;
 mod dictionary;
 pub(super) mod fault;
 pub(super) mod history;
-mod link;
+pub(in crate::store) mod link;
 pub(super) mod lists;
 mod pace;
 mod retention;
@@ -22,11 +22,11 @@ mod tasks;
 mod writer;
 
 use std::fmt;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::fs::File;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -44,8 +44,8 @@ use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
-    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, Others, ProxyStatus, Recorded, Replica, Report,
-    Retention, Stand, StoreError, postgres, sqlite,
+    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, Others, ProxyStatus,
+    Recorded, Replica, Report, Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
 
@@ -204,7 +204,19 @@ impl Engine {
         };
         let _writer = JoinOnDrop(Some(spawn("store-writer", move || writer.run(requests_rx))?));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), None);
-        Ok(Engine { name, file, shared, questions_tx, readers, requests_tx, report_slots, sessions, is_writable, pace, _writer })
+        Ok(Engine {
+            name,
+            file,
+            shared,
+            questions_tx,
+            readers,
+            requests_tx,
+            report_slots,
+            sessions,
+            is_writable,
+            pace,
+            _writer,
+        })
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
@@ -251,10 +263,14 @@ impl Engine {
 
     pub(super) async fn others(&self, since: i64) -> std::result::Result<Others, StoreError> {
         let replica = self.shared.as_ref().map_or(Uuid::nil(), |shared| shared.replica);
-        self.ask("read what other servers know", move |sql| postgres::others::others(sql, replica, since)).await
+        self.ask("read what other servers know", move |sql| postgres::others::others(sql, replica, since))
+            .await
     }
 
-    pub(super) async fn save_streams(&self, streams: Vec<(Uuid, bool)>) -> std::result::Result<(), StoreError> {
+    pub(super) async fn save_streams(
+        &self,
+        streams: Vec<(Uuid, bool)>,
+    ) -> std::result::Result<(), StoreError> {
         let Some(Shared { replica, .. }) = self.shared else { return Ok(()) };
         self.transact("tell which proxies are connected", move |sql, _| {
             postgres::others::put_streams(sql, replica, &streams)
@@ -264,7 +280,8 @@ impl Engine {
 
     pub(super) async fn beat(&self, beat: Beat) -> std::result::Result<Vec<Replica>, StoreError> {
         let Some(Shared { replica, .. }) = self.shared else { return Ok(Vec::new()) };
-        self.transact("tell the other servers", move |sql, _| postgres::replicas::beat(sql, replica, &beat)).await
+        self.transact("tell the other servers", move |sql, _| postgres::replicas::beat(sql, replica, &beat))
+            .await
     }
 
     /// Puts a report into the queue.
@@ -305,18 +322,15 @@ impl Engine {
     }
 
     pub(super) async fn save_statuses(&self, all: Vec<ProxyStatus>) -> std::result::Result<(), StoreError> {
-        self.transact("write what proxies last said", move |sql, _| statuses::put(sql, &all))
-            .await
+        self.transact("write what proxies last said", move |sql, _| statuses::put(sql, &all)).await
     }
 
     pub(super) async fn save_ahead(&self, all: Vec<Ahead>) -> std::result::Result<(), StoreError> {
-        self.transact("write which proxies are ahead", move |sql, _| ahead::put(sql, &all))
-            .await
+        self.transact("write which proxies are ahead", move |sql, _| ahead::put(sql, &all)).await
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
-        self.transact("write the audit log", move |sql, _| audit::append(sql, &entries, None))
-        .await
+        self.transact("write the audit log", move |sql, _| audit::append(sql, &entries, None).map(drop)).await
     }
 
     pub(super) async fn audit_after(
@@ -339,7 +353,9 @@ impl Engine {
         limit: u32,
     ) -> std::result::Result<Vec<NodeReport>, StoreError> {
         let node = node.clone();
-        self.ask("read the history of a node", move |sql| history::of_node(sql, instance, &node, since, limit))
+        self.ask("read the history of a node", move |sql| {
+            history::of_node(sql, instance, &node, since, limit)
+        })
         .await
     }
 
@@ -364,8 +380,7 @@ impl Engine {
         scope: Option<Scope>,
         limit: u32,
     ) -> std::result::Result<Vec<ListChange>, StoreError> {
-        self.ask("read the history of lists", move |sql| lists::history(sql, scope, limit))
-        .await
+        self.ask("read the history of lists", move |sql| lists::history(sql, scope, limit)).await
     }
 
     /// Copies the database; dropping the future ends it.
@@ -381,6 +396,14 @@ impl Engine {
     }
 
     pub(super) async fn close(&self) -> std::result::Result<(), StoreError> {
+        if let Some(Shared { replica, .. }) = self.shared {
+            // The others notice by themselves if it cannot be said.
+            let leaving = self
+                .transact("tell the other servers", move |sql, _| postgres::replicas::leave(sql, replica));
+            if !matches!(timeout(LONGEST_WAIT, leaving).await, Ok(Ok(()))) {
+                tracing::debug!("the other servers were not told that this one ends");
+            }
+        }
         // If the thread has ended already, so much the better.
         for _ in 0..self.readers {
             let _ = self.questions_tx.send(None).await;

@@ -67,7 +67,8 @@ impl Connection {
 
     /// Runs one transaction: all of it, or nothing. Says that it wrote something, as that cannot be told.
     pub(super) fn transact<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<(T, bool)> {
-        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", |statements| work(statements)).map(|value| (value, true))
+        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", |statements| work(statements))
+            .map(|value| (value, true))
     }
 
     /// Reads the database as it is at one moment.
@@ -110,7 +111,10 @@ impl Connection {
         self.runtime.spawn(async move {
             // Whoever uses the client hears of it.
             if let Err(error) = connection.await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a connection to the database ended");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection to the database ended"
+                );
             }
         });
         self.client = Some(Open { client, statements: RefCell::default() });
@@ -129,7 +133,10 @@ pub(super) struct Statements<'a> {
 }
 
 impl Statements<'_> {
-    fn wait<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
+    fn wait<T>(
+        &self,
+        work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
         let done = self.runtime.block_on(async { tokio::time::timeout(LONGEST, work).await });
         Ok(done.map_err(|_| away("it does not answer"))??)
     }
@@ -161,11 +168,7 @@ impl Sql for Statements<'_> {
         self.wait(self.open.client.execute_raw(&statement, values))
     }
 
-    fn execute_each<'a>(
-        &self,
-        sql: &str,
-        values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
-    ) -> Result<()> {
+    fn execute_each<'a>(&self, sql: &str, values: &mut dyn Iterator<Item = Vec<Value<'a>>>) -> Result<()> {
         let mut values = values.peekable();
         if values.peek().is_none() {
             return Ok(());
@@ -259,7 +262,10 @@ impl ToSql for Value<'_> {
 }
 
 impl Columns for Row {
-    fn value(&self, column: &str) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
+    fn value(
+        &self,
+        column: &str,
+    ) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
         let at = self.columns().iter().position(|known| known.name() == column);
         value(self, at.ok_or_else(|| format!("there is no column {column}"))?)
     }
@@ -269,10 +275,7 @@ impl Columns for Row {
     }
 }
 
-fn value(
-    row: &Row,
-    at: usize,
-) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
+fn value(row: &Row, at: usize) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
     let kind = row.columns()[at].type_();
     Ok(match *kind {
         Type::INT8 => row.try_get::<_, Option<i64>>(at)?.map_or(Value::Null, Value::Integer),

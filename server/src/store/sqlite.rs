@@ -55,11 +55,7 @@ impl Sql for Statements<'_> {
         Ok(self.prepare(sql)?.execute(params_from_iter(values))? as u64)
     }
 
-    fn execute_each<'a>(
-        &self,
-        sql: &str,
-        values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
-    ) -> Result<()> {
+    fn execute_each<'a>(&self, sql: &str, values: &mut dyn Iterator<Item = Vec<Value<'a>>>) -> Result<()> {
         let Some(first) = values.next() else { return Ok(()) };
         let mut statement = self.prepare(sql)?;
         statement.execute(params_from_iter(&first))?;
@@ -136,7 +132,10 @@ impl ToSql for Value<'_> {
 }
 
 impl Columns for Row<'_> {
-    fn value(&self, column: &str) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
+    fn value(
+        &self,
+        column: &str,
+    ) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>> {
         value(self.get_ref(column)?)
     }
 

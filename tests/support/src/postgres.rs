@@ -65,14 +65,14 @@ impl Postgres {
     pub fn start() -> Postgres {
         let folder = tempfile::tempdir().expect("a temporary folder is made");
         // The programs refuse to run as root, and then run as somebody else, who has to get in.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777))
-            .expect("it is ours");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
         let port = free_port();
         let mut postgres =
             Postgres { programs: programs(), folder, port, process: None, databases: AtomicUsize::new(0) };
         let data = postgres.data();
         let mut init = postgres.program("initdb");
-        init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "-D"]).arg(&data);
+        init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "-D"])
+            .arg(&data);
         succeed(init.output().expect("initdb can be started"), "initdb");
         postgres.resume();
         postgres
@@ -93,7 +93,11 @@ impl Postgres {
         self.process = Some(command.spawn().expect("postgres can be started"));
         eventually(PATIENCE, "PostgreSQL answers", || {
             let asked = self.ask("postgres", "SELECT 1");
-            if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+            if asked.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&asked.stderr).into_owned())
+            }
         });
     }
 
@@ -121,7 +125,18 @@ impl Postgres {
     /// Asks a database by `psql`; rows without a frame.
     pub fn ask(&self, database: &str, sql: &str) -> Output {
         let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-d", database, "-qAtX", "-v"]);
+        psql.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            USER,
+            "-d",
+            database,
+            "-qAtX",
+            "-v",
+        ]);
         psql.args(["ON_ERROR_STOP=1", "-c", sql]).env("PGCONNECT_TIMEOUT", "5");
         psql.output().expect("psql can be started")
     }
@@ -155,14 +170,17 @@ fn programs() -> PathBuf {
         return programs.into();
     }
     let versions = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-    let newest = versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or_default());
-    let newest = newest.unwrap_or_else(|| panic!("no PostgreSQL in {DEBIAN}: scripts/tools.sh postgres installs it"));
+    let newest =
+        versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or_default());
+    let newest =
+        newest.unwrap_or_else(|| panic!("no PostgreSQL in {DEBIAN}: scripts/tools.sh postgres installs it"));
     newest.path().join("bin")
 }
 
 /// The user `postgres` that Debian's package makes, by the owner of its folder; else `nobody`.
 fn ordinary_user() -> (u32, u32) {
-    let owner = std::fs::metadata(Path::new("/var/lib/postgresql")).map(|folder| (folder.uid(), folder.gid()));
+    let owner =
+        std::fs::metadata(Path::new("/var/lib/postgresql")).map(|folder| (folder.uid(), folder.gid()));
     owner.ok().filter(|(user, _)| *user != 0).unwrap_or((65_534, 65_534))
 }
 

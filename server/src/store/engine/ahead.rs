@@ -2,11 +2,11 @@
 
 use pulse_proto::Position;
 
-use super::sql::{Sql, integer, millis, rows, values};
 use super::fault::Result;
+use super::sql::{Sql, integer, millis, rows, values};
 use crate::store::Ahead;
 
-pub(super) fn put(database: &dyn Sql, all: &[Ahead]) -> Result<()> {
+pub(in crate::store) fn put(database: &dyn Sql, all: &[Ahead]) -> Result<()> {
     let mut all = all.iter().map(|ahead| {
         let Position { epoch, revision } = ahead.position;
         values![
@@ -26,7 +26,7 @@ pub(super) fn put(database: &dyn Sql, all: &[Ahead]) -> Result<()> {
     )
 }
 
-pub(super) fn all(database: &dyn Sql) -> Result<Vec<Ahead>> {
+pub(in crate::store) fn all(database: &dyn Sql) -> Result<Vec<Ahead>> {
     let sql =
         "SELECT proxy_id, epoch, revision, noticed_epoch, noticed_at FROM proxies_ahead ORDER BY proxy_id";
     rows(database, "proxies_ahead", sql, &[], |cells| {

@@ -4,12 +4,16 @@
 //! still there or not.
 
 use super::catalog;
-use super::sql::{self, Cells, Sql, integer, rows, values};
 use super::fault::{Fault, Result};
+use super::sql::{self, Cells, Sql, integer, rows, values};
 use crate::audit::{Entry, Row};
 
 /// Appends rows. `revision` is that which they make; `None`: they make none. Out: the hash of the last row.
-pub(super) fn append(database: &dyn Sql, entries: &[Entry], revision: Option<u64>) -> Result<String> {
+pub(in crate::store) fn append(
+    database: &dyn Sql,
+    entries: &[Entry],
+    revision: Option<u64>,
+) -> Result<String> {
     // Whoever appends has the end of the log until its transaction ends. The revision is looked at after that, so that
     // revisions rise along the log.
     let end = "UPDATE audit_head SET seq = seq RETURNING id, seq, hash";
@@ -45,7 +49,7 @@ pub(super) fn append(database: &dyn Sql, entries: &[Entry], revision: Option<u64
 }
 
 /// The hash of the row that made a revision. Empty: there is none, as of a new database's first one.
-pub(super) fn hash_at(database: &dyn Sql, revision: u64) -> Result<String> {
+pub(in crate::store) fn hash_at(database: &dyn Sql, revision: u64) -> Result<String> {
     let sql = "SELECT seq, hash FROM audit WHERE revision = $1 ORDER BY seq LIMIT 1";
     let found = sql::row(database, "audit", sql, &values![integer(revision)], |cells| cells.plain("hash"))?;
     // Rows that made no revision follow the one that made theirs; at 0 nothing did.
@@ -68,14 +72,14 @@ fn stored(number: u64) -> u64 {
 }
 
 /// Rows behind `after`, oldest first.
-pub(super) fn after(database: &dyn Sql, after: u64, limit: u32) -> Result<Vec<Row>> {
+pub(in crate::store) fn after(database: &dyn Sql, after: u64, limit: u32) -> Result<Vec<Row>> {
     let sql = "SELECT seq, at_ms, actor, action, target, detail, revision, previous_hash, hash
                FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
     rows(database, "audit", sql, &values![integer(after), limit], row)
 }
 
 /// The newest rows, oldest first.
-pub(super) fn tail(database: &dyn Sql, limit: u32) -> Result<Vec<Row>> {
+pub(in crate::store) fn tail(database: &dyn Sql, limit: u32) -> Result<Vec<Row>> {
     let sql = "SELECT seq, at_ms, actor, action, target, detail, revision, previous_hash, hash
                FROM audit ORDER BY seq DESC LIMIT $1";
     let mut found = rows(database, "audit", sql, &values![limit], row)?;
@@ -83,7 +87,7 @@ pub(super) fn tail(database: &dyn Sql, limit: u32) -> Result<Vec<Row>> {
     Ok(found)
 }
 
-pub(super) fn row(cells: &Cells<'_>) -> Result<Row> {
+pub(in crate::store) fn row(cells: &Cells<'_>) -> Result<Row> {
     Ok(Row {
         seq: cells.number("seq")?,
         at_ms: cells.number("at_ms")?,

@@ -12,8 +12,8 @@ use pulse_proto::signature::SigningKey;
 use pulse_proto::{Clock, Node, TokenDigest};
 use uuid::Uuid;
 
-use super::sql::{Cells, Sql, Value, integer, millis, rows, values, word_of};
 use super::fault::{Fault, Result};
+use super::sql::{Cells, Sql, Value, integer, millis, rows, values, word_of};
 use super::{audit, lists};
 use crate::inventory::Instance;
 use crate::registry::{
@@ -25,17 +25,17 @@ const PROXY_KINDS: &[(ProxyKind, &str)] = &[(ProxyKind::Socket, "socket"), (Prox
 const SCOPE_KINDS: &[(ScopeKind, &str)] = &[(ScopeKind::Instance, "instance"), (ScopeKind::All, "all")];
 
 /// Before every revision.
-pub(super) const EVERY: i64 = -1;
+pub(in crate::store) const EVERY: i64 = -1;
 
 /// The one row that says which fleet this is.
-pub(super) struct Fleet {
-    pub(super) server_id: Uuid,
-    pub(super) epoch: u64,
-    pub(super) revision: u64,
-    pub(super) signing_key: Vec<u8>,
+pub(in crate::store) struct Fleet {
+    pub(in crate::store) server_id: Uuid,
+    pub(in crate::store) epoch: u64,
+    pub(in crate::store) revision: u64,
+    pub(in crate::store) signing_key: Vec<u8>,
 }
 
-pub(super) fn fleet(database: &dyn Sql) -> Result<Fleet> {
+pub(in crate::store) fn fleet(database: &dyn Sql) -> Result<Fleet> {
     let sql = "SELECT id, server_id, epoch, revision, signing_key FROM fleet";
     let mut found = rows(database, "fleet", sql, &[], |cells| {
         Ok(Fleet {
@@ -48,7 +48,7 @@ pub(super) fn fleet(database: &dyn Sql) -> Result<Fleet> {
     found.pop().ok_or_else(|| Fault::Unreadable(String::from("table fleet has no row: restore a backup")))
 }
 
-pub(super) fn revision(database: &dyn Sql) -> Result<u64> {
+pub(in crate::store) fn revision(database: &dyn Sql) -> Result<u64> {
     let sql = "SELECT id, revision FROM fleet";
     let found = rows(database, "fleet", sql, &[], |cells| cells.number("revision"))?;
     found.first().copied().ok_or_else(|| Fault::Unreadable(String::from("table fleet has no row")))
@@ -68,7 +68,7 @@ pub(in crate::store) fn found_fleet(database: &dyn Sql, clock: &Clock) -> Result
 }
 
 /// What changed after a revision that somebody holds.
-pub(super) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option<Newer>> {
+pub(in crate::store) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option<Newer>> {
     let Fleet { server_id, epoch, revision, .. } = fleet(database)?;
     // Another history shows by another row at the revision that is held, or by none: the database lost what came after some
     // revision before it.
@@ -94,7 +94,7 @@ pub(super) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option<Newer>> {
 }
 
 /// Writes one change of the fleet. The caller commits. Out: the hash of its audit row.
-pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
+pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
     // First of all: whoever moves the one row holds it to the end of the transaction, so that revisions are seen in the
     // order of their numbers.
     let moved = database.execute(
@@ -127,15 +127,12 @@ pub(super) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
 
 fn put_instance(database: &dyn Sql, instance: &Instance, revision: i64) -> Result<()> {
     let id = instance.id.to_string();
-    database.execute("INSERT INTO instances (id, name, created_at, removed_at, revision) VALUES ($1, $2, $3, $4, $5)
+    database.execute(
+        "INSERT INTO instances (id, name, created_at, removed_at, revision) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, created_at = excluded.created_at,
-                 removed_at = excluded.removed_at, revision = excluded.revision", &values![
-            &id,
-            &instance.name,
-            millis(instance.created_at),
-            instance.removed_at.map(millis),
-            revision
-        ])?;
+                 removed_at = excluded.removed_at, revision = excluded.revision",
+        &values![&id, &instance.name, millis(instance.created_at), instance.removed_at.map(millis), revision],
+    )?;
     put_nodes(database, &id, &instance.endpoints)
 }
 
@@ -185,7 +182,7 @@ fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
 }
 
 /// The instances that changed after a revision. As all that follow: [`EVERY`] stands before all of them.
-pub(super) fn instances(database: &dyn Sql, after: i64) -> Result<Vec<Instance>> {
+pub(in crate::store) fn instances(database: &dyn Sql, after: i64) -> Result<Vec<Instance>> {
     let sql = "SELECT id, name, created_at, removed_at FROM instances WHERE revision > $1 ORDER BY id";
     let nodes = "SELECT n.instance_id, n.name, n.address FROM instance_nodes AS n
                    JOIN instances AS i ON i.id = n.instance_id AND i.revision > $1 ORDER BY n.instance_id, n.place";
@@ -207,7 +204,7 @@ pub(super) fn instances(database: &dyn Sql, after: i64) -> Result<Vec<Instance>>
 }
 
 /// The node in the columns `name` and `address`.
-pub(super) fn node(cells: &Cells<'_>) -> Result<Node> {
+pub(in crate::store) fn node(cells: &Cells<'_>) -> Result<Node> {
     let (name, address): (String, String) = (cells.plain("name")?, cells.plain("address")?);
     Node::new(&name, &address).map_err(|error| cells.unreadable("name", error))
 }
@@ -250,7 +247,7 @@ fn put_proxy(database: &dyn Sql, proxy: &Proxy, revision: i64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn proxies(database: &dyn Sql, after: i64) -> Result<Vec<Proxy>> {
+pub(in crate::store) fn proxies(database: &dyn Sql, after: i64) -> Result<Vec<Proxy>> {
     let sql =
         "SELECT id, hostname, machine_id, kind, proxy_url, version, peer, instance_id, scope_kind, standing,
                    standing_at, standing_reason, rotate_requested, created_at, registered_at, is_approved
@@ -303,11 +300,14 @@ fn put_token(database: &dyn Sql, token: &CtrlToken, revision: i64) -> Result<()>
 }
 
 fn drop_token(database: &dyn Sql, digest: &TokenDigest, revision: i64) -> Result<()> {
-    database.execute("UPDATE ctrl_tokens SET standing = 'dropped', use_before = NULL, revision = $1 WHERE digest = $2", &values![revision, digest.as_bytes().as_slice()])?;
+    database.execute(
+        "UPDATE ctrl_tokens SET standing = 'dropped', use_before = NULL, revision = $1 WHERE digest = $2",
+        &values![revision, digest.as_bytes().as_slice()],
+    )?;
     Ok(())
 }
 
-pub(super) fn tokens(database: &dyn Sql, after: i64) -> Result<Vec<CtrlToken>> {
+pub(in crate::store) fn tokens(database: &dyn Sql, after: i64) -> Result<Vec<CtrlToken>> {
     let sql = "SELECT digest, proxy_id, standing, use_before FROM ctrl_tokens
                WHERE revision > $1 AND standing <> 'dropped' ORDER BY digest";
     rows(database, "ctrl_tokens", sql, &values![after], |cells| {
@@ -326,7 +326,7 @@ pub(super) fn tokens(database: &dyn Sql, after: i64) -> Result<Vec<CtrlToken>> {
 }
 
 /// The ctrl tokens that were forgotten.
-pub(super) fn dropped_tokens(database: &dyn Sql, after: i64) -> Result<Vec<TokenDigest>> {
+pub(in crate::store) fn dropped_tokens(database: &dyn Sql, after: i64) -> Result<Vec<TokenDigest>> {
     let sql = "SELECT digest FROM ctrl_tokens WHERE revision > $1 AND standing = 'dropped' ORDER BY digest";
     rows(database, "ctrl_tokens", sql, &values![after], digest)
 }
@@ -336,13 +336,15 @@ fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
 }
 
 fn put_join_token(database: &dyn Sql, token: &JoinToken, revision: i64) -> Result<()> {
-    database.execute("INSERT INTO join_tokens (id, digest, instance_id, scope_kind, uses, used, created_at, expires_at,
+    database.execute(
+        "INSERT INTO join_tokens (id, digest, instance_id, scope_kind, uses, used, created_at, expires_at,
                  revoked_at, revision)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (id) DO UPDATE SET digest = excluded.digest, instance_id = excluded.instance_id,
                  scope_kind = excluded.scope_kind, uses = excluded.uses, used = excluded.used,
                  created_at = excluded.created_at, expires_at = excluded.expires_at,
-                 revoked_at = excluded.revoked_at, revision = excluded.revision", &values![
+                 revoked_at = excluded.revoked_at, revision = excluded.revision",
+        &values![
             &token.id,
             token.digest.as_bytes().as_slice(),
             token.instance,
@@ -353,11 +355,12 @@ fn put_join_token(database: &dyn Sql, token: &JoinToken, revision: i64) -> Resul
             millis(token.expires_at),
             token.revoked_at.map(millis),
             revision
-        ])?;
+        ],
+    )?;
     Ok(())
 }
 
-pub(super) fn join_tokens(database: &dyn Sql, after: i64) -> Result<Vec<JoinToken>> {
+pub(in crate::store) fn join_tokens(database: &dyn Sql, after: i64) -> Result<Vec<JoinToken>> {
     let sql = "SELECT id, digest, instance_id, scope_kind, uses, used, created_at, expires_at, revoked_at
                FROM join_tokens WHERE revision > $1 ORDER BY id";
     rows(database, "join_tokens", sql, &values![after], |cells| {
@@ -377,21 +380,24 @@ pub(super) fn join_tokens(database: &dyn Sql, after: i64) -> Result<Vec<JoinToke
 
 fn put_join_window(database: &dyn Sql, window: &JoinWindow, revision: i64) -> Result<()> {
     let sources: Vec<String> = window.sources.iter().map(ToString::to_string).collect();
-    database.execute("INSERT INTO join_windows (id, opened_at, closes_at, closed_at, sources, revision)
+    database.execute(
+        "INSERT INTO join_windows (id, opened_at, closes_at, closed_at, sources, revision)
              VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (id) DO UPDATE SET opened_at = excluded.opened_at, closes_at = excluded.closes_at,
-                 closed_at = excluded.closed_at, sources = excluded.sources, revision = excluded.revision", &values![
+                 closed_at = excluded.closed_at, sources = excluded.sources, revision = excluded.revision",
+        &values![
             window.id,
             millis(window.opened_at),
             millis(window.closes_at),
             window.closed_at.map(millis),
             sources.join(","),
             revision
-        ])?;
+        ],
+    )?;
     Ok(())
 }
 
-pub(super) fn join_windows(database: &dyn Sql, after: i64) -> Result<Vec<JoinWindow>> {
+pub(in crate::store) fn join_windows(database: &dyn Sql, after: i64) -> Result<Vec<JoinWindow>> {
     let sql = "SELECT id, opened_at, closes_at, closed_at, sources FROM join_windows WHERE revision > $1 ORDER BY id";
     rows(database, "join_windows", sql, &values![after], |cells| {
         let sources: String = cells.plain("sources")?;

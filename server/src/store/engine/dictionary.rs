@@ -35,12 +35,12 @@ type Identity = [u8; 16];
 
 /// The newest reading of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Newest {
-    pub(super) reading_id: i64,
-    pub(super) proxy: Uuid,
+pub(in crate::store) struct Newest {
+    pub(in crate::store) reading_id: i64,
+    pub(in crate::store) proxy: Uuid,
     /// Unix milliseconds.
-    pub(super) collected_at: i64,
-    pub(super) is_readable: bool,
+    pub(in crate::store) collected_at: i64,
+    pub(in crate::store) is_readable: bool,
 }
 
 impl Newest {
@@ -61,7 +61,7 @@ struct SeriesOf {
 }
 
 /// What was looked up before.
-pub(super) struct Dictionary {
+pub(in crate::store) struct Dictionary {
     nodes: HashMap<(Uuid, Node), i64>,
     newest: HashMap<i64, Newest>,
     /// By node and proxy.
@@ -77,7 +77,7 @@ pub(super) struct Dictionary {
 impl Dictionary {
     /// Begins a new generation. Every start has its own, so nothing depends on the clock; servers that share a database
     /// take the day by its clock, and so are never more than two apart.
-    pub(super) fn open(database: &dyn Sql) -> Result<Dictionary> {
+    pub(in crate::store) fn open(database: &dyn Sql) -> Result<Dictionary> {
         let mut last = 0;
         for (table, sql) in [
             ("series", "SELECT max(generation) AS generation FROM series"),
@@ -98,7 +98,7 @@ impl Dictionary {
     }
 
     /// Turns to the next generation if it is time to, and keeps to the bounds. Not within a transaction.
-    pub(super) fn turn(&mut self) {
+    pub(in crate::store) fn turn(&mut self) {
         if self.nodes.len() > MAX_NODES || self.newest.len() > MAX_NODES {
             self.nodes.clear();
             self.newest.clear();
@@ -113,7 +113,7 @@ impl Dictionary {
     }
 
     /// The id of a new reading.
-    pub(super) fn reading_id(&mut self, database: &dyn Sql) -> Result<i64> {
+    pub(in crate::store) fn reading_id(&mut self, database: &dyn Sql) -> Result<i64> {
         loop {
             if let Some(id) = self.reading_ids.next() {
                 return Ok(id);
@@ -123,12 +123,12 @@ impl Dictionary {
     }
 
     /// The generation of what is written now.
-    pub(super) fn generation(&self) -> i64 {
+    pub(in crate::store) fn generation(&self) -> i64 {
         self.generation
     }
 
     /// Forgets all: it will be looked up again.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::store) fn clear(&mut self) {
         self.nodes.clear();
         self.newest.clear();
         self.clear_series();
@@ -140,7 +140,7 @@ impl Dictionary {
     }
 
     /// The id of a node.
-    pub(super) fn node(&mut self, database: &dyn Sql, instance: Uuid, node: &Node) -> Result<i64> {
+    pub(in crate::store) fn node(&mut self, database: &dyn Sql, instance: Uuid, node: &Node) -> Result<i64> {
         let key = (instance, node.clone());
         if let Some(id) = self.nodes.get(&key) {
             return Ok(*id);
@@ -160,7 +160,7 @@ impl Dictionary {
     }
 
     /// Notes a reading as the newest of its node, if it is. [`Dictionary::put_newest`] writes it.
-    pub(super) fn replaces_newest(
+    pub(in crate::store) fn replaces_newest(
         &mut self,
         database: &dyn Sql,
         node: i64,
@@ -184,7 +184,7 @@ impl Dictionary {
     }
 
     /// Writes the newest readings of these nodes: each once, however often it changed in the transaction.
-    pub(super) fn put_newest(
+    pub(in crate::store) fn put_newest(
         &self,
         database: &dyn Sql,
         nodes: impl IntoIterator<Item = i64>,
@@ -215,7 +215,7 @@ impl Dictionary {
     }
 
     /// The ids of the series of a node's sensors, as one proxy reports them, in the order of the sensors.
-    pub(super) fn series(
+    pub(in crate::store) fn series(
         &mut self,
         database: &dyn Sql,
         node: i64,
@@ -248,7 +248,8 @@ impl Dictionary {
 
 /// The newest reading of a node, as the database has it.
 fn newest_of(database: &dyn Sql, node: i64) -> Result<Option<Newest>> {
-    let sql = "SELECT node_id, reading_id, proxy_id, collected_at, is_readable FROM newest WHERE node_id = $1";
+    let sql =
+        "SELECT node_id, reading_id, proxy_id, collected_at, is_readable FROM newest WHERE node_id = $1";
     row(database, "newest", sql, &values![node], |cells| {
         Ok(Newest {
             reading_id: cells.plain("reading_id")?,
@@ -260,13 +261,7 @@ fn newest_of(database: &dyn Sql, node: i64) -> Result<Option<Newest>> {
 }
 
 /// The id of one series, made if it is new; in use in this generation.
-fn series_id(
-    database: &dyn Sql,
-    node: i64,
-    proxy: Uuid,
-    sensor: &Sensor,
-    generation: i64,
-) -> Result<i64> {
+fn series_id(database: &dyn Sql, node: i64, proxy: Uuid, sensor: &Sensor, generation: i64) -> Result<i64> {
     let sql = "INSERT INTO series (identity, node_id, sensor, chip, label, kind, max_milli, critical_milli,
                    generation)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -290,7 +285,7 @@ fn series_id(
 }
 
 /// Thousandths of a degree, as they are stored; `None` for what is no number, or larger than any temperature.
-pub(super) fn milli(celsius: f64) -> Option<i32> {
+pub(in crate::store) fn milli(celsius: f64) -> Option<i32> {
     let milli = (celsius * 1000.0).round();
     let is_stored = milli >= f64::from(i32::MIN) && milli <= f64::from(i32::MAX);
     is_stored.then_some(milli as i32)

@@ -53,7 +53,7 @@ impl From<tokio_postgres::Error> for Fault {
 
 impl Fault {
     /// Whether writing itself failed: a broken rule of the schema is a mistake of the caller, not of the disk.
-    pub(super) fn is_of_the_disk(&self) -> bool {
+    pub(in crate::store) fn is_of_the_disk(&self) -> bool {
         match self {
             Fault::Sqlite(error) => error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation),
             Fault::Postgres(error) => !breaks_a_rule(error) && !is_to_be_tried_again(error),
@@ -68,7 +68,7 @@ impl Fault {
     }
 
     /// Whether the same would fail whenever it is tried: what was to be written breaks a rule of the schema.
-    pub(super) fn is_for_ever(&self) -> bool {
+    pub(in crate::store) fn is_for_ever(&self) -> bool {
         match self {
             Fault::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
@@ -98,7 +98,9 @@ impl Fault {
             Fault::Sqlite(error) => {
                 StoreError::Database { doing: doing_there(), source: Box::new(Arc::clone(error)) }
             }
-            Fault::Postgres(error) => StoreError::Database { doing: doing_there(), source: said(error).into() },
+            Fault::Postgres(error) => {
+                StoreError::Database { doing: doing_there(), source: said(error).into() }
+            }
             Fault::Away(why) => StoreError::Database { doing: doing_there(), source: why.as_ref().into() },
         }
     }

@@ -10,11 +10,11 @@ use pulse_proto::{Node, Position};
 use uuid::Uuid;
 
 use super::catalog::node;
-use super::sql::{Cells, Sql, Value, integer, millis, row, values};
 use super::dictionary::{Dictionary, Newest, milli};
 use super::fault::Result;
 use super::sensors::SensorLists;
 use super::sessions::{Key, Place, Progress, Sessions, place};
+use super::sql::{Cells, Sql, Value, integer, millis, row, values};
 use crate::report::{NodeReport, Readings, Report};
 
 /// How many reports are read before their sensors are looked up, all at once.
@@ -22,15 +22,15 @@ const CHUNK: usize = 1_000;
 
 /// What became of the reports of one group.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(in crate::store) struct Group {
     /// For each report: whether it is stored, and the highest sequence of its session that is.
-    pub(super) places: Vec<(Place, u64)>,
+    pub(in crate::store) places: Vec<(Place, u64)>,
     /// How far the sessions of the group are after it.
-    pub(super) sessions: HashMap<Key, Progress>,
+    pub(in crate::store) sessions: HashMap<Key, Progress>,
 }
 
 /// Stores those reports of a group that are new. The caller commits.
-pub(super) fn record<'a>(
+pub(in crate::store) fn record<'a>(
     database: &dyn Sql,
     dictionary: &mut Dictionary,
     sessions: &Sessions,
@@ -102,8 +102,7 @@ fn held(database: &dyn Sql, reports: &[&Report], now: i64) -> Result<HashMap<Key
     // In order, so that servers do not wait for each other in a circle.
     let keys: BTreeSet<Key> = reports.iter().map(|report| (report.proxy, report.session)).collect();
     let keys: Vec<Key> = keys.into_iter().collect();
-    let values: Vec<_> =
-        keys.iter().map(|(proxy, session)| values![*proxy, *session, now].into()).collect();
+    let values: Vec<_> = keys.iter().map(|(proxy, session)| values![*proxy, *session, now].into()).collect();
     let mut held = HashMap::new();
     database.query_each(
         "INSERT INTO report_sessions (proxy_id, session, durable_sequence, updated_at) VALUES ($1, $2, 0, $3)
@@ -139,8 +138,9 @@ fn payload(
 /// The highest sequence of a session that is stored; 0: none.
 fn durable(database: &dyn Sql, (proxy, session): &Key) -> Result<u64> {
     let sql = "SELECT durable_sequence FROM report_sessions WHERE proxy_id = $1 AND session = $2";
-    let found =
-        row(database, "report_sessions", sql, &values![*proxy, *session], |cells| cells.number("durable_sequence"))?;
+    let found = row(database, "report_sessions", sql, &values![*proxy, *session], |cells| {
+        cells.number("durable_sequence")
+    })?;
     Ok(found.unwrap_or_default())
 }
 
@@ -170,7 +170,7 @@ fn put_sessions(database: &dyn Sql, group: &Group, now: i64) -> Result<()> {
 }
 
 /// The newest report of each node.
-pub(super) fn newest(database: &dyn Sql) -> Result<Vec<NodeReport>> {
+pub(in crate::store) fn newest(database: &dyn Sql) -> Result<Vec<NodeReport>> {
     let sql =
         "SELECT r.id, n.instance_id, n.name, n.address, r.proxy_id, r.collected_at, r.received_at, r.epoch,
                    r.revision, r.unreadable_reason, r.payload
@@ -190,7 +190,7 @@ pub(in crate::store) fn newest_written(database: &dyn Sql, since: i64) -> Result
 }
 
 /// The reports on one node from `since` on, oldest first.
-pub(super) fn of_node(
+pub(in crate::store) fn of_node(
     database: &dyn Sql,
     instance: Uuid,
     node: &Node,

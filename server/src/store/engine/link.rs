@@ -15,7 +15,10 @@ pub(in crate::store) enum Link {
 
 impl Link {
     /// Runs one transaction: all of it, or nothing. Says whether it wrote anything, too.
-    pub(super) fn transact<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<(T, bool)> {
+    pub(in crate::store) fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&dyn Sql) -> Result<T>,
+    ) -> Result<(T, bool)> {
         match self {
             Link::Sqlite(connection) => sqlite::transact(connection, work),
             Link::Postgres(connection) => connection.transact(work),
@@ -23,7 +26,7 @@ impl Link {
     }
 
     /// Reads the database as it is at one moment.
-    pub(super) fn view<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<T> {
+    pub(in crate::store) fn view<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<T> {
         match self {
             Link::Sqlite(connection) => sqlite::view(connection, work),
             Link::Postgres(connection) => connection.view(work),
@@ -31,7 +34,7 @@ impl Link {
     }
 
     /// Closes it, with all that was written where it belongs.
-    pub(super) fn close(self) -> Result<()> {
+    pub(in crate::store) fn close(self) -> Result<()> {
         match self {
             Link::Sqlite(connection) => {
                 // Its answer is whether another program's reading kept it from emptying the log; then it stays as it is.

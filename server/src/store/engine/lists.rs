@@ -6,17 +6,19 @@ use pulse_proto::{Allowlist, ListHash, Node, Position, Scope, SignedAllowlist};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::sql::{Cells, Sql, integer, millis, row, rows, values};
 use super::fault::Result;
+use super::sql::{Cells, Sql, integer, millis, row, rows, values};
 use crate::store::{ListChange, ListFound};
 
-pub(super) fn insert(database: &dyn Sql, list: &SignedAllowlist) -> Result<()> {
+pub(in crate::store) fn insert(database: &dyn Sql, list: &SignedAllowlist) -> Result<()> {
     let lines: Vec<String> = list.allowlist.nodes().iter().map(Node::line).collect();
     let interval =
         list.refresh_interval.map(|interval| i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
-    database.execute("INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id,
+    database.execute(
+        "INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id,
                  signature, nodes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", &values![
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        &values![
             list.scope.to_string(),
             integer(list.position.epoch),
             integer(list.position.revision),
@@ -26,12 +28,13 @@ pub(super) fn insert(database: &dyn Sql, list: &SignedAllowlist) -> Result<()> {
             &list.key_id,
             &list.signature,
             lines.join("\n")
-        ])?;
+        ],
+    )?;
     Ok(())
 }
 
 /// The newest list of each scope.
-pub(super) fn newest(database: &dyn Sql) -> Result<Vec<SignedAllowlist>> {
+pub(in crate::store) fn newest(database: &dyn Sql) -> Result<Vec<SignedAllowlist>> {
     // From scope to scope along the primary key, and in each to its end: lists of before, of which there may be many, are
     // not looked at.
     let sql = "WITH RECURSIVE scopes (scope) AS (
@@ -49,14 +52,18 @@ pub(super) fn newest(database: &dyn Sql) -> Result<Vec<SignedAllowlist>> {
 }
 
 /// The lists that were made after a revision, in order.
-pub(super) fn newer(database: &dyn Sql, after: i64) -> Result<Vec<SignedAllowlist>> {
+pub(in crate::store) fn newer(database: &dyn Sql, after: i64) -> Result<Vec<SignedAllowlist>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
                FROM allowlists WHERE revision > $1 ORDER BY revision, scope";
     rows(database, "allowlists", sql, &values![after], list)
 }
 
 /// The newest list of a scope that is not newer than a revision.
-pub(super) fn at(database: &dyn Sql, scope: Scope, revision: u64) -> Result<Option<SignedAllowlist>> {
+pub(in crate::store) fn at(
+    database: &dyn Sql,
+    scope: Scope,
+    revision: u64,
+) -> Result<Option<SignedAllowlist>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
                FROM allowlists WHERE scope = $1 AND revision <= $2 ORDER BY epoch DESC, revision DESC LIMIT 1";
     let found = rows(database, "allowlists", sql, &values![scope.to_string(), integer(revision)], list)?;
@@ -64,7 +71,7 @@ pub(super) fn at(database: &dyn Sql, scope: Scope, revision: u64) -> Result<Opti
 }
 
 /// The list of a scope that was made at this revision, or those around it.
-pub(super) fn of(database: &dyn Sql, scope: Scope, revision: u64) -> Result<ListFound> {
+pub(in crate::store) fn of(database: &dyn Sql, scope: Scope, revision: u64) -> Result<ListFound> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
                FROM allowlists WHERE scope = $1 AND revision = $2 ORDER BY epoch DESC LIMIT 1";
     let scope = scope.to_string();
@@ -80,13 +87,21 @@ pub(super) fn of(database: &dyn Sql, scope: Scope, revision: u64) -> Result<List
         Ok(found.flatten().map(i64::unsigned_abs))
     };
     Ok(ListFound::Between {
-        before: nearest("SELECT max(revision) AS revision FROM allowlists WHERE scope = $1 AND revision < $2")?,
-        after: nearest("SELECT min(revision) AS revision FROM allowlists WHERE scope = $1 AND revision > $2")?,
+        before: nearest(
+            "SELECT max(revision) AS revision FROM allowlists WHERE scope = $1 AND revision < $2",
+        )?,
+        after: nearest(
+            "SELECT min(revision) AS revision FROM allowlists WHERE scope = $1 AND revision > $2",
+        )?,
     })
 }
 
 /// How lists came about, the newest first.
-pub(super) fn history(database: &dyn Sql, scope: Option<Scope>, limit: u32) -> Result<Vec<ListChange>> {
+pub(in crate::store) fn history(
+    database: &dyn Sql,
+    scope: Option<Scope>,
+    limit: u32,
+) -> Result<Vec<ListChange>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, nodes,
                    (SELECT actor FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS actor,
                    (SELECT action FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS action,
@@ -114,7 +129,7 @@ pub(super) fn history(database: &dyn Sql, scope: Option<Scope>, limit: u32) -> R
     })
 }
 
-pub(super) fn list(cells: &Cells<'_>) -> Result<SignedAllowlist> {
+pub(in crate::store) fn list(cells: &Cells<'_>) -> Result<SignedAllowlist> {
     let text: String = cells.plain("nodes")?;
     let mut nodes = Vec::new();
     for line in text.lines() {

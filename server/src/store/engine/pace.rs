@@ -9,11 +9,11 @@ const LONGEST_STEP: Duration = Duration::from_millis(60);
 
 /// How long each step takes, as chance gives it.
 #[derive(Clone, Debug)]
-pub(super) struct Pace(pub(super) Chance);
+pub(in crate::store) struct Pace(pub(in crate::store) Chance);
 
 impl Pace {
     /// Waits for one step.
-    pub(super) async fn wait(&self) {
+    pub(in crate::store) async fn wait(&self) {
         tokio::time::sleep(LONGEST_STEP.mul_f64(self.0.fraction())).await;
     }
 }

@@ -8,10 +8,9 @@
 
 use std::time::{Duration, SystemTime};
 
-
-use super::sql::{Sql, millis, rows, values};
 use super::dictionary::Dictionary;
 use super::fault::Result;
+use super::sql::{Sql, millis, rows, values};
 use crate::store::Retention;
 
 /// The most readings deleted in one transaction: some 5 ms of work.
@@ -22,7 +21,7 @@ const MIN_SESSION_AGE: Duration = Duration::from_hours(90 * 24);
 
 /// What a batch came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Batch {
+pub(in crate::store) enum Batch {
     /// There may be more to delete.
     More,
     /// All that is left is within its bounds.
@@ -35,7 +34,7 @@ pub(super) enum Batch {
 }
 
 /// Deletes a batch of the oldest readings that are too old, or too much. The caller commits.
-pub(super) fn trim(database: &dyn Sql, retention: Retention, now: SystemTime) -> Result<Batch> {
+pub(in crate::store) fn trim(database: &dyn Sql, retention: Retention, now: SystemTime) -> Result<Batch> {
     let used_bytes = database.used_bytes()?;
     let is_too_large = used_bytes > retention.max_bytes;
     let cutoff = cutoff(now, retention.max_age);
@@ -53,7 +52,7 @@ pub(super) fn trim(database: &dyn Sql, retention: Retention, now: SystemTime) ->
 }
 
 /// Forgets sessions of proxies long gone, and series that no reading names any more. The caller commits.
-pub(super) fn sweep(
+pub(in crate::store) fn sweep(
     database: &dyn Sql,
     dictionary: &mut Dictionary,
     retention: Retention,

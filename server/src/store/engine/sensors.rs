@@ -8,20 +8,24 @@ use std::sync::Arc;
 
 use pulse_proto::SensorKind;
 
-use super::sql::{Cells, Columns, Sql, Value, rows, values};
 use super::fault::{Fault, Result};
+use super::sql::{Cells, Columns, Sql, Value, rows, values};
 use crate::report::Sensor;
 
 /// The lists that were read so far.
 #[derive(Default)]
-pub(super) struct SensorLists {
+pub(in crate::store) struct SensorLists {
     /// By all that their rows hold.
     lists: HashMap<Vec<u8>, Arc<[Sensor]>>,
 }
 
 impl SensorLists {
     /// The sensors of each of these lists of series.
-    pub(super) fn of(&mut self, database: &dyn Sql, lists: &[&[i64]]) -> Result<Vec<Arc<[Sensor]>>> {
+    pub(in crate::store) fn of(
+        &mut self,
+        database: &dyn Sql,
+        lists: &[&[i64]],
+    ) -> Result<Vec<Arc<[Sensor]>>> {
         // Reports on one node, which mostly follow each other, have the same.
         let mut asked: Vec<&[i64]> = Vec::new();
         let places: Vec<usize> = lists
@@ -75,7 +79,8 @@ fn read(database: &dyn Sql, lists: &[&[i64]]) -> Result<Vec<Vec<u8>>> {
 
 fn append(row: &dyn Columns, content: &mut Vec<u8>) -> Result<()> {
     for column in ["sensor", "chip", "label", "kind", "max_milli", "critical_milli"] {
-        let value = row.value(column).map_err(|error| Cells { row, table: "series" }.unreadable(column, error))?;
+        let value =
+            row.value(column).map_err(|error| Cells { row, table: "series" }.unreadable(column, error))?;
         match value {
             Value::Null => content.push(0),
             Value::Integer(number) => {

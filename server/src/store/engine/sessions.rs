@@ -17,11 +17,11 @@ use uuid::Uuid;
 const MAX_SESSIONS: usize = 100_000;
 
 /// A proxy, and one start of it.
-pub(super) type Key = (Uuid, Uuid);
+pub(in crate::store) type Key = (Uuid, Uuid);
 
 /// How far one session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Progress {
+pub(in crate::store) enum Progress {
     /// It is told apart what it sends again.
     Known {
         /// The highest sequence on the disk; 0: none.
@@ -40,14 +40,14 @@ pub(super) enum Progress {
 
 impl Progress {
     /// The highest sequence on the disk.
-    pub(super) fn durable(self) -> u64 {
+    pub(in crate::store) fn durable(self) -> u64 {
         match self {
             Progress::Known { durable, .. } | Progress::Gap { durable, .. } => durable,
         }
     }
 
     /// The same, when so much of it is on the disk by now.
-    pub(super) fn with_durable(self, durable: u64) -> Progress {
+    pub(in crate::store) fn with_durable(self, durable: u64) -> Progress {
         match self {
             Progress::Known { taken, .. } => Progress::Known { durable, taken: taken.max(durable) },
             Progress::Gap { at, .. } => Progress::Gap { durable, at },
@@ -57,16 +57,16 @@ impl Progress {
 
 /// The sessions that were heard of since the start. Cloning shares them.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Sessions(Arc<Mutex<HashMap<Key, Progress>>>);
+pub(in crate::store) struct Sessions(Arc<Mutex<HashMap<Key, Progress>>>);
 
 impl Sessions {
     /// How far a session is.
-    pub(super) fn of(&self, key: &Key) -> Option<Progress> {
+    pub(in crate::store) fn of(&self, key: &Key) -> Option<Progress> {
         self.lock().get(key).copied()
     }
 
     /// Notes that a report was taken and waits. Out: how far its session was before; `None`: nobody knows yet.
-    pub(super) fn take(&self, key: &Key, sequence: u64) -> Option<(u64, u64)> {
+    pub(in crate::store) fn take(&self, key: &Key, sequence: u64) -> Option<(u64, u64)> {
         match self.lock().get_mut(key) {
             Some(Progress::Known { durable, taken }) => {
                 let before = (*durable, *taken);
@@ -78,7 +78,7 @@ impl Sessions {
     }
 
     /// Notes what a transaction that is on the disk came to.
-    pub(super) fn stored(&self, stored: impl IntoIterator<Item = (Key, Progress)>) {
+    pub(in crate::store) fn stored(&self, stored: impl IntoIterator<Item = (Key, Progress)>) {
         let mut sessions = self.lock();
         for (key, mut progress) in stored {
             if sessions.len() >= MAX_SESSIONS {
@@ -101,7 +101,7 @@ impl Sessions {
 
 /// What is to be done with a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(in crate::store) enum Place {
     /// It is new: store it.
     New,
     /// It, or a later one, is stored already.
@@ -112,7 +112,7 @@ pub(super) enum Place {
 
 /// Where a report stands in its session. `before` is how far the session is known to be; `stored` asks the database for a
 /// session that is not known since the start of the server.
-pub(super) fn place<E>(
+pub(in crate::store) fn place<E>(
     before: Option<Progress>,
     sequence: u64,
     stored: impl FnOnce() -> Result<u64, E>,

@@ -29,11 +29,7 @@ pub(in crate::store) trait Sql {
     fn execute(&self, sql: &str, values: &[Value<'_>]) -> Result<u64>;
 
     /// Executes a statement once for each row of values, in order.
-    fn execute_each<'a>(
-        &self,
-        sql: &str,
-        values: &mut dyn Iterator<Item = Vec<Value<'a>>>,
-    ) -> Result<()>;
+    fn execute_each<'a>(&self, sql: &str, values: &mut dyn Iterator<Item = Vec<Value<'a>>>) -> Result<()>;
 
     /// Reads the rows of a query, each by `read`, which may ask further.
     fn query(
@@ -70,7 +66,8 @@ pub(in crate::store) trait Sql {
 /// A row as an engine has it.
 pub(in crate::store) trait Columns {
     /// The value of a column, by its name.
-    fn value(&self, column: &str) -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>>;
+    fn value(&self, column: &str)
+    -> std::result::Result<Value<'_>, Box<dyn std::error::Error + Send + Sync>>;
 
     /// The value of the first column.
     fn first(&self) -> Option<Value<'_>>;
@@ -264,7 +261,10 @@ impl Cells<'_> {
     }
 
     /// A text that has a meaning, or nothing.
-    pub(in crate::store) fn parsed_if_any<T: FromStr<Err: Display>>(&self, column: &str) -> Result<Option<T>> {
+    pub(in crate::store) fn parsed_if_any<T: FromStr<Err: Display>>(
+        &self,
+        column: &str,
+    ) -> Result<Option<T>> {
         let text = self.plain::<Option<String>>(column)?;
         text.map(|text| text.parse()).transpose().map_err(|error| self.unreadable(column, error))
     }

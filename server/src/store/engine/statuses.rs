@@ -6,7 +6,7 @@ use super::fault::Result;
 use super::sql::{Cells, Sql, Value, integer, millis, rows, values};
 use crate::store::{KeptList, Mark, ProxyStatus};
 
-pub(super) fn put(database: &dyn Sql, statuses: &[ProxyStatus]) -> Result<()> {
+pub(in crate::store) fn put(database: &dyn Sql, statuses: &[ProxyStatus]) -> Result<()> {
     let mut rows = statuses.iter().map(|status| {
         let [pushed, applied, refused] = [&status.pushed, &status.applied, &status.refused].map(columns);
         values![
@@ -88,13 +88,17 @@ macro_rules! select {
     };
 }
 
-pub(super) fn all(database: &dyn Sql) -> Result<Vec<ProxyStatus>> {
+pub(in crate::store) fn all(database: &dyn Sql) -> Result<Vec<ProxyStatus>> {
     read(database, select!("ORDER BY proxy_id"), &[])
 }
 
 /// What other servers wrote from one transaction on: on PostgreSQL alone.
 pub(in crate::store) fn of_others(database: &dyn Sql, replica: Uuid, since: i64) -> Result<Vec<ProxyStatus>> {
-    read(database, select!("WHERE written >= $1 AND writer <> $2 ORDER BY proxy_id"), &values![since, replica])
+    read(
+        database,
+        select!("WHERE written >= $1 AND writer <> $2 ORDER BY proxy_id"),
+        &values![since, replica],
+    )
 }
 
 fn read(database: &dyn Sql, statement: &'static str, values: &[Value<'_>]) -> Result<Vec<ProxyStatus>> {

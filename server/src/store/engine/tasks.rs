@@ -12,10 +12,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::dictionary::Dictionary;
 use super::fault::Fault;
+use super::link::Link;
 use super::pace::Pace;
 use super::sessions::Sessions;
 use super::writer::Writer;
-use super::link::Link;
 use super::{Engine, JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question};
 use crate::store::{Retention, StoreError, sqlite};
 
@@ -65,6 +65,18 @@ impl Engine {
         tokio::task::spawn(writer.run_in_task(requests_rx, pace.clone()));
         let (report_slots, pace) = (Arc::new(Semaphore::new(MAX_REPORTS)), Some(pace));
         let _writer = JoinOnDrop(None);
-        Ok(Engine { name, file: Some(path), shared: None, questions_tx, readers: 1, requests_tx, report_slots, sessions, is_writable, pace, _writer })
+        Ok(Engine {
+            name,
+            file: Some(path),
+            shared: None,
+            questions_tx,
+            readers: 1,
+            requests_tx,
+            report_slots,
+            sessions,
+            is_writable,
+            pace,
+            _writer,
+        })
     }
 }

@@ -52,7 +52,7 @@ const TRIM_INTERVAL: Duration = Duration::from_mins(1);
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
 /// What the writer is asked for.
-pub(super) enum Request {
+pub(in crate::store) enum Request {
     /// To run one transaction; it answers by itself.
     Job(Box<dyn FnOnce(&mut Writer) + Send>),
     /// To store a report.
@@ -62,12 +62,12 @@ pub(super) enum Request {
 }
 
 /// A report that waits.
-pub(super) struct Queued {
-    pub(super) report: Report,
+pub(in crate::store) struct Queued {
+    pub(in crate::store) report: Report,
     /// `None`: it was answered already.
-    pub(super) answer_tx: Option<oneshot::Sender<std::result::Result<Recorded, StoreError>>>,
+    pub(in crate::store) answer_tx: Option<oneshot::Sender<std::result::Result<Recorded, StoreError>>>,
     /// Its place in the queue, free again once it is stored.
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(in crate::store) slot: OwnedSemaphorePermit,
 }
 
 impl Queued {
@@ -90,26 +90,26 @@ impl Queued {
 }
 
 /// What the thread owns.
-pub(super) struct Writer {
+pub(in crate::store) struct Writer {
     /// The database, for people.
-    pub(super) name: Arc<str>,
-    pub(super) link: Link,
-    pub(super) dictionary: Dictionary,
-    pub(super) sessions: Sessions,
-    pub(super) retention: Retention,
-    pub(super) clock: Clock,
-    pub(super) is_writable: Arc<AtomicBool>,
+    pub(in crate::store) name: Arc<str>,
+    pub(in crate::store) link: Link,
+    pub(in crate::store) dictionary: Dictionary,
+    pub(in crate::store) sessions: Sessions,
+    pub(in crate::store) retention: Retention,
+    pub(in crate::store) clock: Clock,
+    pub(in crate::store) is_writable: Arc<AtomicBool>,
     /// Which server this is, if others work on the database too.
-    pub(super) replica: Option<Uuid>,
+    pub(in crate::store) replica: Option<Uuid>,
     /// The threads that read: they end first, so that the log can be emptied and taken away.
-    pub(super) readers: Vec<JoinHandle<()>>,
+    pub(in crate::store) readers: Vec<JoinHandle<()>>,
     /// The lock on the data folder. Last, so that it is given back when the database is closed.
-    pub(super) lock: File,
+    pub(in crate::store) lock: File,
 }
 
 impl Writer {
     /// Works until it is closed, or all handles are gone.
-    pub(super) fn run(mut self, mut requests_rx: mpsc::Receiver<Request>) {
+    pub(in crate::store) fn run(mut self, mut requests_rx: mpsc::Receiver<Request>) {
         let unwritable_after = UnwritableOnDrop(Arc::clone(&self.is_writable));
         let mut work = Work::new();
         while !work.is_over(&requests_rx) {
@@ -128,7 +128,11 @@ impl Writer {
     }
 
     /// As [`Writer::run`], but within a task: each turn takes the time that `pace` gives.
-    pub(super) async fn run_in_task(mut self, mut requests_rx: mpsc::Receiver<Request>, pace: Pace) {
+    pub(in crate::store) async fn run_in_task(
+        mut self,
+        mut requests_rx: mpsc::Receiver<Request>,
+        pace: Pace,
+    ) {
         let unwritable_after = UnwritableOnDrop(Arc::clone(&self.is_writable));
         let mut work = Work::new();
         while !work.is_over(&requests_rx) {
@@ -160,7 +164,7 @@ impl Writer {
     }
 
     /// Runs one transaction: all of it, or nothing.
-    pub(super) fn transact<T>(
+    pub(in crate::store) fn transact<T>(
         &mut self,
         work: impl FnOnce(&dyn Sql, &mut Dictionary) -> Result<T>,
     ) -> Result<T> {

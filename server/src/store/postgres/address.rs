@@ -29,8 +29,8 @@ const OPTIONS: &str =
 /// See the module.
 #[derive(Clone)]
 pub(in crate::store) struct Address {
-    pub(super) config: Config,
-    pub(super) tls: MakeRustlsConnect,
+    pub(in crate::store) config: Config,
+    pub(in crate::store) tls: MakeRustlsConnect,
     /// For people: without user and password.
     pub(in crate::store) name: Arc<str>,
 }
@@ -61,8 +61,9 @@ impl Address {
         }
         if let Some(path) = &database.password_file {
             let read = std::fs::read_to_string(path);
-            let text = read
-                .map_err(|error| failed(format!("read the database's password in {}", path.display()), error.into()))?;
+            let text = read.map_err(|error| {
+                failed(format!("read the database's password in {}", path.display()), error.into())
+            })?;
             config.password(text.trim_end_matches(['\r', '\n']));
         }
         if let Some(password) = &database.password {

@@ -19,7 +19,7 @@ use tokio_postgres::AsyncMessage;
 use super::{Address, LONGEST};
 
 /// What is notified, with the new revision, in the transaction that makes it: PostgreSQL tells it when that is committed.
-pub(super) const RING: &str = "SELECT pg_notify('pulse_revision', $1)";
+pub(in crate::store) const RING: &str = "SELECT pg_notify('pulse_revision', $1)";
 
 const LISTEN: &str = "LISTEN pulse_revision";
 

@@ -76,7 +76,9 @@ mod tests {
             assert_eq!(take(&mut paused, first), Some(1), "it renews its own");
             assert_eq!(take(&mut other, second), None, "it is held");
             // The time goes by, and another one takes it.
-            other.transact(|sql| sql.execute("UPDATE leases SET ends_at = 0", &[])).expect("the database answers");
+            other
+                .transact(|sql| sql.execute("UPDATE leases SET ends_at = 0", &[]))
+                .expect("the database answers");
             assert_eq!(take(&mut other, second), Some(2));
             let late = paused.transact(|sql| {
                 hold(sql, "work", first, 1)?;

@@ -14,7 +14,8 @@ use crate::store::{Others, OthersStream};
 pub(in crate::store) fn others(database: &dyn Sql, replica: Uuid, since: i64) -> Result<Others> {
     let oldest = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS until";
     let until = row(database, "pg_snapshot", oldest, &[], |cells| cells.plain("until"))?.unwrap_or(since);
-    let streams = "SELECT proxy_id, replica_id, is_open FROM streams WHERE written >= $1 AND replica_id <> $2";
+    let streams =
+        "SELECT proxy_id, replica_id, is_open FROM streams WHERE written >= $1 AND replica_id <> $2";
     Ok(Others {
         until,
         statuses: statuses::of_others(database, replica, since)?,
@@ -30,7 +31,11 @@ pub(in crate::store) fn others(database: &dyn Sql, replica: Uuid, since: i64) ->
 }
 
 /// Notes which proxies have a stream with this server, and which have none any more.
-pub(in crate::store) fn put_streams(database: &dyn Sql, replica: Uuid, streams: &[(Uuid, bool)]) -> Result<()> {
+pub(in crate::store) fn put_streams(
+    database: &dyn Sql,
+    replica: Uuid,
+    streams: &[(Uuid, bool)],
+) -> Result<()> {
     let mut rows = streams.iter().map(|(proxy, is_open)| values![*proxy, replica, *is_open].into());
     database.execute_each(
         "INSERT INTO streams (proxy_id, replica_id, is_open) VALUES ($1, $2, $3)

@@ -102,11 +102,11 @@ impl Check<'_> {
         if schema < schema::newest_version() {
             return Ok(());
         }
-        catalog::instances(&self.sql)?;
-        catalog::proxies(&self.sql)?;
-        catalog::tokens(&self.sql)?;
-        catalog::join_tokens(&self.sql)?;
-        catalog::join_windows(&self.sql)?;
+        catalog::instances(&self.sql, catalog::EVERY)?;
+        catalog::proxies(&self.sql, catalog::EVERY)?;
+        catalog::tokens(&self.sql, catalog::EVERY)?;
+        catalog::join_tokens(&self.sql, catalog::EVERY)?;
+        catalog::join_windows(&self.sql, catalog::EVERY)?;
         lists::newest(&self.sql)?;
         statuses::all(&self.sql)?;
         ahead::all(&self.sql)?;

@@ -22,7 +22,7 @@ use crate::store::{Copied, DatabaseCopy, StoreError};
 const SPARE_BYTES: u64 = 64 << 20;
 
 /// Ends the work when it is dropped before that is done.
-pub(super) struct Stop {
+pub(in crate::store) struct Stop {
     is_stopped: Arc<AtomicBool>,
     handle: InterruptHandle,
 }
@@ -35,7 +35,7 @@ impl Drop for Stop {
 }
 
 /// Copies the database. Cancel safe.
-pub(super) async fn copy(from: PathBuf, to: PathBuf) -> std::result::Result<Copied, StoreError> {
+pub(in crate::store) async fn copy(from: PathBuf, to: PathBuf) -> std::result::Result<Copied, StoreError> {
     let path = from.clone();
     let opened = tokio::task::spawn_blocking(move || schema::open_reader(&path)).await;
     let connection = opened.map_err(|_| StoreError::Closed)??;
@@ -43,7 +43,9 @@ pub(super) async fn copy(from: PathBuf, to: PathBuf) -> std::result::Result<Copi
     let stop = Stop { is_stopped: Arc::clone(&is_stopped), handle: connection.get_interrupt_handle() };
     let work = tokio::task::spawn_blocking(move || {
         let copied = work(&connection, &from, &to, &is_stopped);
-        copied.map_err(|fault| fault.while_doing(&format!("copy the database to {}", to.display()), &from.display().to_string()))
+        copied.map_err(|fault| {
+            fault.while_doing(&format!("copy the database to {}", to.display()), &from.display().to_string())
+        })
     });
     let copied = work.await.map_err(|_| StoreError::Closed)?;
     drop(stop);

@@ -57,7 +57,10 @@ pub(in crate::store) fn lock(data_dir: &Path) -> std::result::Result<File, Store
 }
 
 /// Opens the database for writing, makes it if it is not there, and brings it up to date.
-pub(super) fn open_writer(path: &Path, clock: &Clock) -> std::result::Result<Connection, StoreError> {
+pub(in crate::store) fn open_writer(
+    path: &Path,
+    clock: &Clock,
+) -> std::result::Result<Connection, StoreError> {
     keep_private(path).map_err(|source| StoreError::Database {
         doing: format!("make {} a file that only its owner can read", path.display()),
         source: source.into(),
@@ -95,7 +98,7 @@ pub(super) fn open_writer(path: &Path, clock: &Clock) -> std::result::Result<Con
 }
 
 /// Opens a second connection, which cannot write.
-pub(super) fn open_reader(path: &Path) -> std::result::Result<Connection, StoreError> {
+pub(in crate::store) fn open_reader(path: &Path) -> std::result::Result<Connection, StoreError> {
     connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .map_err(|fault| fault.while_doing("open the database for reading", &path.display().to_string()))
 }
@@ -155,7 +158,7 @@ fn version(connection: &Connection) -> Result<i64> {
 }
 
 /// The version of the schema of a database that is there, if this program knows it.
-pub(super) fn known_version(connection: &Connection) -> Result<i64> {
+pub(in crate::store) fn known_version(connection: &Connection) -> Result<i64> {
     match version(connection)? {
         0 => Err(Fault::Unreadable(String::from("it is no database of Pulse"))),
         version => Ok(version),
@@ -163,7 +166,7 @@ pub(super) fn known_version(connection: &Connection) -> Result<i64> {
 }
 
 /// The version of the schema that this program makes.
-pub(super) fn newest_version() -> i64 {
+pub(in crate::store) fn newest_version() -> i64 {
     i64::try_from(MIGRATIONS.len()).expect("they were written one by one")
 }
 
@@ -204,7 +207,10 @@ mod tests {
         transaction.pragma_update(None, "user_version", 2).unwrap();
         transaction.commit().unwrap();
         migrate(&mut connection, &Clock::system()).unwrap();
-        assert_eq!(crate::store::engine::audit::head(&Statements(&connection)).unwrap(), (2, "bb".to_owned()));
+        assert_eq!(
+            crate::store::engine::audit::head(&Statements(&connection)).unwrap(),
+            (2, "bb".to_owned())
+        );
     }
 
     #[test]
