@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use self::engine::Engine;
@@ -336,11 +335,10 @@ impl Store {
         clock: Clock,
     ) -> Result<Store, StoreError> {
         let address = postgres::Address::of(database)?;
-        let (data_dir, runtime) = (data_dir.to_owned(), Handle::current());
-        let opened = tokio::task::spawn_blocking(move || {
-            Engine::open_postgres(&data_dir, address, runtime, retention, clock)
-        })
-        .await;
+        let data_dir = data_dir.to_owned();
+        let opened =
+            tokio::task::spawn_blocking(move || Engine::open_postgres(&data_dir, address, retention, clock))
+                .await;
         let engine = opened.map_err(|_| StoreError::Closed)??;
         Ok(Store { engine: Arc::new(engine) })
     }

@@ -7,7 +7,7 @@ use pulse_test_support::{PATIENCE, Proxy, Server, eventually};
 use rusqlite::Connection;
 use serde_json::Value;
 
-const FIRST_SCHEMA: &str = include_str!("../src/store/migrations/0001_initial.sql");
+const FIRST_SCHEMA: &str = include_str!("../src/store/migrations/sqlite/0001_initial.sql");
 
 /// Makes the database one of the first release: its tables, with what stands in the columns that they have.
 fn set_back(data_dir: &Path) {

@@ -12,7 +12,6 @@ use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
 use pulse_test_support::{Client, PATIENCE, Server, Watch, eventually, holding, in_time, let_pass};
 use serde_json::{Value, json};
 use tonic::Code;
-use tonic_types::StatusExt;
 
 /// How long another server may take to hear of a change whose ring was lost: it asks every second.
 const ASKED: Duration = Duration::from_secs(3);
@@ -408,5 +407,4 @@ async fn a_database_that_lost_its_last_commits_is_noticed_as_older_than_the_flee
         let status = server.json(&["status"]);
         if status["database_older_than_fleet"].is_object() { Ok(()) } else { Err(status) }
     });
-    let _ = StatusExt::get_details_error_info;
 }

@@ -402,7 +402,7 @@ async fn of_many_that_commit_at_once_one_wins_each_revision() {
                 loop {
                     match store.commit(commit(expected, vec![Change::Instance(Arc::clone(&instance))])).await
                     {
-                        Ok(()) => return,
+                        Ok(_) => return,
                         Err(StoreError::Conflict(actual)) => expected = actual,
                         Err(error) => panic!("{error}"),
                     }
@@ -778,7 +778,7 @@ async fn readings_that_are_too_old_go_and_the_newest_of_each_node_stays() {
     for minutes in [300, 200, 100, 50, 5] {
         record("alive", minutes).await;
     }
-    drop(store);
+    store.close().await.unwrap();
 
     let store = open_with(&folder, Retention { max_age: Duration::from_mins(60), ..KEEP_ALL }).await;
     store.append_audit(vec![]).await.unwrap();
@@ -1188,7 +1188,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date_and_its_proxies_a
     let folder = folder();
     let (_, signing_key) = SigningKey::generate().unwrap();
     let first = shell(&folder);
-    first.execute_batch(include_str!("../src/store/migrations/0001_initial.sql")).unwrap();
+    first.execute_batch(include_str!("../src/store/migrations/sqlite/0001_initial.sql")).unwrap();
     let server_id = Uuid::now_v7().to_string();
     first
         .execute(

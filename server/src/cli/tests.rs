@@ -234,6 +234,7 @@ fn status_is_one_fact_a_line() {
         proxies_by_state: [("IN_SYNC".to_owned(), 2), ("OFFLINE".to_owned(), 1), ("STALE".to_owned(), 0)]
             .into(),
         streams: 2,
+        replicas: Vec::new(),
         database: "degraded".to_owned(),
         database_older_than_fleet: Some(api::OlderDatabase {
             proxies: 2,

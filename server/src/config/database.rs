@@ -29,7 +29,7 @@ pub struct Database {
 
 /// A URL of PostgreSQL as it was read: hosts, user, database and options.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(tokio_postgres::Config);
+pub struct DatabaseUrl(Box<tokio_postgres::Config>);
 
 /// A password that shows itself to nobody.
 #[derive(Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl DatabaseUrl {
             }
             config.ssl_mode(SslMode::Require);
         }
-        Ok(DatabaseUrl(config))
+        Ok(DatabaseUrl(Box::new(config)))
     }
 
     /// What the driver takes, without a password.

@@ -31,7 +31,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::{Clock, Node, Scope, SignedAllowlist};
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -113,11 +112,21 @@ pub(super) struct Engine {
     _writer: JoinOnDrop,
 }
 
-/// What a server has that shares its database with others.
+/// A database that is open.
+struct Database {
+    name: Arc<str>,
+    file: Option<PathBuf>,
+    shared: Option<Shared>,
+    writing: Link,
+    reading: Vec<Link>,
+}
+
+/// What a server has that shares its database with others. The runtime goes last.
 struct Shared {
     /// Which one it is.
     replica: Uuid,
     doorbell: postgres::Doorbell,
+    _runtime: postgres::OwnRuntime,
 }
 
 impl fmt::Debug for Engine {
@@ -138,35 +147,48 @@ impl Engine {
         let writing = Link::Sqlite(sqlite::schema::open_writer(&path, &clock)?);
         let reading = Link::Sqlite(sqlite::schema::open_reader(&path)?);
         let name = path.display().to_string().into();
-        Engine::start(name, Some(path), None, writing, vec![reading], retention, clock, lock)
+        let reading = vec![reading];
+        Engine::start(
+            Database { name, file: Some(path), shared: None, writing, reading },
+            retention,
+            clock,
+            lock,
+        )
     }
 
     /// Connects to PostgreSQL and starts the threads. Blocks for as long as migrations take. `data_dir` is this server's own.
     pub(super) fn open_postgres(
         data_dir: &Path,
         address: postgres::Address,
-        runtime: Handle,
         retention: Retention,
         clock: Clock,
     ) -> std::result::Result<Engine, StoreError> {
         let lock = sqlite::schema::lock(data_dir)?;
         let name = Arc::clone(&address.name);
+        let own_runtime = postgres::OwnRuntime::start().map_err(|error| StoreError::Database {
+            doing: "start the runtime of the database's connections".to_owned(),
+            source: error.into(),
+        })?;
+        let runtime = own_runtime.handle();
         let replica = Uuid::now_v7();
         let address = address.of_replica(replica);
         let doorbell = postgres::Doorbell::new(address.clone(), &runtime);
-        let connect = || Link::Postgres(postgres::Connection::new(address.clone(), runtime.clone()));
+        let connect =
+            || Link::Postgres(Box::new(postgres::Connection::new(address.clone(), runtime.clone())));
         let writing = postgres::schema::open_writer(address.clone(), runtime.clone(), &clock)?;
         let readers = (0..READERS).map(|_| connect()).collect();
-        let shared = Some(Shared { replica, doorbell });
-        Engine::start(name, None, shared, Link::Postgres(writing), readers, retention, clock, lock)
+        let shared = Some(Shared { replica, doorbell, _runtime: own_runtime });
+        let writing = Link::Postgres(Box::new(writing));
+        Engine::start(
+            Database { name, file: None, shared, writing, reading: readers },
+            retention,
+            clock,
+            lock,
+        )
     }
 
     fn start(
-        name: Arc<str>,
-        file: Option<PathBuf>,
-        shared: Option<Shared>,
-        mut writing: Link,
-        reading: Vec<Link>,
+        Database { name, file, shared, mut writing, reading }: Database,
         retention: Retention,
         clock: Clock,
         lock: File,

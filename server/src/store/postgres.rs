@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::try_join_all;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Row, Statement};
 
@@ -47,6 +47,32 @@ const USED_BYTES: &str = "
         + coalesce((SELECT sum(pg_total_relation_size(oid)) FROM pg_class
             WHERE relkind = 'r' AND relnamespace = CAST('public' AS regnamespace) AND relname <> 'readings'), 0)
         AS BIGINT) AS number";
+
+/// The runtime on which connections work: one thread of its own, so that whoever waits for a thread that asks the database
+/// does not hold up its answer.
+#[derive(Debug)]
+pub(super) struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    pub(super) fn start() -> std::io::Result<OwnRuntime> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("store-postgres").enable_all();
+        builder.build().map(|runtime| OwnRuntime(Some(runtime)))
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.0.as_ref().expect("it is there until it is dropped").handle().clone()
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Whoever drops it may be a task of another runtime, which must not wait.
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// A connection, made when it is needed.
 pub(super) struct Connection {

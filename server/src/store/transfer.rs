@@ -206,7 +206,7 @@ pub fn transfer(
     let mut from = Link::Sqlite(sqlite::schema::open_writer(&path, clock)?);
     let address = postgres::Address::of(to)?;
     let name = address.name.clone();
-    let mut to = Link::Postgres(postgres::schema::open_writer(address, runtime.clone(), clock)?);
+    let mut to = Link::Postgres(Box::new(postgres::schema::open_writer(address, runtime.clone(), clock)?));
     let transferred = from.view(|from| to.transact(|to| copy(from, to)));
     let closed = from.close();
     let (transferred, _) = transferred.map_err(|fault| fault.while_doing("copy the database", &name))?;

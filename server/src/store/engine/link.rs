@@ -10,7 +10,7 @@ use crate::store::{postgres, sqlite};
 /// A connection, which belongs to one thread.
 pub(in crate::store) enum Link {
     Sqlite(rusqlite::Connection),
-    Postgres(postgres::Connection),
+    Postgres(Box<postgres::Connection>),
 }
 
 impl Link {
