@@ -133,6 +133,10 @@ async fn a_change_made_at_one_is_applied_at_all_and_a_server_that_is_killed_lose
         };
         clients.push(client);
     }
+    // Each has a connection of its own, as proxies have.
+    for (host, client) in clients.iter_mut().enumerate() {
+        *client = client.reconnect(&replicas.servers[host % 3]).await;
+    }
     let mut watches = Vec::new();
     for client in &clients {
         let mut watch = client.watch(Default::default()).await;
@@ -345,13 +349,17 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_database_a_server_goes_on_and_says_so() {
     let mut replicas = Replicas::start(2);
-    let mut postgres = replicas.postgres;
-    let [here, there] = &mut replicas.servers[..] else { panic!("there are two") };
+    let Replicas { servers, postgres, .. } = &mut replicas;
+    let [here, there] = &servers[..] else { panic!("there are two") };
     here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
     let join = here.join_string(&["--instance", "home"]);
     let client = Client::register(here, &join, "delly").await;
     let mut watch = client.watch(Default::default()).await;
     let list = watch.snapshot().await;
+    let known = revision(here) as f64;
+    eventually(ASKED, "the other server knows the proxy", || {
+        if shown_revision(there) == known { Ok(()) } else { Err(shown_revision(there)) }
+    });
     postgres.kill();
     // The stream goes on, another can be opened, and what is in force is served.
     watch.hears_only_bookmarks().await;
