@@ -176,3 +176,31 @@ fn file_that_is_named_must_be_there() {
     let variables = [("PULSE_CONFIG", "/nowhere/else.yaml")];
     assert_eq!(load("", &variables, by_variable), Err(ConfigError::Missing("/nowhere/else.yaml".into())));
 }
+
+#[test]
+fn a_database_url_is_read_without_a_password_and_with_tls_beyond_this_machine() {
+    use tokio_postgres::config::SslMode;
+    let url = DatabaseUrl::parse("postgres://pulse@db.lan:5433/fleet?sslmode=prefer").unwrap();
+    assert_eq!(url.to_string(), "postgres://db.lan:5433/fleet");
+    assert_eq!(url.config().get_ssl_mode(), SslMode::Require);
+    let here = DatabaseUrl::parse("postgres://pulse@127.0.0.1/fleet?sslmode=disable").unwrap();
+    assert_eq!(here.config().get_ssl_mode(), SslMode::Disable);
+    let two =
+        DatabaseUrl::parse("postgres://pulse@a.lan,b.lan/fleet?target_session_attrs=read-write").unwrap();
+    assert_eq!(two.to_string(), "postgres://a.lan,b.lan/fleet");
+    for (text, rule) in [
+        ("postgres://pulse:hunter2@db.lan/fleet", "no password"),
+        ("postgres://pulse@db.lan/fleet?sslmode=disable", "TLS off"),
+        ("postgres://db.lan/fleet", "a user"),
+        ("postgres://pulse@db.lan", "a database"),
+        ("mysql://pulse@db.lan/fleet", "must be a URL"),
+        ("postgres://pulse@db.lan/fleet?nonsense=1", "no URL"),
+    ] {
+        let refused = DatabaseUrl::parse(text).unwrap_err();
+        assert!(refused.contains(rule), "{text}: {refused}");
+        assert!(!refused.contains("hunter2"), "{refused}");
+    }
+    let secret: Environment = [("PULSE_DATABASE_PASSWORD", "hunter2")].into_iter().collect();
+    let password = Password::of(&secret).unwrap();
+    assert_eq!((format!("{password:?}"), password.secret()), ("Password(..)".to_owned(), "hunter2"));
+}

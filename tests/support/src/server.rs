@@ -30,9 +30,17 @@ pub struct ServerBuilder {
     variables: Variables,
     is_plaintext: bool,
     ca_path: Option<PathBuf>,
+    is_on_file: bool,
 }
 
 impl ServerBuilder {
+    /// Keeps the database in a file, also in a run that has PostgreSQL.
+    #[must_use]
+    pub fn on_file(mut self) -> ServerBuilder {
+        self.is_on_file = true;
+        self
+    }
+
     /// Adds lines to the configuration file, which has `refresh_interval: 5s` unless they say otherwise.
     #[must_use]
     pub fn config(mut self, yaml: &str) -> ServerBuilder {
@@ -101,7 +109,9 @@ impl ServerBuilder {
             false => format!("{CONFIG}{}", self.config),
         };
         let config = match postgres::database_of(folder.path()) {
-            Some(url) if !config.contains("database_url:") => format!("{config}database_url: {url}\n"),
+            Some(url) if !self.is_on_file && !config.contains("database_url:") => {
+                format!("{config}database_url: {url}\n")
+            }
             _ => config,
         };
         std::fs::write(folder.path().join("pulse.yaml"), config).expect("a file can be written");

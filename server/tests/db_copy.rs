@@ -1,0 +1,59 @@
+//! `pulse db copy`: a fleet moves from its file to PostgreSQL, and its proxies notice nothing.
+
+use pulse_test_support::postgres::Postgres;
+use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
+use pulse_test_support::{Client, Server, holding};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain() {
+    // On a file whatever else the run has.
+    let mut before = Server::builder().on_file().start();
+    before.pulse_ok(&["instance", "add", "home", "--endpoint", "delly", "--endpoint", "attic=192.0.2.7"]);
+    let join = before.join_string(&["--instance", "home", "--uses", "2"]);
+    let client = Client::register(&before, &join, "delly").await;
+    let list = client.watch(Default::default()).await.snapshot().await;
+    client.report_applied(&list).await;
+    let status = before.json(&["status"]);
+    let audit = before.pulse_ok(&["audit", "--json"]);
+
+    let postgres = Postgres::start();
+    let url = postgres.database();
+    let from = format!("sqlite:{}", before.data_dir().display());
+    let copy = ["db", "copy", "--json", "--from", &from, "--to", &url];
+    let refused = before.pulse(&copy);
+    assert!(!refused.is_success());
+    assert!(refused.stderr.contains("stop it first"), "{}", refused.stderr);
+    before.terminate();
+    assert_eq!(before.wait_exit(pulse_test_support::PATIENCE), Some(0));
+    let copied = before.pulse(&copy);
+    assert!(copied.is_success(), "{}", copied.stderr);
+    let tables = copied.json();
+    let rows = |name: &str| {
+        let tables = tables["tables"].as_array().expect("there are tables");
+        tables.iter().find(|table| table["table"] == name).map(|table| table["rows"].clone())
+    };
+    assert_eq!(rows("proxies"), Some(json!(1)));
+    assert_eq!(rows("instance_nodes"), Some(json!(2)));
+    assert_eq!(rows("audit"), Some(json!(audit.lines().count())));
+    let again = before.pulse(&copy);
+    assert!(!again.is_success());
+    assert!(again.stderr.contains("it is not empty"), "{}", again.stderr);
+
+    let mut after = Server::builder().beside(&before, &url);
+    after.start_again();
+    let moved = after.json(&["status"]);
+    for same in ["server_id", "epoch", "revision"] {
+        assert_eq!(moved[same], status[same], "{same}");
+    }
+    assert!(after.pulse_ok(&["audit", "--json"]).starts_with(&audit), "the chain goes on where it was");
+    let mut watch = client.reconnect(&after).await.watch(holding(&list)).await;
+    assert!(
+        matches!(watch.next_kind().await, Kind::Unchanged(_)),
+        "the token is good, and the list the newest"
+    );
+    let second = Client::register(&after, &join, "attic").await;
+    assert_ne!(second.proxy_id, client.proxy_id, "the join token had a use left");
+    after.pulse_ok(&["instance", "set", "home", "--endpoint", "delly"]);
+    assert_eq!(watch.snapshot().await.nodes.len(), 1);
+}
