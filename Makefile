@@ -20,9 +20,13 @@ demo: ## builds, starts a server and two proxies, and shows a change arriving; C
 	cargo build --workspace --locked
 	@scripts/demo.sh
 
+# Those that do not look into the file of SQLite: they hold for a server on PostgreSQL too.
+POSTGRES_TESTS = store approval debug_token drain history join_race outage push refused_lists registration revoke rotation
+
 test: check build ## everything: sets up what it needs, all of `check`, all tests
 	@rm -rf target/test-output target/test-secrets && mkdir -p target/test-output
 	cargo test --workspace --locked 2>&1 | tee target/test-output/cargo-test.txt
+	scripts/with-postgres.sh cargo test --locked -p pulse $(POSTGRES_TESTS:%=--test %) 2>&1 | tee target/test-output/postgres.txt
 	@scripts/demo.sh --once 2>&1 | tee target/test-output/demo.txt
 	@scripts/secrets.sh
 	@if command -v c++ >/dev/null; then scripts/fuzz.sh 30; fi

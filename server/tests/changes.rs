@@ -43,7 +43,7 @@ async fn open_at(folder: &Path, clock: Clock) -> World {
     loaded.join_windows.into_iter().for_each(|window| registry.put_join_window(Arc::new(window)));
     let (server_id, epoch, revision) = (loaded.server_id, loaded.epoch, loaded.revision);
     let audit_hash = loaded.audit_hash.into();
-    let catalog = Catalog { server_id, epoch, revision, inventory, registry };
+    let catalog = Catalog { server_id, epoch, revision, audit_hash, inventory, registry };
     let metrics = Arc::new(Metrics::new());
     let key = SigningKey::from_pkcs8(&loaded.signing_key).expect("the store keeps the key");
     let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);

@@ -416,3 +416,27 @@ async fn a_database_that_lost_its_last_commits_is_noticed_as_older_than_the_flee
         if status["database_older_than_fleet"].is_object() { Ok(()) } else { Err(status) }
     });
 }
+
+#[test]
+fn the_database_is_reached_over_tls_and_only_if_its_certificate_is_from_the_named_authority() {
+    let (postgres, authority) = Postgres::start_with_tls();
+    let url = postgres.database().replace("127.0.0.1", "localhost");
+    let config = |more: &str| format!("database_url: {url}?sslmode=require\n{more}");
+    let server =
+        Server::builder().config(&config(&format!("database_ca_file: {}", authority.display()))).start();
+    let database = url.rsplit('/').next().expect("a URL has a path");
+    let ssl = postgres.ask(
+        database,
+        "SELECT count(*) FILTER (WHERE ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+         WHERE application_name LIKE 'pulse%'",
+    );
+    let counts = String::from_utf8(ssl.stdout).expect("psql writes UTF-8");
+    let (with, all) = counts.trim().split_once('|').expect("there are two columns");
+    assert!(with == all && all != "0", "{counts}");
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    // The authorities of the system know nothing of it.
+    let mut stranger = Server::builder().config(&config("")).prepare();
+    stranger.spawn();
+    assert_eq!(stranger.wait_exit(PATIENCE), Some(1));
+    assert!(stranger.process().has_said("certificate"), "{:?}", stranger.process().log());
+}

@@ -187,7 +187,7 @@ fn a_database_url_is_read_without_a_password_and_with_tls_beyond_this_machine() 
     assert_eq!(here.config().get_ssl_mode(), SslMode::Disable);
     let two =
         DatabaseUrl::parse("postgres://pulse@a.lan,b.lan/fleet?target_session_attrs=read-write").unwrap();
-    assert_eq!(two.to_string(), "postgres://a.lan,b.lan/fleet");
+    assert_eq!(two.to_string(), "postgres://a.lan:5432,b.lan:5432/fleet");
     for (text, rule) in [
         ("postgres://pulse:hunter2@db.lan/fleet", "no password"),
         ("postgres://pulse@db.lan/fleet?sslmode=disable", "TLS off"),

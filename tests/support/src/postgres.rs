@@ -55,26 +55,58 @@ pub struct Postgres {
     port: u16,
     process: Option<Child>,
     databases: AtomicUsize,
+    settings: Vec<String>,
 }
 
 impl Postgres {
+    /// As [`Postgres::start`], and it speaks TLS. Out: the file of the authority that its certificate for `localhost` is from.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    pub fn start_with_tls() -> (Postgres, PathBuf) {
+        let made =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
+        let mut postgres = Postgres::prepare();
+        let (certificate, key) = (postgres.folder.path().join("pg.crt"), postgres.data().join("pg.key"));
+        std::fs::write(&certificate, made.cert.pem()).expect("a file can be written");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file can be written");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        if rustix::process::geteuid().is_root() {
+            let (user, group) = ordinary_user();
+            std::os::unix::fs::chown(&key, Some(user), Some(group)).expect("root may");
+        }
+        let (certificate_file, key_file) = (certificate.display(), key.display());
+        postgres.settings = vec![
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={certificate_file}"),
+            format!("ssl_key_file={key_file}"),
+        ];
+        postgres.resume();
+        (postgres, certificate)
+    }
+
     /// Makes a cluster and starts it.
     ///
     /// # Panics
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Postgres {
+        let mut postgres = Postgres::prepare();
+        postgres.resume();
+        postgres
+    }
+
+    fn prepare() -> Postgres {
         let folder = tempfile::tempdir().expect("a temporary folder is made");
         // The programs refuse to run as root, and then run as somebody else, who has to get in.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
         let port = free_port();
-        let mut postgres =
-            Postgres { programs: programs(), folder, port, process: None, databases: AtomicUsize::new(0) };
+        let (databases, settings) = Default::default();
+        let postgres = Postgres { programs: programs(), folder, port, process: None, databases, settings };
         let data = postgres.data();
         let mut init = postgres.program("initdb");
         init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "--username", USER, "-D"])
             .arg(&data);
         succeed(init.output().expect("initdb can be started"), "initdb");
-        postgres.resume();
         postgres
     }
 
@@ -86,6 +118,9 @@ impl Postgres {
         let mut command = self.program("postgres");
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string(), "-k"]).arg(self.folder.path());
         for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "log_min_messages=warning"] {
+            command.args(["-c", setting]);
+        }
+        for setting in &self.settings {
             command.args(["-c", setting]);
         }
         let log = std::fs::File::create(self.folder.path().join("log")).expect("the log is made");
