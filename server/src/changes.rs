@@ -203,6 +203,10 @@ impl Changes {
         mut decide: impl FnMut(&mut Draft<'_>) -> Result<(T, Note), ChangeError>,
     ) -> Result<T, ChangeError> {
         let mut publisher = Arc::clone(&self.publisher).lock_owned().await;
+        if self.store.is_shared() {
+            // An admin who changed something at another server a moment ago finds it here.
+            publisher = self.take_over(publisher).await?;
+        }
         for _ in 1..ATTEMPTS {
             let (back, conflict) = match self.attempt(publisher, actor, &mut decide).await {
                 Ok(Attempt::Made(value)) => return Ok(value),

@@ -354,7 +354,23 @@ impl Store {
         clock: Clock,
         chance: Chance,
     ) -> Result<Store, StoreError> {
-        let engine = Engine::open_in_tasks(data_dir, retention, clock, chance)?;
+        let engine = Engine::open_in_tasks(data_dir, data_dir, retention, clock, chance)?;
+        Ok(Store { engine: Arc::new(engine) })
+    }
+
+    /// As [`Store::open_in_tasks`], of one of several servers: the database is in a folder that they share, and each has one of
+    /// its own. No bell rings.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in_tasks_beside(
+        data_dir: &Path,
+        database_dir: &Path,
+        retention: Retention,
+        clock: Clock,
+        chance: Chance,
+    ) -> Result<Store, StoreError> {
+        let engine = Engine::open_in_tasks(data_dir, database_dir, retention, clock, chance)?;
         Ok(Store { engine: Arc::new(engine) })
     }
 

@@ -100,6 +100,8 @@ pub(super) struct Engine {
     /// Where the file is, if it is one.
     file: Option<PathBuf>,
     shared: Option<Shared>,
+    /// Whether others write to the database too.
+    is_shared: bool,
     /// `None` asks one thread to end.
     questions_tx: mpsc::Sender<Option<Question>>,
     readers: usize,
@@ -229,6 +231,7 @@ impl Engine {
         Ok(Engine {
             name,
             file,
+            is_shared: shared.is_some(),
             shared,
             questions_tx,
             readers,
@@ -273,7 +276,7 @@ impl Engine {
     }
 
     pub(super) fn is_shared(&self) -> bool {
-        self.shared.is_some()
+        self.is_shared
     }
 
     pub(super) async fn rung(&self) {

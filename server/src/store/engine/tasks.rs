@@ -20,15 +20,17 @@ use super::{Engine, JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question};
 use crate::store::{Retention, StoreError, sqlite};
 
 impl Engine {
-    /// Opens or makes the database and starts both tasks. Needs a runtime around it.
+    /// Opens or makes the database and starts both tasks. Needs a runtime around it. A database in another folder than the
+    /// server's own is one that several share.
     pub(in crate::store) fn open_in_tasks(
         data_dir: &Path,
+        database_dir: &Path,
         retention: Retention,
         clock: Clock,
         chance: Chance,
     ) -> Result<Engine, StoreError> {
         let lock = sqlite::schema::lock(data_dir)?;
-        let path = data_dir.join("pulse.db");
+        let path = database_dir.join("pulse.db");
         let name: Arc<str> = path.display().to_string().into();
         let connection = sqlite::schema::open_writer(&path, &clock)?;
         let opened = connection
@@ -69,6 +71,7 @@ impl Engine {
             name,
             file: Some(path),
             shared: None,
+            is_shared: data_dir != database_dir,
             questions_tx,
             readers: 1,
             requests_tx,
