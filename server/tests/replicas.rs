@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pulse_test_support::postgres::Postgres;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
-use pulse_test_support::{Client, PATIENCE, Server, Watch, eventually, holding, in_time, let_pass};
+use pulse_test_support::{Client, PATIENCE, Proxy, Server, Watch, eventually, holding, in_time, let_pass};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -439,4 +439,47 @@ fn the_database_is_reached_over_tls_and_only_if_its_certificate_is_from_the_name
     stranger.spawn();
     assert_eq!(stranger.wait_exit(PATIENCE), Some(1));
     assert!(stranger.process().has_said("certificate"), "{:?}", stranger.process().log());
+}
+
+/// Thousandths of a degree as a payload ends with them, in hex: 32 bits, little-endian.
+fn stored(celsius: u32) -> String {
+    (celsius * 1_000).to_le_bytes().map(|byte| format!("{byte:02x}")).concat()
+}
+
+#[test]
+fn readings_wait_while_the_database_is_away_and_none_is_lost_or_stored_twice() {
+    let mut replicas = Replicas::start(1);
+    let server = &replicas.servers[0];
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let mut proxy = Proxy::builder("delly").config("report_interval: 1s").build();
+    proxy.register_ok(&server.join_string(&["--instance", "home"]));
+    proxy.start();
+    proxy.sysfs().let_read(41.0);
+    let is_stored = |replicas: &Replicas, celsius: u32| {
+        eventually(PATIENCE, &format!("{celsius} °C is stored"), || {
+            let hex = stored(celsius);
+            let sql = format!("SELECT count(*) FROM readings WHERE encode(payload, 'hex') LIKE '%{hex}'");
+            if replicas.sql(&sql) == "0" { Err(()) } else { Ok(()) }
+        });
+    };
+    is_stored(&replicas, 41);
+    replicas.postgres.kill();
+    for celsius in [42, 43] {
+        proxy.sysfs().let_read(f64::from(celsius));
+        // Two reports of each.
+        let_pass(Duration::from_secs(2));
+    }
+    assert_eq!(replicas.servers[0].json(&["status"])["database"], json!("degraded"));
+    replicas.postgres.resume();
+    proxy.sysfs().let_read(44.0);
+    for celsius in [42, 43, 44] {
+        is_stored(&replicas, celsius);
+    }
+    let doubles = replicas.sql("SELECT count(*) - count(DISTINCT collected_at) FROM readings");
+    assert_eq!(doubles, "0", "each moment is stored once");
+    let order = replicas.sql(
+        "SELECT count(*) FROM (SELECT collected_at < lag(collected_at) OVER (ORDER BY id) AS is_late FROM readings) AS r
+         WHERE is_late",
+    );
+    assert_eq!(order, "0", "they are stored in their order");
 }
