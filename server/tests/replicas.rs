@@ -441,7 +441,7 @@ fn the_database_is_reached_over_tls_and_only_if_its_certificate_is_from_the_name
     assert!(stranger.process().has_said("certificate"), "{:?}", stranger.process().log());
 }
 
-/// Thousandths of a degree as a payload ends with them, in hex: 32 bits, little-endian.
+/// Thousandths of a degree as a payload has them, in hex: 32 bits, little-endian.
 fn stored(celsius: u32) -> String {
     (celsius * 1_000).to_le_bytes().map(|byte| format!("{byte:02x}")).concat()
 }
@@ -458,7 +458,7 @@ fn readings_wait_while_the_database_is_away_and_none_is_lost_or_stored_twice() {
     let is_stored = |replicas: &Replicas, celsius: u32| {
         eventually(PATIENCE, &format!("{celsius} °C is stored"), || {
             let hex = stored(celsius);
-            let sql = format!("SELECT count(*) FROM readings WHERE encode(payload, 'hex') LIKE '%{hex}'");
+            let sql = format!("SELECT count(*) FROM readings WHERE encode(payload, 'hex') LIKE '%{hex}%'");
             if replicas.sql(&sql) == "0" { Err(()) } else { Ok(()) }
         });
     };
