@@ -4,15 +4,16 @@
 //! it. Were each a task of its own, whoever came meanwhile, an admin, a probe, a new connection, would wait for all of them.
 //! Always: of each shard a few connections have their turn, then everybody else has, and then the sockets are looked at before
 //! it goes on. Within a shard those whose caller said something go first, mostly in the order in which they were woken; those
-//! that have something to push stand in a queue of their own ([`PushTurn`]), as a proxy's reports come over the same
+//! that have something to push stand in a queue of their own ([`pushes`]), as a proxy's reports come over the same
 //! connection and are not to wait for everybody's lists. A connection that panics ends alone.
 //! Never: moves a connection to another shard.
 
-use std::collections::VecDeque;
+mod pushes;
+
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::stream::FuturesUnordered;
@@ -20,6 +21,9 @@ use futures_util::task::AtomicWaker;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, unconstrained};
+
+pub(super) use self::pushes::PushTurn;
+use self::pushes::{Pusher, Pushes};
 
 /// Two of a core: one goes on while the other, perhaps the fuller one, waits.
 const SHARDS_OF_A_CORE: usize = 2;
@@ -69,8 +73,8 @@ impl Shards {
         Shards { shards: Vec::new(), next: AtomicUsize::new(0) }
     }
 
-    /// Serves a connection to its end, in one of the shards. It pushes when it has its turn to; `None`: whenever it likes.
-    /// Dropping this ends it. `None`: it panicked.
+    /// Serves a connection to its end, in one of the shards. It is made with its turns to push; without shards there are none,
+    /// and it pushes whenever it likes. Dropping this ends it. Out: what it came to; `None`: it panicked.
     pub(super) async fn serve<F>(&self, connection: impl FnOnce(Option<PushTurn>) -> F) -> Option<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -99,7 +103,7 @@ impl Shards {
 }
 
 async fn shard(mut joining_rx: mpsc::UnboundedReceiver<Joining>, pushes: Arc<Pushes>) {
-    let (bell, turn) = (&pushes.bell, Arc::new(AtomicU32::new(0)));
+    let (bell, turn) = (pushes.bell(), Arc::new(AtomicU32::new(0)));
     let waker = Waker::from(Arc::clone(bell));
     let (mut connections, mut new) = (FuturesUnordered::new(), Vec::new());
     // Whether others took the whole turn while some waited to push.
@@ -121,7 +125,7 @@ async fn shard(mut joining_rx: mpsc::UnboundedReceiver<Joining>, pushes: Arc<Pus
         })
         .await;
         connections.extend(new.drain(..).map(|Joining { connection, pusher }| {
-            pushes.under_way.fetch_add(1, Ordering::Relaxed);
+            pusher.enter();
             Member { connection, pusher, turn: Arc::clone(&turn) }
         }));
         turn.store(TURN, Ordering::Relaxed);
@@ -149,7 +153,7 @@ async fn shard(mut joining_rx: mpsc::UnboundedReceiver<Joining>, pushes: Arc<Pus
         }))
         .await;
         bell.is_heard.store(false, Ordering::SeqCst);
-        if !pushes.lock().is_empty() {
+        if pushes.has_waiting() {
             // The turn was over before theirs came.
             bell.is_rung.store(true, Ordering::SeqCst);
         }
@@ -157,104 +161,6 @@ async fn shard(mut joining_rx: mpsc::UnboundedReceiver<Joining>, pushes: Arc<Pus
             // Behind all who are ready, and behind those whose sockets are.
             tokio::task::yield_now().await;
         }
-    }
-}
-
-/// The connections of a shard that have something to push.
-#[derive(Debug, Default)]
-struct Pushes {
-    waiting: Mutex<VecDeque<Arc<Pusher>>>,
-    /// How many have their turn to push, and were not looked at yet.
-    under_way: AtomicUsize,
-    bell: Arc<ShardBell>,
-}
-
-impl Pushes {
-    /// Gives so many their turn, unless some have it still. Says whether anybody has it now.
-    fn begin(&self, count: u32) -> bool {
-        if count == 0 || self.under_way.load(Ordering::Relaxed) > 0 {
-            return false;
-        }
-        for _ in 0..count {
-            let Some(pusher) = self.lock().pop_front() else { break };
-            pusher.is_waiting.store(false, Ordering::Release);
-            if pusher.is_gone.load(Ordering::Relaxed) {
-                continue;
-            }
-            if !pusher.has_turn.swap(true, Ordering::Relaxed) {
-                self.under_way.fetch_add(1, Ordering::Relaxed);
-            }
-            pusher.connection.wake();
-        }
-        self.under_way.load(Ordering::Relaxed) > 0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Pusher>>> {
-        // Each of its changes is one entry, so a panic elsewhere leaves it whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection's place in that queue. As a waker it is what rings when there is something to push.
-#[derive(Debug)]
-struct Pusher {
-    pushes: Arc<Pushes>,
-    connection: AtomicWaker,
-    is_waiting: AtomicBool,
-    /// It is given by the shard, and taken by the connection's next look.
-    has_turn: AtomicBool,
-    /// Whether it has its turn in the look that is under way.
-    is_on: AtomicBool,
-    is_gone: AtomicBool,
-}
-
-impl Pusher {
-    fn new(pushes: &Arc<Pushes>) -> Arc<Pusher> {
-        Arc::new(Pusher {
-            pushes: Arc::clone(pushes),
-            connection: AtomicWaker::new(),
-            is_waiting: AtomicBool::new(false),
-            // It looks once, to wait for what comes.
-            has_turn: AtomicBool::new(true),
-            is_on: AtomicBool::new(false),
-            is_gone: AtomicBool::new(false),
-        })
-    }
-}
-
-impl Wake for Pusher {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_waiting.swap(true, Ordering::AcqRel) {
-            self.pushes.lock().push_back(Arc::clone(self));
-            self.pushes.bell.wake_by_ref();
-        }
-    }
-}
-
-/// A connection's turns to push.
-#[derive(Debug)]
-pub(super) struct PushTurn {
-    pusher: Arc<Pusher>,
-    waker: Waker,
-}
-
-impl PushTurn {
-    fn of(pusher: &Arc<Pusher>) -> PushTurn {
-        PushTurn { pusher: Arc::clone(pusher), waker: Waker::from(Arc::clone(pusher)) }
-    }
-
-    /// Whether the connection has its turn, in the look that is under way.
-    pub(super) fn is_on(&self) -> bool {
-        self.pusher.is_on.load(Ordering::Relaxed)
-    }
-
-    /// Rings for the next one.
-    pub(super) fn waker(&self) -> &Waker {
-        &self.waker
     }
 }
 
@@ -299,27 +205,14 @@ impl Future for Member {
             return Poll::Pending;
         }
         self.turn.store(left - 1, Ordering::Relaxed);
-        let has_turn = self.take_turn();
-        self.pusher.is_on.store(has_turn, Ordering::Relaxed);
-        self.pusher.connection.register(cx.waker());
+        self.pusher.begin_look(cx.waker());
         self.connection.as_mut().poll(cx)
-    }
-}
-
-impl Member {
-    fn take_turn(&self) -> bool {
-        let has_turn = self.pusher.has_turn.swap(false, Ordering::Relaxed);
-        if has_turn {
-            self.pusher.pushes.under_way.fetch_sub(1, Ordering::Relaxed);
-        }
-        has_turn
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.take_turn();
-        self.pusher.is_gone.store(true, Ordering::Relaxed);
+        self.pusher.leave();
     }
 }
 
