@@ -129,6 +129,12 @@ impl From<Mistakes> for ConfigError {
 }
 
 impl Config {
+    /// Whether the server's certificate is from an authority of Pulse's own.
+    #[must_use]
+    pub fn has_own_authority(&self) -> bool {
+        !self.plaintext && self.tls.is_none()
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors

@@ -27,11 +27,13 @@ pub mod replicas;
 pub mod report;
 pub mod rest;
 pub mod rpc;
+pub mod sealing;
 pub mod shutdown;
 mod starting;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod whole_file;
 
 pub use pulse::{Place, Pulse};
 
@@ -128,7 +130,7 @@ impl RunError {
             RunError::DataDir { .. }
                 | RunError::Tls(_)
                 | RunError::AdminSocket(_)
-                | RunError::Store(StoreError::Unreadable(_))
+                | RunError::Store(StoreError::Unreadable(_) | StoreError::Sealed(_))
                 | RunError::Key(_)
                 | RunError::Listen(
                     ListenError::Plaintext(_) | ListenError::NotHere(_) | ListenError::NotAllowed(_)
@@ -160,9 +162,10 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     // First: it tells whether another server has this folder, before anything in it is touched.
     let admin = admin_socket::AdminSocket::bind(&config.admin_socket())?;
     backup::restore::finish(&config.data_dir)?;
+    let clock = Clock::system();
+    share_authority(&config, &clock).await?;
     let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
     let listener = Listener::bind(&config.listen, tls.clone())?;
-    let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     let place = pulse::Place::of(&config, listener.local_addrs(), tls.clone());
     // Probes are answered from here on, and calls are told to come back.
@@ -258,6 +261,21 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     store.close().await?;
     tracing::info!("the server ended");
     Ok(())
+}
+
+/// Where several servers share a database, all have one authority, so that a proxy that pinned it trusts each.
+async fn share_authority(config: &Config, clock: &Clock) -> Result<(), RunError> {
+    let Some(database) = config.database.clone().filter(|_| config.has_own_authority()) else {
+        return Ok(());
+    };
+    let (folder, clock) = (config.data_dir.clone(), clock.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let shared = tokio::task::spawn_blocking(move || {
+        let offered = tls::shared::offer(&folder)?;
+        let key = store::share_authority(&folder, &database, &offered, &runtime, &clock)?;
+        Ok::<_, RunError>(tls::shared::adopt(&folder, &key)?)
+    });
+    shared.await.map_err(RunError::Panicked)?
 }
 
 /// Makes the data folder, if it is not there: for the server's user alone, as it holds keys.

@@ -29,12 +29,13 @@ use crate::config;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::{NodeReport, Report};
+use crate::sealing::SealingError;
 
 pub use checked::{Checked, Finding};
 pub use files::{Copied, DataLock, DatabaseCopy};
 pub use past::{ListChange, ListFound};
 pub use status::{Ahead, KeptList, Mark, ProxyStatus};
-pub use transfer::{Transferred, transfer};
+pub use transfer::{Transferred, share_authority, transfer};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,9 @@ pub enum StoreError {
     /// The database is no file: PostgreSQL has tools of its own for what was asked.
     #[error("the database is on PostgreSQL: use `pg_dump` and its like")]
     NoFile,
+    /// The keys that servers share cannot be had.
+    #[error(transparent)]
+    Sealed(#[from] SealingError),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -324,7 +328,7 @@ impl Store {
     }
 
     /// Connects to the database on PostgreSQL, makes its tables if they are not there, and brings them up to date. The data
-    /// folder is this server's own still.
+    /// folder is this server's own still. Its keys are sealed under the one that the configuration names.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -335,10 +339,11 @@ impl Store {
         clock: Clock,
     ) -> Result<Store, StoreError> {
         let address = postgres::Address::of(database)?;
-        let data_dir = data_dir.to_owned();
-        let opened =
-            tokio::task::spawn_blocking(move || Engine::open_postgres(&data_dir, address, retention, clock))
-                .await;
+        let (data_dir, secret_key) = (data_dir.to_owned(), database.secret_key_file(data_dir));
+        let opened = tokio::task::spawn_blocking(move || {
+            Engine::open_postgres(&data_dir, address, &secret_key, retention, clock)
+        });
+        let opened = opened.await;
         let engine = opened.map_err(|_| StoreError::Closed)??;
         Ok(Store { engine: Arc::new(engine) })
     }

@@ -15,6 +15,7 @@ mod files;
 mod handshake;
 mod identity;
 mod names;
+pub mod shared;
 mod source;
 mod tickets;
 

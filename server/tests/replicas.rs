@@ -1,78 +1,26 @@
 //! Several servers on one PostgreSQL, and the traps of it: numbers that are taken early and shown late, bells that nobody hears or
-//! that ring too early, proxies that hop to a server which is behind, databases that go away or lost their last commits.
+//! that ring too early, proxies that hop to a server which is behind, tokens that are good or spent at all of them.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pulse_test_support::postgres::Postgres;
+use pulse_proto::JoinString;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
-use pulse_test_support::{Client, PATIENCE, Proxy, Server, Watch, eventually, holding, in_time, let_pass};
+use pulse_test_support::v1::{RegisterRequest, RotateTokenRequest};
+use pulse_test_support::{Client, PATIENCE, connect, eventually, holding, let_pass, with_token};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tonic::Code;
+use tonic_types::StatusExt;
 
-/// How long another server may take to hear of a change whose ring was lost: it asks every second.
-const ASKED: Duration = Duration::from_secs(3);
+#[path = "support/replicas.rs"]
+mod support;
 
-/// A database, and some servers on it.
-struct Replicas {
-    servers: Vec<Server>,
-    postgres: Postgres,
-    url: String,
-}
-
-impl Replicas {
-    fn start(count: usize) -> Replicas {
-        let postgres = Postgres::start();
-        let url = postgres.database();
-        let first = Server::builder().config(&format!("database_url: {url}")).start();
-        let mut replicas = Replicas { servers: vec![first], postgres, url };
-        for _ in 1..count {
-            replicas.join(&replicas.url.clone());
-        }
-        replicas
-    }
-
-    /// Starts one more, which reaches the database under this URL.
-    fn join(&mut self, url: &str) {
-        let mut server = Server::builder().beside(&self.servers[0], url);
-        server.start_again();
-        self.servers.push(server);
-    }
-
-    fn database(&self) -> &str {
-        self.url.rsplit('/').next().expect("a URL has a path")
-    }
-
-    /// Asks the database itself.
-    fn sql(&self, sql: &str) -> String {
-        let asked = self.postgres.ask(self.database(), sql);
-        assert!(asked.status.success(), "{sql}: {}", String::from_utf8_lossy(&asked.stderr));
-        String::from_utf8(asked.stdout).expect("psql writes UTF-8").trim().to_owned()
-    }
-}
-
-fn set_nodes(server: &Server, nodes: &[&str]) -> Instant {
-    let mut arguments = vec!["instance", "set", "home"];
-    nodes.iter().for_each(|node| arguments.extend(["--endpoint", node]));
-    server.pulse_ok(&arguments);
-    Instant::now()
-}
-
-fn revision(server: &Server) -> u64 {
-    server.json(&["status"])["revision"].as_u64().expect("a revision is a number")
-}
-
-/// The revision that a server pushes, without making it ask: as its metrics have it.
-fn shown_revision(server: &Server) -> f64 {
-    server.metrics().value("pulse_revision")
-}
-
-async fn next_list(watch: &mut Watch) -> pulse_test_support::v1::AllowlistSnapshot {
-    watch.snapshot().await
-}
+use support::{ASKED, Replicas, revision, set_nodes, shown_revision};
 
 /// Passes bytes on to the database, until it is told to hold them.
 struct Cable {
@@ -209,6 +157,72 @@ async fn a_token_that_is_revoked_at_one_ends_the_stream_at_another_within_a_seco
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_rotated_at_one_is_good_at_another_and_its_first_use_there_ends_the_old_one_here() {
+    let replicas = Replicas::start(2);
+    let [here, there] = &replicas.servers[..] else { panic!("there are two") };
+    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let old = Client::register(here, &here.join_string(&["--instance", "home"]), "delly").await;
+    let rotated = old.grpc.clone().rotate_token(old.authorized(RotateTokenRequest {})).await;
+    let token = rotated.expect("the token is good").into_inner().ctrl_token;
+    let new = Client { token, ..old.reconnect(there).await };
+    new.watch(Default::default()).await.snapshot().await;
+    eventually(Duration::from_secs(1), "the old token is good nowhere", || {
+        let sql = "SELECT string_agg(standing, ' ' ORDER BY standing) FROM ctrl_tokens";
+        let standings = replicas.sql(sql);
+        let (shown, newest) = (shown_revision(here), replicas.sql("SELECT revision FROM fleet"));
+        if shown.to_string() == newest { Ok(()) } else { Err((shown, newest, standings)) }
+    });
+    let refused = old.try_watch(Default::default()).await.expect_err("its time is over");
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_token_lets_in_as_many_as_it_is_for_however_many_servers_are_asked() {
+    const USES: usize = 5;
+    const RACERS: usize = 8;
+    let replicas = Replicas::start(3);
+    replicas.servers[0].pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let join = replicas.servers[0].join_string(&["--instance", "home", "--uses", &USES.to_string()]);
+    let join: JoinString = join.parse().expect("the server made it");
+    let token = join.join.expect("it has a token").reveal().to_owned();
+    let mut racing = JoinSet::new();
+    for (at, server) in replicas.servers.iter().enumerate() {
+        let grpc = connect(server).await;
+        for racer in 0..RACERS {
+            let (mut grpc, token, host) = (grpc.clone(), token.clone(), at * RACERS + racer);
+            racing.spawn(async move {
+                let hostname = format!("host-{host}");
+                let host = RegisterRequest {
+                    hostname,
+                    machine_id: format!("{host:064x}"),
+                    ..RegisterRequest::default()
+                };
+                grpc.register(with_token(host, &token)).await
+            });
+        }
+    }
+    let (mut winners, mut losers) = (0, HashMap::<_, usize>::new());
+    for outcome in racing.join_all().await {
+        match outcome {
+            Ok(_) => winners += 1,
+            Err(status) => {
+                let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+                *losers.entry(reason).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(winners, USES, "{losers:?}");
+    assert!(losers.contains_key("JOIN_TOKEN_USED"), "{losers:?}");
+    for server in &replicas.servers {
+        eventually(ASKED, "every server has the same proxies and knows that the token is spent", || {
+            let known = server.proxies().len();
+            let token = server.json(&["join", "list"])["join_tokens"][0].clone();
+            if (known, &token["used"]) == (USES, &json!(USES)) { Ok(()) } else { Err((known, token)) }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_listen_connection_delays_a_change_by_a_second_or_two_and_no_more() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
@@ -316,7 +330,7 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
 
     cable.hold(true);
     set_nodes(here, &["delly", "new"]);
-    let new = next_list(&mut watch).await;
+    let new = watch.snapshot().await;
     assert!(new.revision > old.revision);
     drop(watch);
     let hopped = client.reconnect(behind).await;
@@ -344,142 +358,4 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
         Value::Null,
         "nobody is ahead of anything"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_its_database_a_server_goes_on_and_says_so() {
-    let mut replicas = Replicas::start(2);
-    let Replicas { servers, postgres, .. } = &mut replicas;
-    let [here, there] = &servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = here.join_string(&["--instance", "home"]);
-    let client = Client::register(here, &join, "delly").await;
-    let mut watch = client.watch(Default::default()).await;
-    let list = watch.snapshot().await;
-    let known = revision(here) as f64;
-    eventually(ASKED, "the other server knows the proxy", || {
-        if shown_revision(there) == known { Ok(()) } else { Err(shown_revision(there)) }
-    });
-    postgres.kill();
-    // The stream goes on, another can be opened, and what is in force is served.
-    watch.hears_only_bookmarks().await;
-    let mut other = client.reconnect(there).await.watch(holding(&list)).await;
-    assert!(matches!(other.next_kind().await, Kind::Unchanged(_)));
-    // A write fails, and says why.
-    let refused = here.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "new"]);
-    assert!(!refused.is_success());
-    assert!(
-        refused.stderr.contains("committed") || refused.stderr.contains("database"),
-        "{}",
-        refused.stderr
-    );
-    let status = client.grpc.clone().register(client.authorized(Default::default())).await;
-    drop(status);
-    // And all of it is as before when the database is back.
-    postgres.resume();
-    eventually(PATIENCE, "changes are made again", || {
-        let ran = there.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "back"]);
-        if ran.is_success() { Ok(()) } else { Err(ran.stderr) }
-    });
-    let list = in_time("the change", other.snapshot()).await;
-    assert_eq!(list.nodes.len(), 2);
-    assert_eq!(list.revision, revision(here));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_lost_its_last_commits_is_noticed_as_older_than_the_fleet() {
-    let mut replicas = Replicas::start(1);
-    replicas.servers[0].pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = replicas.servers[0].join_string(&["--instance", "home"]);
-    let client = Client::register(&replicas.servers[0], &join, "delly").await;
-    // As a machine has it that takes over and lacks the last commits.
-    let copy = replicas.sql("SELECT revision FROM fleet");
-    set_nodes(&replicas.servers[0], &["delly", "lost"]);
-    let mut watch = client.watch(Default::default()).await;
-    let lost = watch.snapshot().await;
-    replicas.sql(&format!(
-        "BEGIN; DELETE FROM allowlists WHERE revision > {copy}; DELETE FROM audit WHERE revision > {copy};
-         UPDATE audit_head SET (seq, hash) = (SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1);
-         DELETE FROM instance_nodes WHERE name = 'lost'; UPDATE instances SET revision = {copy};
-         UPDATE fleet SET revision = {copy}; COMMIT"
-    ));
-    let server = &mut replicas.servers[0];
-    eventually(PATIENCE, "the server ends, to begin anew with what is there", || {
-        server.process_ended().map(|_| ()).ok_or("it runs")
-    });
-    assert!(server.process().has_said("older than the fleet"), "{:?}", server.process().log());
-    server.start_again();
-    let refused = client.reconnect(server).await.watch(holding(&lost)).await;
-    drop(refused);
-    eventually(PATIENCE, "it is shown", || {
-        let status = server.json(&["status"]);
-        if status["database_older_than_fleet"].is_object() { Ok(()) } else { Err(status) }
-    });
-}
-
-#[test]
-fn the_database_is_reached_over_tls_and_only_if_its_certificate_is_from_the_named_authority() {
-    let (postgres, authority) = Postgres::start_with_tls();
-    let url = postgres.database().replace("127.0.0.1", "localhost");
-    let config = |more: &str| format!("database_url: {url}?sslmode=require\n{more}");
-    let server =
-        Server::builder().config(&config(&format!("database_ca_file: {}", authority.display()))).start();
-    let database = url.rsplit('/').next().expect("a URL has a path");
-    let ssl = postgres.ask(
-        database,
-        "SELECT count(*) FILTER (WHERE ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
-         WHERE application_name LIKE 'pulse%'",
-    );
-    let counts = String::from_utf8(ssl.stdout).expect("psql writes UTF-8");
-    let (with, all) = counts.trim().split_once('|').expect("there are two columns");
-    assert!(with == all && all != "0", "{counts}");
-    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    // The authorities of the system know nothing of it.
-    let mut stranger = Server::builder().config(&config("")).prepare();
-    stranger.spawn();
-    assert_eq!(stranger.wait_exit(PATIENCE), Some(1));
-    assert!(stranger.process().has_said("certificate"), "{:?}", stranger.process().log());
-}
-
-/// Thousandths of a degree as a payload has them, in hex: 32 bits, little-endian.
-fn stored(celsius: u32) -> String {
-    (celsius * 1_000).to_le_bytes().map(|byte| format!("{byte:02x}")).concat()
-}
-
-#[test]
-fn readings_wait_while_the_database_is_away_and_none_is_lost_or_stored_twice() {
-    let mut replicas = Replicas::start(1);
-    let server = &replicas.servers[0];
-    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let mut proxy = Proxy::builder("delly").config("report_interval: 1s").build();
-    proxy.register_ok(&server.join_string(&["--instance", "home"]));
-    proxy.start();
-    proxy.sysfs().let_read(41.0);
-    let is_stored = |replicas: &Replicas, celsius: u32| {
-        eventually(PATIENCE, &format!("{celsius} °C is stored"), || {
-            let hex = stored(celsius);
-            let sql = format!("SELECT count(*) FROM readings WHERE encode(payload, 'hex') LIKE '%{hex}%'");
-            if replicas.sql(&sql) == "0" { Err(()) } else { Ok(()) }
-        });
-    };
-    is_stored(&replicas, 41);
-    replicas.postgres.kill();
-    for celsius in [42, 43] {
-        proxy.sysfs().let_read(f64::from(celsius));
-        // Two reports of each.
-        let_pass(Duration::from_secs(2));
-    }
-    assert_eq!(replicas.servers[0].json(&["status"])["database"], json!("degraded"));
-    replicas.postgres.resume();
-    proxy.sysfs().let_read(44.0);
-    for celsius in [42, 43, 44] {
-        is_stored(&replicas, celsius);
-    }
-    let doubles = replicas.sql("SELECT count(*) - count(DISTINCT collected_at) FROM readings");
-    assert_eq!(doubles, "0", "each moment is stored once");
-    let order = replicas.sql(
-        "SELECT count(*) FROM (SELECT collected_at < lag(collected_at) OVER (ORDER BY id) AS is_late FROM readings) AS r
-         WHERE is_late",
-    );
-    assert_eq!(order, "0", "they are stored in their order");
 }

@@ -20,6 +20,7 @@ use crate::backup::restore::{Restored, Unpacked, unpack};
 use crate::backup::{BackupError, DATABASE, read};
 use crate::config::{Config, Database, Password};
 use crate::store::{Checked, StoreError, check, transfer};
+use crate::tls;
 
 /// Does what was typed; returns the exit code.
 pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {
@@ -29,7 +30,9 @@ pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {
         Files::Db(Db::Copy { from, to, password_file, ca_file }) => {
             let (url, password_file, ca_file) = (to.clone(), password_file.clone(), ca_file.clone());
             let password = Password::of(&environment);
-            copy(from, &Database { url, password_file, password, ca_file }, place).map(|()| true)
+            let secret_key_file = None;
+            copy(from, &Database { url, password_file, password, ca_file, secret_key_file }, place)
+                .map(|()| true)
         }
     };
     match done {
@@ -59,10 +62,12 @@ fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
-    let tables = transfer(from, to, runtime.handle(), &Clock::system()).map_err(|error| {
-        let text = format!("nothing was copied: {}", crate::tls::chain(&error));
-        Failure::local("NOT_COPIED", text)
-    })?;
+    let not_copied = |error: &dyn std::error::Error| {
+        Failure::local("NOT_COPIED", format!("nothing was copied: {}", crate::tls::chain(error)))
+    };
+    let authority = tls::shared::own(from).map_err(|error| not_copied(&error))?;
+    let tables = transfer(from, to, authority.as_deref(), runtime.handle(), &Clock::system())
+        .map_err(|error| not_copied(&error))?;
     if place.json {
         let tables =
             tables.iter().map(|one| json!({ "table": one.table, "rows": one.rows, "sha256": one.sha256 }));
@@ -75,10 +80,12 @@ fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
         table.row([one.table.to_owned(), one.rows.to_string(), one.sha256.clone()]);
     }
     print(&format!(
-        "{}every row is the same on both sides. Set database_url to {}, and start the server with the same data folder: its \
-         authority and its keys stay there. Move {} aside, so that no server begins with it by mistake\n",
+        "{}every row is the same on both sides. Set database_url to {}, and start the server with the same data folder. Another \
+         server on this database needs {} in its own, and nothing else. Move {} aside, so that no server begins with it by \
+         mistake\n",
         table.render(),
         to.url,
+        clean(&to.secret_key_file(from).display().to_string()),
         clean(&from.join("pulse.db").display().to_string())
     ))
 }

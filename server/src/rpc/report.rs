@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use super::auth::present_caller;
-use super::status::{invalid, store_status};
+use super::status::{invalid, report_status};
 use super::{Rpc, ahead, edge};
 use crate::catalog::Catalog;
 use crate::metrics::ReportResult;
@@ -90,7 +90,7 @@ async fn take(
         .readings
         .take(Report { proxy: proxy.id, session, sequence, nodes })
         .await
-        .map_err(|error| store_status(&error))?;
+        .map_err(|error| report_status(&error))?;
     rpc.fleet.seen(proxy.id);
     rpc.metrics.reported(match (recorded.is_double, is_whole) {
         (true, _) => ReportResult::Repeated,
@@ -263,7 +263,7 @@ async fn was_allowed(
         Entry::Vacant(new) => {
             let list = rpc.store.list_at(scope, revision).await.map_err(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an earlier list cannot be read");
-                store_status(&error)
+                report_status(&error)
             })?;
             // One revision is in one epoch: of another epoch it is a list that this database never made.
             new.insert(list.filter(|list| list.position == report.position))

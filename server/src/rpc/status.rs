@@ -70,11 +70,21 @@ pub(super) fn store_status(error: &StoreError) -> Status {
                 "the server began anew, and reports before this one are missing: send the oldest first";
             retry(Code::Unavailable, reason::STARTING, text, GAP_RETRY)
         }
-        error => {
-            // The store itself says when it can no longer be written, and when it can again; calls are many.
-            tracing::debug!(error = error as &dyn std::error::Error, "a call failed because the store did");
-            let text = "the server cannot write its database at the moment: what is in force stays in force; try again later";
-            retry(Code::Unavailable, reason::STORE_UNAVAILABLE, text, STORE_RETRY)
-        }
+        error => unavailable(Code::Unavailable, error),
     }
+}
+
+/// A store that did not take readings: they wait at their proxy, as with a server that has too much to do.
+pub(super) fn report_status(error: &StoreError) -> Status {
+    match error {
+        StoreError::Full | StoreError::BehindGap => store_status(error),
+        error => unavailable(Code::ResourceExhausted, error),
+    }
+}
+
+fn unavailable(code: Code, error: &StoreError) -> Status {
+    // The store itself says when it can no longer be written, and when it can again; calls are many.
+    tracing::debug!(error = error as &dyn std::error::Error, "a call failed because the store did");
+    let text = "the server cannot write its database at the moment: what is in force stays in force; try again later";
+    retry(code, reason::STORE_UNAVAILABLE, text, STORE_RETRY)
 }

@@ -47,6 +47,7 @@ use super::{
     Recorded, Replica, Report, Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
+use crate::sealing::SealingKey;
 
 /// The most reports that wait to be written.
 const MAX_REPORTS: usize = 4_096;
@@ -128,6 +129,8 @@ struct Shared {
     /// Which one it is.
     replica: Uuid,
     doorbell: postgres::Doorbell,
+    /// Under which the keys in the database are sealed.
+    sealing: Arc<SealingKey>,
     _runtime: postgres::OwnRuntime,
 }
 
@@ -158,10 +161,12 @@ impl Engine {
         )
     }
 
-    /// Connects to PostgreSQL and starts the threads. Blocks for as long as migrations take. `data_dir` is this server's own.
+    /// Connects to PostgreSQL and starts the threads. Blocks for as long as migrations take. `data_dir` is this server's own, and
+    /// `secret_key` is the file of the key that all servers are given.
     pub(super) fn open_postgres(
         data_dir: &Path,
         address: postgres::Address,
+        secret_key: &Path,
         retention: Retention,
         clock: Clock,
     ) -> std::result::Result<Engine, StoreError> {
@@ -177,9 +182,10 @@ impl Engine {
         let doorbell = postgres::Doorbell::new(address.clone(), &runtime);
         let connect =
             || Link::Postgres(Box::new(postgres::Connection::new(address.clone(), runtime.clone())));
-        let writing = postgres::schema::open_writer(address.clone(), runtime.clone(), &clock)?;
+        let (writing, sealing) =
+            postgres::schema::open_writer(address.clone(), runtime.clone(), secret_key, &clock)?;
         let readers = (0..READERS).map(|_| connect()).collect();
-        let shared = Some(Shared { replica, doorbell, _runtime: own_runtime });
+        let shared = Some(Shared { replica, doorbell, sealing: Arc::new(sealing), _runtime: own_runtime });
         let writing = Link::Postgres(Box::new(writing));
         Engine::start(
             Database { name, file: None, shared, writing, reading: readers },
@@ -245,13 +251,18 @@ impl Engine {
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
-        self.ask("load the database", |sql| {
+        let sealing = self.shared.as_ref().map(|shared| Arc::clone(&shared.sealing));
+        self.ask("load the database", move |sql| {
             let fleet = catalog::fleet(sql)?;
+            let signing_key = match sealing {
+                Some(sealing) => postgres::keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?,
+                None => fleet.signing_key,
+            };
             Ok(Loaded {
                 server_id: fleet.server_id,
                 epoch: fleet.epoch,
                 revision: fleet.revision,
-                signing_key: fleet.signing_key,
+                signing_key,
                 audit_hash: audit::hash_at(sql, fleet.revision)?,
                 instances: catalog::instances(sql, catalog::EVERY)?,
                 proxies: catalog::proxies(sql, catalog::EVERY)?,

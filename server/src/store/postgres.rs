@@ -6,6 +6,7 @@
 
 mod address;
 mod doorbell;
+pub(super) mod keys;
 pub(super) mod leases;
 pub(super) mod others;
 pub(super) mod replicas;

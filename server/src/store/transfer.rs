@@ -10,11 +10,13 @@ use aws_lc_rs::digest::{Context, SHA256};
 use pulse_proto::{Clock, hex};
 use tokio::runtime::Handle;
 
+use super::engine::catalog;
 use super::engine::fault::{Fault, Result};
 use super::engine::link::Link;
-use super::engine::sql::{Sql, Value, row};
+use super::engine::sql::{Sql, Value, integer, row, values};
 use super::{StoreError, postgres, sqlite};
 use crate::config;
+use crate::sealing::SealingKey;
 
 /// Rows that are on the way at once.
 const CHUNK: usize = 1_000;
@@ -30,9 +32,11 @@ const fn table(name: &'static str, columns: &'static [&'static str], order: &'st
     Table { name, columns, order }
 }
 
-/// Every table that both databases have, those first to which others refer.
+/// The row that says which fleet it is. Its signing key is stored otherwise on each side, and compared by itself.
+const FLEET: Table = table("fleet", &["id", "server_id", "epoch", "revision", "created_at"], "id");
+
+/// Every other table that both databases have, those first to which others refer.
 const TABLES: &[Table] = &[
-    table("fleet", &["id", "server_id", "epoch", "revision", "created_at", "signing_key"], "id"),
     table("instances", &["id", "name", "created_at", "removed_at", "revision"], "id"),
     table("instance_nodes", &["instance_id", "place", "name", "address"], "instance_id, place"),
     table(
@@ -183,7 +187,8 @@ pub struct Transferred {
     pub sha256: String,
 }
 
-/// Copies the database in a data folder to an empty one on PostgreSQL, and compares both. Blocks for as long as that takes.
+/// Copies the database in a data folder to an empty one on PostgreSQL, and compares both. `authority` is the authority's key, in
+/// PEM, if the fleet has one: the servers on the other database shall have it too. Blocks for as long as that takes.
 ///
 /// # Errors
 /// [`StoreError::InUse`] if a server has the folder; [`StoreError::Unreadable`] if the other database is not empty, or both
@@ -191,6 +196,7 @@ pub struct Transferred {
 pub fn transfer(
     data_dir: &Path,
     to: &config::Database,
+    authority: Option<&str>,
     runtime: &Handle,
     clock: &Clock,
 ) -> std::result::Result<Vec<Transferred>, StoreError> {
@@ -206,29 +212,80 @@ pub fn transfer(
     let mut from = Link::Sqlite(sqlite::schema::open_writer(&path, clock)?);
     let address = postgres::Address::of(to)?;
     let name = address.name.clone();
-    let mut to = Link::Postgres(Box::new(postgres::schema::open_writer(address, runtime.clone(), clock)?));
-    let transferred = from.view(|from| to.transact(|to| copy(from, to)));
+    let secret_key = to.secret_key_file(data_dir);
+    let (to, sealing) = postgres::schema::open_writer(address, runtime.clone(), &secret_key, clock)?;
+    let mut to = Link::Postgres(Box::new(to));
+    let transferred = from.view(|from| {
+        to.transact(|to| {
+            let transferred = copy(from, to, &sealing)?;
+            if let Some(authority) = authority {
+                postgres::keys::share_authority(to, &sealing, authority)?;
+            }
+            Ok(transferred)
+        })
+    });
     let closed = from.close();
     let (transferred, _) = transferred.map_err(|fault| fault.while_doing("copy the database", &name))?;
     closed.map_err(|fault| fault.while_doing("close the database", &path.display().to_string()))?;
     Ok(transferred)
 }
 
-fn copy(from: &dyn Sql, to: &dyn Sql) -> Result<Vec<Transferred>> {
+/// What the authority's key in PEM is to be, on a database that servers share: the one that is there, or `own` from here on.
+/// Blocks, and opens a connection of its own.
+///
+/// # Errors
+/// [`StoreError`], as [`super::Store::connect`].
+pub fn share_authority(
+    data_dir: &Path,
+    database: &config::Database,
+    own: &str,
+    runtime: &Handle,
+    clock: &Clock,
+) -> std::result::Result<String, StoreError> {
+    let address = postgres::Address::of(database)?;
+    let name = address.name.clone();
+    let secret_key = database.secret_key_file(data_dir);
+    let (mut connection, sealing) =
+        postgres::schema::open_writer(address, runtime.clone(), &secret_key, clock)?;
+    let shared = connection.transact(|sql| postgres::keys::share_authority(sql, &sealing, own));
+    let (key, _) = shared.map_err(|fault| fault.while_doing("share the authority's key", &name))?;
+    Ok(key)
+}
+
+fn copy(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Vec<Transferred>> {
     let used = "SELECT CASE WHEN EXISTS (SELECT 1 FROM audit) OR EXISTS (SELECT 1 FROM instances) THEN 1 ELSE 0 END AS used";
     if row(to, "audit", used, &[], |cells| cells.plain::<i64>("used"))? != Some(0) {
         return Err(Fault::Unreadable(
             "it is not empty: make a new one for the fleet to move into".to_owned(),
         ));
     }
-    to.execute("DELETE FROM fleet", &[])?;
     to.execute("DELETE FROM audit_head", &[])?;
-    TABLES.iter().map(|table| table.copy(from, to)).collect::<Result<Vec<_>>>().and_then(|transferred| {
-        for sequence in SEQUENCES {
-            to.query(sequence, &[], &mut |_| Ok(()))?;
-        }
-        Ok(transferred)
-    })
+    let mut transferred = vec![copy_fleet(from, to, sealing)?];
+    for table in TABLES {
+        transferred.push(table.copy(from, to)?);
+    }
+    for sequence in SEQUENCES {
+        to.query(sequence, &[], &mut |_| Ok(()))?;
+    }
+    Ok(transferred)
+}
+
+/// The new database's own identity gives way to the fleet's.
+fn copy_fleet(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Transferred> {
+    let fleet = catalog::fleet(from)?;
+    let created_at =
+        row(from, "fleet", "SELECT created_at FROM fleet", &[], |cells| cells.plain::<i64>("created_at"))?;
+    let sealed = postgres::keys::seal_signing(sealing, fleet.server_id, &fleet.signing_key)?;
+    to.execute(
+        "UPDATE fleet SET server_id = $1, epoch = $2, revision = $3, created_at = $4, signing_key = $5",
+        &values![fleet.server_id, integer(fleet.epoch), integer(fleet.revision), created_at, sealed],
+    )?;
+    let there = catalog::fleet(to)?;
+    let key = postgres::keys::open_signing(sealing, there.server_id, &there.signing_key)?;
+    if key != fleet.signing_key {
+        return Err(Fault::Unreadable("the signing key is not the same there".to_owned()));
+    }
+    FLEET.compare(from, to)
 }
 
 impl Table {
@@ -243,6 +300,10 @@ impl Table {
             if waiting.len() == CHUNK { to.execute_each(&insert, &mut waiting.drain(..)) } else { Ok(()) }
         })?;
         to.execute_each(&insert, &mut waiting.drain(..))?;
+        self.compare(from, to)
+    }
+
+    fn compare(&self, from: &dyn Sql, to: &dyn Sql) -> Result<Transferred> {
         let (here, there) = (self.sum(from)?, self.sum(to)?);
         if here != there {
             let text = format!("table {} is not the same there: {here:?} and {there:?}", self.name);

@@ -189,7 +189,7 @@ impl Leaf {
     }
 }
 
-fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
+pub(super) fn parse_key(path: &Path, pem: Vec<u8>) -> Result<KeyPair, TlsError> {
     let pem = String::from_utf8(pem).map_err(|_| TlsError::NoKey(path.to_owned()))?;
     KeyPair::from_pem(&pem).map_err(|_| TlsError::NoKey(path.to_owned()))
 }

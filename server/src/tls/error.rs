@@ -85,6 +85,12 @@ pub enum TlsError {
     /// `ca.key` became another while the server ran.
     #[error("ca.key in {} is another than at start; restart the server to use it", .0.display())]
     AuthorityChanged(PathBuf),
+    /// The fleet's servers have another authority.
+    #[error(
+        "the authority in {} is not the one that the other servers on this database have, whose pin proxies hold; if no proxy was \
+         registered with this one, move ca.pem, ca.key, server.pem and server.key away, and the fleet's is taken over", .0.display()
+    )]
+    OtherAuthority(PathBuf),
     /// The certificate is not for servers.
     #[error(
         "the certificate in {} is not for servers (its extended key usage lacks serverAuth), so every client would refuse it; \

@@ -93,10 +93,8 @@ impl ServerBuilder {
     pub fn beside(self, other: &Server, database_url: &str) -> Server {
         let server = self.config(&format!("database_url: {database_url}")).prepare();
         std::fs::create_dir(server.data_dir()).expect("a folder can be made");
-        for file in ["ca.pem", "ca.key"] {
-            let (from, to) = (other.data_dir().join(file), server.data_dir().join(file));
-            std::fs::copy(from, to).expect("the other server has its authority");
-        }
+        let (from, to) = (other.data_dir().join("secret.key"), server.data_dir().join("secret.key"));
+        std::fs::copy(from, to).expect("the other server has its sealing key");
         server
     }
 

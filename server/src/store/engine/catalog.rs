@@ -32,6 +32,7 @@ pub(in crate::store) struct Fleet {
     pub(in crate::store) server_id: Uuid,
     pub(in crate::store) epoch: u64,
     pub(in crate::store) revision: u64,
+    /// As it is stored: sealed, if others share the database.
     pub(in crate::store) signing_key: Vec<u8>,
 }
 
@@ -54,14 +55,19 @@ pub(in crate::store) fn revision(database: &dyn Sql) -> Result<u64> {
     found.first().copied().ok_or_else(|| Fault::Unreadable(String::from("table fleet has no row")))
 }
 
-/// Gives a new database its identity.
-pub(in crate::store) fn found_fleet(database: &dyn Sql, clock: &Clock) -> Result<()> {
+/// Gives a new database its identity. `keep` says how its signing key is stored.
+pub(in crate::store) fn found_fleet(
+    database: &dyn Sql,
+    clock: &Clock,
+    keep: impl FnOnce(Uuid, Vec<u8>) -> Result<Vec<u8>>,
+) -> Result<()> {
     let made = SigningKey::generate();
     let (_, signing_key) = made.map_err(|error| Fault::Disk(Arc::new(std::io::Error::other(error))))?;
-    let created_at = millis(clock.now());
+    let (server_id, created_at) = (Uuid::new_v4(), millis(clock.now()));
+    let signing_key = keep(server_id, signing_key)?;
     database.execute(
         "INSERT INTO fleet (id, server_id, epoch, revision, created_at, signing_key) VALUES (1, $1, $2, 0, $3, $4)",
-        &values![Uuid::new_v4(), created_at, created_at, signing_key],
+        &values![server_id, created_at, created_at, signing_key],
     )?;
     tracing::info!(epoch = created_at, "new database made");
     Ok(())

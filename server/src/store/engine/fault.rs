@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use tokio_postgres::error::SqlState;
 
+use crate::sealing::SealingError;
 use crate::store::StoreError;
 
 /// Why a transaction ended without a result.
@@ -32,6 +33,8 @@ pub(in crate::store) enum Fault {
     LeaseLost,
     /// A file beside the database cannot be used, or there is no room for it.
     Disk(Arc<std::io::Error>),
+    /// A key that is sealed in the database cannot be had.
+    Sealed(SealingError),
     /// Nobody waits for it any more.
     Stopped,
 }
@@ -63,6 +66,7 @@ impl Fault {
             | Fault::OtherHistory { .. }
             | Fault::LeaseLost
             | Fault::Disk(_)
+            | Fault::Sealed(_)
             | Fault::Stopped => false,
         }
     }
@@ -75,7 +79,7 @@ impl Fault {
                 Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
             ),
             Fault::Postgres(error) => breaks_a_rule(error),
-            Fault::Unreadable(_) | Fault::Conflict(_) | Fault::OtherHistory { .. } => true,
+            Fault::Unreadable(_) | Fault::Conflict(_) | Fault::OtherHistory { .. } | Fault::Sealed(_) => true,
             Fault::Away(_) | Fault::LeaseLost | Fault::Disk(_) | Fault::Stopped => false,
         }
     }
@@ -88,6 +92,7 @@ impl Fault {
             Fault::OtherHistory { revision } => StoreError::OtherHistory { revision: *revision },
             Fault::LeaseLost => StoreError::LeaseLost { doing: doing.to_owned() },
             Fault::Stopped => StoreError::Closed,
+            Fault::Sealed(error) => StoreError::Sealed(error.clone()),
             Fault::Disk(error) => {
                 StoreError::Database { doing: doing.to_owned(), source: Box::new(Arc::clone(error)) }
             }

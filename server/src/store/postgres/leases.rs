@@ -46,11 +46,16 @@ mod tests {
     use crate::store::postgres::{Address, Connection, schema};
 
     fn connections(postgres: &Postgres) -> (Connection, Connection) {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let url = DatabaseUrl::parse(&postgres.database()).expect("it is a URL");
-        let database = Database { url, password_file: None, password: None, ca_file: None };
+        let database =
+            Database { url, password_file: None, password: None, ca_file: None, secret_key_file: None };
         let open = || {
             let address = Address::of(&database).expect("it has no files");
-            schema::open_writer(address, Handle::current(), &Clock::system()).expect("it opens")
+            let secret_key = database.secret_key_file(folder.path());
+            schema::open_writer(address, Handle::current(), &secret_key, &Clock::system())
+                .expect("it opens")
+                .0
         };
         (open(), open())
     }

@@ -1,11 +1,15 @@
 //! The tables on PostgreSQL: made if they are not there, and brought up to date.
 //!
-//! Always: a migration is applied whole or not at all, by one server at a time. Never: opens a database of a newer version.
+//! Always: a migration is applied whole or not at all, by one server at a time. Never: opens a database of a newer version, or one
+//! whose keys it cannot open.
+
+use std::path::Path;
 
 use pulse_proto::Clock;
 use tokio::runtime::Handle;
 
-use super::{Address, Connection};
+use super::{Address, Connection, keys};
+use crate::sealing::SealingKey;
 use crate::store::StoreError;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
@@ -20,19 +24,22 @@ const MIN_SERVER_VERSION: i64 = 150_000;
 /// Any number, the same for all: whoever holds this lock migrates.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7655)";
 
-/// Opens a connection for writing, and brings the database up to date.
+/// Opens a connection for writing, and brings the database up to date. Out: the connection, and the key in this file, under
+/// which the database's keys are sealed; with a new database it is made, if it is not there.
 pub(in crate::store) fn open_writer(
     address: Address,
     runtime: Handle,
+    secret_key: &Path,
     clock: &Clock,
-) -> std::result::Result<Connection, StoreError> {
+) -> std::result::Result<(Connection, SealingKey), StoreError> {
     let name = address.name.clone();
     let mut connection = Connection::new(address, runtime);
-    migrate(&mut connection, clock).map_err(|fault| fault.while_doing("open the database", &name))?;
-    Ok(connection)
+    let migrated = migrate(&mut connection, secret_key, clock);
+    let sealing = migrated.map_err(|fault| fault.while_doing("open the database", &name))?;
+    Ok((connection, sealing))
 }
 
-fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
+fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Result<SealingKey> {
     connection.with_statements(|statements| {
         let sql: &dyn Sql = statements;
         let server = "SELECT CAST(current_setting('server_version_num') AS BIGINT) AS version";
@@ -55,13 +62,20 @@ fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
         for migration in &MIGRATIONS[begin..] {
             statements.simple(migration)?;
         }
+        let sealing = match begin {
+            0 => SealingKey::open_or_make(secret_key),
+            _ => SealingKey::open(secret_key),
+        };
+        let sealing = sealing.map_err(Fault::Sealed)?;
         if begin == 0 {
-            catalog::found_fleet(sql, clock)?;
+            catalog::found_fleet(sql, clock, |fleet, key| keys::seal_signing(&sealing, fleet, &key))?;
             sql.execute("INSERT INTO schema_version (version) VALUES ($1)", &values![known])?;
         } else if begin < MIGRATIONS.len() {
             sql.execute("UPDATE schema_version SET version = $1", &values![known])?;
         }
-        Ok(())
+        let fleet = catalog::fleet(sql)?;
+        keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
+        Ok(sealing)
     })
 }
 

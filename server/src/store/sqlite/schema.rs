@@ -137,7 +137,7 @@ fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
         }
         transaction.execute_batch(migration)?;
         if next == 0 {
-            catalog::found_fleet(&Statements(&transaction), clock)?;
+            catalog::found_fleet(&Statements(&transaction), clock, |_, key| Ok(key))?;
         }
         transaction.pragma_update(None, "user_version", version + 1)?;
         transaction.commit()?;
@@ -200,7 +200,7 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         let transaction = connection.transaction().unwrap();
         transaction.execute_batch(MIGRATIONS[0]).unwrap();
-        catalog::found_fleet(&Statements(&transaction), &Clock::system()).unwrap();
+        catalog::found_fleet(&Statements(&transaction), &Clock::system(), |_, key| Ok(key)).unwrap();
         transaction.execute_batch(MIGRATIONS[1]).unwrap();
         let rows = "INSERT INTO audit VALUES (1, 0, '', '', '', '{}', 1, '', 'aa'), (2, 0, '', '', '', '{}', 2, 'aa', 'bb')";
         transaction.execute_batch(rows).unwrap();

@@ -9,9 +9,10 @@ CREATE TABLE fleet (
     epoch       BIGINT NOT NULL,
     revision    BIGINT NOT NULL,
     created_at  BIGINT NOT NULL,
-    -- PKCS #8 document of the key that signs lists. Until secrets are sealed at rest, the mode of the
-    -- database file (0600) is all that guards it: this is the place to seal.
-    signing_key BYTEA    NOT NULL
+    -- PKCS #8 document of the key that signs lists, and the authority's key in PEM: both sealed under the key that each server is
+    -- given. The second is null until a server has made it, and stays null where operators bring certificates of their own.
+    signing_key   BYTEA  NOT NULL,
+    authority_key BYTEA
 );
 
 -- Proxmox VE instances; a removed one stays, with removed_at.

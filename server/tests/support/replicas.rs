@@ -1,0 +1,63 @@
+//! Several servers on one database, for the tests of them.
+
+use std::time::{Duration, Instant};
+
+use pulse_test_support::Server;
+use pulse_test_support::postgres::Postgres;
+
+/// How long another server may take to hear of a change whose ring was lost: it asks every second.
+pub(crate) const ASKED: Duration = Duration::from_secs(3);
+
+/// A database, and some servers on it.
+pub(crate) struct Replicas {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) postgres: Postgres,
+    pub(crate) url: String,
+}
+
+impl Replicas {
+    pub(crate) fn start(count: usize) -> Replicas {
+        let postgres = Postgres::start();
+        let url = postgres.database();
+        let first = Server::builder().config(&format!("database_url: {url}")).start();
+        let mut replicas = Replicas { servers: vec![first], postgres, url };
+        for _ in 1..count {
+            replicas.join(&replicas.url.clone());
+        }
+        replicas
+    }
+
+    /// Starts one more, which reaches the database under this URL.
+    pub(crate) fn join(&mut self, url: &str) {
+        let mut server = Server::builder().beside(&self.servers[0], url);
+        server.start_again();
+        self.servers.push(server);
+    }
+
+    fn database(&self) -> &str {
+        self.url.rsplit('/').next().expect("a URL has a path")
+    }
+
+    /// Asks the database itself.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let asked = self.postgres.ask(self.database(), sql);
+        assert!(asked.status.success(), "{sql}: {}", String::from_utf8_lossy(&asked.stderr));
+        String::from_utf8(asked.stdout).expect("psql writes UTF-8").trim().to_owned()
+    }
+}
+
+pub(crate) fn set_nodes(server: &Server, nodes: &[&str]) -> Instant {
+    let mut arguments = vec!["instance", "set", "home"];
+    nodes.iter().for_each(|node| arguments.extend(["--endpoint", node]));
+    server.pulse_ok(&arguments);
+    Instant::now()
+}
+
+pub(crate) fn revision(server: &Server) -> u64 {
+    server.json(&["status"])["revision"].as_u64().expect("a revision is a number")
+}
+
+/// The revision that a server pushes, without making it ask: as its metrics have it.
+pub(crate) fn shown_revision(server: &Server) -> f64 {
+    server.metrics().value("pulse_revision")
+}
