@@ -8,7 +8,7 @@ SHELL := bash
 .NOTPARALLEL:
 
 .PHONY: all help demo test fuzz soak check build release clean tools format lint docs proto deny alone
-.PHONY: bench bench-quick bench-setup bench-heap bench-docs
+.PHONY: bench bench-quick bench-replicas bench-setup bench-heap bench-docs
 
 all: help
 
@@ -59,6 +59,11 @@ bench-quick: ## the same with 1,000 clients, in two minutes
 	cargo build --release --locked -p pulse
 	cargo build --release --locked -p pulse-bench
 	@target/release/pulse-bench run --quick
+
+bench-replicas: ## three servers on PostgreSQL beside one on its own file, in some six minutes: docs/scale.md
+	cargo build --release --locked -p pulse
+	cargo build --release --locked -p pulse-bench
+	@PULSE_POSTGRES_FSYNC=on scripts/with-postgres.sh target/release/pulse-bench replicas
 
 bench-setup: ## installs the peers that Debian has (as root): etcd, nats, redis
 	@scripts/bench-setup.sh

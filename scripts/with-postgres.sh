@@ -4,6 +4,7 @@
 #   scripts/with-postgres.sh cargo test -p pulse --test store
 #
 # Tests find it in PULSE_TEST_POSTGRES and make a database each. It is stopped, and its folder goes, when the command ends.
+# It does not wait for the disk, as nothing in it is to last; PULSE_POSTGRES_FSYNC=on makes it wait, for what is measured.
 set -euo pipefail
 
 # The newest version that Debian's packages have installed.
@@ -32,7 +33,7 @@ cd_run() { (cd "$folder" && "${as_user[@]}" "$@"); }
 cd_run "$programs/initdb" --no-sync --auth=trust --encoding=UTF8 --locale=C --username=pulse -D "$folder/data" >/dev/null
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 cd_run "$programs/pg_ctl" -D "$folder/data" -s -w -l "$folder/log" \
-    -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400 -c fsync=off" start
+    -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=400 -c fsync=${PULSE_POSTGRES_FSYNC:-off}" start
 
 export PULSE_TEST_POSTGRES="postgres://pulse@127.0.0.1:$port/postgres"
 export PULSE_POSTGRES_BIN="$programs"

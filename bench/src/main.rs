@@ -16,8 +16,10 @@ mod measure;
 mod pace;
 mod peers;
 mod port;
+mod postgres;
 mod process;
 mod record;
+mod replicas;
 mod report_message;
 mod rounds;
 mod run;
@@ -42,6 +44,8 @@ struct Args {
 enum Command {
     /// Measure, and print the table
     Run(run::RunArgs),
+    /// Measure several servers on one PostgreSQL beside one on its own file
+    Replicas(replicas::Replicas),
     /// Count the bytes of an idle stream by the place that allocates them
     Heap(heap::Heap),
     /// Write the tables of the docs from a run that is kept with them
@@ -57,6 +61,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Replicas(args) => replicas::run(&args),
         Command::Heap(heap) => heap::run(&heap),
         Command::Docs(docs) => docs::run(&docs),
         Command::Serve(serve) => serve::run(&serve),

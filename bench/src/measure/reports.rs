@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::figure;
 use super::probes::{Probes, WHO};
-use crate::client::control::{Calls, Command, Times, Unary};
+use crate::client::control::{Answer, Calls, Command, Times, Unary};
 use crate::client::unary::Caller;
 use crate::crowd::Crowd;
 use crate::failure::{Doing, Failure, Outcome};
@@ -24,10 +24,11 @@ use crate::rounds::Stand;
 use crate::run::{Bench, progress};
 use crate::serve::Kind;
 
-const PATH: &str = "/pulse.control.v1.ControlPlaneService/ReportTemperatures";
+/// The call.
+pub(crate) const PATH: &str = "/pulse.control.v1.ControlPlaneService/ReportTemperatures";
 /// Proxies that report, and connections that they share; each connection has one call under way.
 const CALLERS: usize = 512;
-const CONNECTIONS: usize = 64;
+pub(crate) const CONNECTIONS: usize = 64;
 /// Nodes of the list, of which the first changes its name from push to push.
 const NODES: usize = 200;
 /// A lone proxy's pace: 200 reports a second of 10,000 proxies are one in 50 s from each.
@@ -44,7 +45,8 @@ pub(crate) fn throughput(bench: &mut Bench) -> Outcome<()> {
     let mut pulse = bench.start_pulse(false)?;
     pulse.push(&bench.list(NODES))?;
     let mut naive = bench.start_brought("naive-tonic", Kind::NaiveTonic, false)?;
-    let (own, others) = (callers(bench, Some(pulse.tokens()))?, callers(bench, None)?);
+    let (own, others) =
+        (callers(bench.folder.path(), Some(pulse.tokens()))?, callers(bench.folder.path(), None)?);
     let load = |address, callers: &Path, first_sequence, duration_ms| {
         Command::Unary(Unary {
             address,
@@ -129,7 +131,7 @@ pub(crate) fn under_push(bench: &mut Bench, stand: &mut Stand, probes: &Probes) 
     progress(&format!("reports while {} clients are pushed to", stand.clients));
     stand.push_at_once(&bench.list(NODES))?;
     let connect = stand.peer.connect(1);
-    let callers = callers(bench, Some(probes.reporters()))?;
+    let callers = callers(bench.folder.path(), Some(probes.reporters()))?;
     let load = |first_sequence, watch: Option<&str>| {
         Command::Unary(Unary {
             address: connect.address,
@@ -220,9 +222,9 @@ fn while_it_runs<T: Send>(
 }
 
 /// A file of callers; without tokens for a server that asks for none.
-fn callers(bench: &Bench, tokens: Option<&Path>) -> Outcome<PathBuf> {
+pub(crate) fn callers(folder: &Path, tokens: Option<&Path>) -> Outcome<PathBuf> {
     let tokens = tokens.map(crate::client::read_lines).transpose()?;
-    let path = bench.folder.path().join(format!("callers-{}", Uuid::new_v4()));
+    let path = folder.join(format!("callers-{}", Uuid::new_v4()));
     let mut file = std::fs::File::create(&path).doing("write the callers")?;
     let count = tokens.as_ref().map_or(CALLERS, |tokens| tokens.len().min(CALLERS));
     for number in 0..count.max(CONNECTIONS) {
@@ -239,7 +241,12 @@ fn callers(bench: &Bench, tokens: Option<&Path>) -> Outcome<PathBuf> {
 }
 
 fn calls(crowd: &mut Crowd, load: &Command) -> Outcome<Calls> {
-    let calls = crowd.tell(load)?.calls.ok_or_else(|| Failure::new("a load without calls"))?;
+    calls_of(crowd.tell(load)?)
+}
+
+/// What became of a load.
+pub(crate) fn calls_of(answer: Answer) -> Outcome<Calls> {
+    let calls = answer.calls.ok_or_else(|| Failure::new("a load without calls"))?;
     if calls.broken.is_empty() {
         Ok(calls)
     } else {
@@ -247,12 +254,14 @@ fn calls(crowd: &mut Crowd, load: &Command) -> Outcome<Calls> {
     }
 }
 
-fn succeeded(calls: &Calls) -> u64 {
+/// Calls that did what they were for.
+pub(crate) fn succeeded(calls: &Calls) -> u64 {
     calls.by_status.get(&0).copied().unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-fn rate(calls: &Calls) -> f64 {
+/// Such calls a second.
+pub(crate) fn rate(calls: &Calls) -> f64 {
     succeeded(calls) as f64 / (calls.elapsed_ns as f64 / 1e9)
 }
 
