@@ -97,6 +97,11 @@ postgresql() {
     debian postgresql || fail "PostgreSQL 15 or newer is missing (on Debian, as root: apt-get install postgresql)"
 }
 
+# What stands in front of several servers, with the configuration that is shipped.
+haproxy_() {
+    [[ -x /usr/sbin/haproxy ]] || has haproxy || debian haproxy || fail "HAProxy is missing (on Debian, as root: apt-get install haproxy)"
+}
+
 # Fuzzing links libFuzzer, which is C++. It may be missing: the targets are then fed with their corpora alone.
 cxx() {
     has c++ || debian g++ || say "NO C++ COMPILER: fuzz targets are not run (on Debian: apt-get install g++)"
@@ -126,6 +131,7 @@ all)
     python
     strace_
     postgresql
+    haproxy_
     cxx
     grpcurl
     cargo_deny

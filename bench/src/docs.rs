@@ -25,8 +25,11 @@ pub(crate) struct Docs {
     /// A run of what was tried and not kept, for the table `tried`
     #[arg(long, value_name = "FILE", default_value = "docs/performance-tried.json")]
     tried: PathBuf,
+    /// A run of several servers on one database, for the tables `servers` and `servers-machine`
+    #[arg(long, value_name = "FILE", default_value = "docs/scale.json")]
+    servers: PathBuf,
     /// Files with markers
-    #[arg(value_name = "FILE", default_values = ["docs/performance.md", "README.md"])]
+    #[arg(value_name = "FILE", default_values = ["docs/performance.md", "docs/scale.md", "README.md"])]
     files: Vec<PathBuf>,
     /// Change nothing; fail if a file differs from what the run says
     #[arg(long)]
@@ -41,7 +44,12 @@ pub(crate) fn run(docs: &Docs) -> Outcome<()> {
         Ok(run)
     };
     let if_any = |path: &Path| path.is_file().then(|| read(path)).transpose();
-    let runs = Runs { newest: read(&docs.json)?, before: if_any(&docs.before)?, tried: if_any(&docs.tried)? };
+    let runs = Runs {
+        newest: read(&docs.json)?,
+        before: if_any(&docs.before)?,
+        tried: if_any(&docs.tried)?,
+        servers: if_any(&docs.servers)?,
+    };
     let mut differing = Vec::new();
     for path in &docs.files {
         let before = std::fs::read_to_string(path).doing(format!("read {}", path.display()))?;
@@ -72,6 +80,7 @@ struct Runs {
     newest: Run,
     before: Option<Run>,
     tried: Option<Run>,
+    servers: Option<Run>,
 }
 
 /// A text with what belongs between its markers.
@@ -105,7 +114,7 @@ fn filled(text: &str, runs: &Runs) -> Outcome<String> {
 
 /// What belongs between the markers with this name.
 fn part(name: &str, runs: &Runs) -> Outcome<String> {
-    let Runs { newest: run, before: earlier, tried } = runs;
+    let Runs { newest: run, before: earlier, tried, servers } = runs;
     let earlier = earlier.as_ref();
     Ok(match name {
         "machine" => machine(run, earlier),
@@ -115,6 +124,11 @@ fn part(name: &str, runs: &Runs) -> Outcome<String> {
         "tried" => match tried {
             Some(tried) => tried_beside(tried, run),
             None => return Err(Failure::new("there is no run of what was tried")),
+        },
+        "servers" | "servers-machine" => match servers {
+            Some(servers) if name == "servers" => several(servers),
+            Some(servers) => machine(servers, None),
+            None => return Err(Failure::new("there is no run of several servers")),
         },
         _ => return Err(Failure::new(format!("there is no part {name}"))),
     })
@@ -175,6 +189,16 @@ fn tried_beside(tried: &Run, kept: &Run) -> String {
     markdown(&cells)
 }
 
+/// The figures of several servers on one database.
+fn several(run: &Run) -> String {
+    let mut cells = vec![["figure", "clients", "value", "note"].map(str::to_owned).to_vec()];
+    for row in &run.rows {
+        let clients = if row.clients == 0 { String::new() } else { row.clients.to_string() };
+        cells.push(vec![row.what.clone(), clients, number(row.value, &row.unit), row.note.clone()]);
+    }
+    markdown(&cells)
+}
+
 /// The ratios that say most, at the largest number of clients.
 fn ratios(run: &Run) -> String {
     let most = run.pushes.iter().map(|push| push.clients).max().unwrap_or_default();
@@ -209,6 +233,7 @@ mod tests {
             "<!-- bench:begin peers -->\n",
             "<!-- bench:end peers -->\n",
             "<!-- bench:begin tried -->\n<!-- bench:end tried -->\n",
+            "<!-- bench:begin servers -->\n<!-- bench:end servers -->\n",
         ] {
             assert!(filled(text, &Runs::default()).is_err(), "{text}");
         }

@@ -235,7 +235,7 @@ fn pushes(
     }
     progress(&format!("{rounds} pushes of {NODES} nodes to {clients} clients of each"));
     let mut all: [Vec<Pushed>; 3] = Default::default();
-    let mut written: [Vec<f64>; 3] = Default::default();
+    let (mut written, mut asked): ([Vec<f64>; 3], [Vec<f64>; 3]) = Default::default();
     for round in 0..WARM_UP + rounds {
         for step in 0..3 {
             // Another one begins each round.
@@ -247,8 +247,10 @@ fn pushes(
             let after = postgres.work()?;
             if round >= WARM_UP {
                 all[at].push(pushed);
-                let bytes = after.wal_bytes.saturating_sub(before.wal_bytes);
-                written[at].push(kibibytes_each(bytes.cast_signed(), clients) * 1024.0);
+                #[expect(clippy::cast_precision_loss, reason = "both are far below 2^53")]
+                let each = |count: u64| count as f64 / clients as f64;
+                written[at].push(each(after.wal_bytes.saturating_sub(before.wal_bytes)));
+                asked[at].push(each(after.cpu_ns.saturating_sub(before.cpu_ns)) / 1e3);
             }
         }
     }
@@ -271,8 +273,12 @@ fn pushes(
             ));
         }
         if at > 0 {
-            let bytes = median(written[at].iter().copied()).unwrap_or(f64::NAN);
-            note.push_str(&format!("; with what is saved of it {bytes:.0} bytes of log for each client"));
+            let middle = |values: &[f64]| median(values.iter().copied()).unwrap_or(f64::NAN);
+            note.push_str(&format!(
+                "; PostgreSQL, with what is saved of it: {:.1} µs and {:.0} bytes of log for each client",
+                middle(&asked[at]),
+                middle(&written[at])
+            ));
         }
         run.figures.push(figure(
             "",

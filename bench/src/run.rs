@@ -40,6 +40,9 @@ pub(crate) struct RunArgs {
     /// Rounds for each size of list
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<u32>,
+    /// Instances of T16, each with 50 nodes and 5 proxies
+    #[arg(long, value_name = "N")]
+    pub(crate) instances: Option<usize>,
     /// Peers to run beside Pulse [default: all that are here]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
@@ -60,7 +63,11 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     /// Whether it is less, or other, than what runs of its kind are.
     fn is_partial(&self) -> bool {
-        !(self.clients.is_empty() && self.peers.is_empty() && self.parts.is_empty() && self.rounds.is_none())
+        !(self.clients.is_empty()
+            && self.peers.is_empty()
+            && self.parts.is_empty()
+            && self.rounds.is_none()
+            && self.instances.is_none())
     }
 }
 
@@ -246,6 +253,7 @@ pub(crate) fn run(args: &RunArgs) -> Outcome<()> {
     };
     let counts = if args.clients.is_empty() { pace.clients.to_vec() } else { args.clients.clone() };
     pace.rounds = args.rounds.unwrap_or(pace.rounds);
+    pace.instances = args.instances.unwrap_or(pace.instances);
     if !args.tiny && args.is_partial() {
         pace.kind = "partial";
     }

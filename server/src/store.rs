@@ -34,6 +34,7 @@ use crate::sealing::SealingError;
 pub use checked::{Checked, Finding};
 pub use files::{Copied, DataLock, DatabaseCopy};
 pub use past::{ListChange, ListFound};
+pub use postgres::check as check_shared;
 pub use status::{Ahead, KeptList, Mark, ProxyStatus};
 pub use transfer::{Transferred, share_authority, transfer};
 

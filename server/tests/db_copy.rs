@@ -46,6 +46,12 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     for same in ["server_id", "epoch", "revision"] {
         assert_eq!(moved[same], status[same], "{same}");
     }
+    // Its lists are signed by the key that moved, sealed, and the chain holds.
+    let config = after.data_dir().with_file_name("pulse.yaml").display().to_string();
+    let checked = after.pulse(&["check", "--json", "--config", &config]);
+    assert!(checked.is_success(), "{} {}", checked.stdout, checked.stderr);
+    assert_eq!(checked.json()["audit_rows"], json!(audit.lines().count()));
+    assert!(checked.json()["lists"].as_u64().is_some_and(|lists| lists > 0), "{}", checked.stdout);
     assert!(after.pulse_ok(&["audit", "--json"]).starts_with(&audit), "the chain goes on where it was");
     let mut watch = client.reconnect(&after).await.watch(holding(&list)).await;
     assert!(
@@ -56,4 +62,15 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     assert_ne!(second.proxy_id, client.proxy_id, "the join token had a use left");
     after.pulse_ok(&["instance", "set", "home", "--endpoint", "delly"]);
     assert_eq!(watch.snapshot().await.nodes.len(), 1);
+    // And what somebody changes there is found.
+    let edited = postgres.ask(
+        url.rsplit('/').next().expect("it has a database"),
+        "UPDATE audit SET actor = 'nobody' WHERE seq = 1; UPDATE allowlists SET hash = 'sha256:' || repeat('0', 64)",
+    );
+    assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
+    let checked = after.pulse(&["check", "--config", &config]);
+    assert_eq!(checked.code, Some(1), "{}", checked.stdout);
+    for says in ["table audit, row 1: it was changed", "table allowlists"] {
+        assert!(checked.stdout.contains(says), "{}", checked.stdout);
+    }
 }

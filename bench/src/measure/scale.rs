@@ -19,6 +19,8 @@ use crate::run::{Bench, progress};
 /// Nodes of each instance, and proxies of it.
 const NODES: usize = 50;
 const PROXIES: usize = 5;
+/// The most that are connected: what one machine has files for, at both ends.
+const CONNECTED: usize = 10_000;
 /// How long a change, or a start, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it is waited for what should not come.
@@ -44,11 +46,12 @@ pub(crate) fn measure(bench: &mut Bench) -> Outcome<()> {
     std::fs::write(&tokens, all.join("\n")).doing("write the tokens")?;
 
     let mut crowd = Crowd::start()?;
-    crowd.connect(pulse.connect(proxies))?;
+    let connected = proxies.min(CONNECTED);
+    crowd.connect(pulse.connect(connected))?;
     progress("changes in one instance of many");
     let (mut wakes, mut commits, mut calls, mut cpus) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for change in 0..changes {
-        let instance = change * 37 % instances;
+        let instance = change * 37 % (connected / PROXIES);
         let list = list_of(instance, u32::try_from(change).expect("they are few") + 1);
         crowd.tell(&Command::Expect { marker: list.hash().to_owned() })?;
         let before = pulse.commits_ns()?.unwrap_or_default();
@@ -61,7 +64,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Outcome<()> {
         let cpu = pulse.server().cpu_ns()? - cpu;
         let commit = pulse.commits_ns()?.unwrap_or_default() - before;
         let quiet = crowd.tell(&Command::Look)?;
-        let woken = proxies - quiet.missing;
+        let woken = connected - quiet.missing;
         let times = answer.times.filter(|_| woken == PROXIES && quiet.stale == 0).ok_or_else(|| {
             Failure::new(format!(
                 "a change in one instance reached {woken} proxies in place of {PROXIES}, and {} others got a list",
@@ -76,7 +79,7 @@ pub(crate) fn measure(bench: &mut Bench) -> Outcome<()> {
     let middle = |values: Vec<f64>| median(values).unwrap_or(f64::NAN);
     let value = middle(wakes);
     let note = format!(
-        "admin's call to first arrival, less the commit to disk ({:.1} ms); the call {:.1} ms, server CPU {:.1} ms; {nodes} nodes, {proxies} proxies connected, {PROXIES} woken",
+        "admin's call to first arrival, less the commit to disk ({:.1} ms); the call {:.1} ms, server CPU {:.1} ms; {nodes} nodes, {proxies} proxies, {connected} connected, {PROXIES} woken",
         middle(commits),
         middle(calls),
         middle(cpus)

@@ -19,7 +19,7 @@ use crate::audit::Actor;
 use crate::backup::restore::{Restored, Unpacked, unpack};
 use crate::backup::{BackupError, DATABASE, read};
 use crate::config::{Config, Database, Password};
-use crate::store::{Checked, StoreError, check, transfer};
+use crate::store::{Checked, StoreError, check, check_shared, transfer};
 use crate::tls;
 
 /// Does what was typed; returns the exit code.
@@ -58,10 +58,14 @@ fn data_dir(place: &Place, environment: Environment) -> Result<PathBuf, Failure>
     }
 }
 
-fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
+/// On whose thread connections to a database work.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime =
-        runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))?;
+    runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))
+}
+
+fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
+    let runtime = runtime()?;
     let not_copied = |error: &dyn std::error::Error| {
         Failure::local("NOT_COPIED", format!("nothing was copied: {}", crate::tls::chain(error)))
     };
@@ -196,9 +200,17 @@ fn not_restored(error: &BackupError) -> Failure {
 
 /// Checks; says whether all holds.
 fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Result<bool, Failure> {
-    let (shown, checked) = match file {
-        Some(file) => (file.to_owned(), check_backup(file)?),
-        None => {
+    // A file that is named needs no configuration, and a data folder no good one.
+    let loaded = Config::load(&place.sources(&Serve::default(), environment.clone()));
+    let shared = loaded.ok().and_then(|(config, _)| Some((config.data_dir, config.database?)));
+    let (shown, checked) = match (file, shared) {
+        (Some(file), _) => (file.to_owned(), check_backup(file)?),
+        (None, Some((data_dir, database))) => {
+            let data_dir = place.data_dir.clone().unwrap_or(data_dir);
+            let checked = check_shared(&data_dir, &database, runtime()?.handle());
+            (database.url.to_string().into(), checked.map_err(|error| not_checked(&error))?)
+        }
+        (None, None) => {
             let path = data_dir(place, environment)?.join(DATABASE);
             allowed(&path, Access::READ_OK)?;
             if !path.exists() {

@@ -7,6 +7,7 @@
 pub(super) mod ahead;
 pub(super) mod audit;
 pub(super) mod catalog;
+pub(super) mod check;
 mod dictionary;
 pub(super) mod fault;
 pub(super) mod history;

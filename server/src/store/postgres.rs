@@ -5,6 +5,7 @@
 //! for each answer. Used by threads of its own, never by those of the runtime, on which the connection itself works.
 
 mod address;
+mod check;
 mod doorbell;
 pub(super) mod keys;
 pub(super) mod leases;
@@ -27,6 +28,7 @@ use tokio_postgres::{Client, Row, Statement};
 use super::engine::fault::{Fault, Result};
 use super::engine::sql::{Columns, Sql, Value, row};
 pub(super) use address::Address;
+pub use check::check;
 pub(super) use doorbell::Doorbell;
 
 /// How many statements are on the way at once.

@@ -22,16 +22,11 @@ impl Replicas {
         let first = Server::builder().config(&format!("database_url: {url}")).start();
         let mut replicas = Replicas { servers: vec![first], postgres, url };
         for _ in 1..count {
-            replicas.join(&replicas.url.clone());
+            let mut server = Server::builder().beside(&replicas.servers[0], &replicas.url);
+            server.start_again();
+            replicas.servers.push(server);
         }
         replicas
-    }
-
-    /// Starts one more, which reaches the database under this URL.
-    pub(crate) fn join(&mut self, url: &str) {
-        let mut server = Server::builder().beside(&self.servers[0], url);
-        server.start_again();
-        self.servers.push(server);
     }
 
     fn database(&self) -> &str {

@@ -11,14 +11,18 @@ use rustix::net::{self, AddressFamily, SocketType, sockopt};
 /// it) have the port as well, refuses callers while there is none, and skips the port when it looks for a free one.
 /// Source: ip(7), and `inet_csk_bind_conflict` in the kernel.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     address: SocketAddr,
     _held: OwnedFd,
 }
 
 impl Port {
     /// Takes a free port.
-    pub(crate) fn take() -> Port {
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn take() -> Port {
         let held = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket can be made");
         sockopt::set_socket_reuseaddr(&held, true).expect("the option exists");
         net::bind(&held, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
@@ -27,7 +31,7 @@ impl Port {
     }
 
     /// Where it is.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 }

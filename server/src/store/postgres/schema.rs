@@ -79,6 +79,17 @@ fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Res
     })
 }
 
+/// Whether it is a database of Pulse, with the tables that this program makes.
+pub(super) fn is_newest(sql: &dyn Sql) -> Result<bool> {
+    let is_ours = "SELECT CAST(count(*) AS BIGINT) AS version FROM pg_class
+                   WHERE oid = to_regclass('schema_version')";
+    if number(sql, "pg_class", is_ours)? != Some(1) {
+        return Ok(false);
+    }
+    let known = i64::try_from(MIGRATIONS.len()).expect("they were written one by one");
+    Ok(number(sql, "schema_version", "SELECT version FROM schema_version")? == Some(known))
+}
+
 fn number(database: &dyn Sql, table: &'static str, statement: &'static str) -> Result<Option<i64>> {
     row(database, table, statement, &[], |cells: &sql::Cells<'_>| cells.plain("version"))
 }
