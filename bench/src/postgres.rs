@@ -24,8 +24,6 @@ pub(crate) struct Postgres {
 pub(crate) struct Work {
     /// Bytes of its write-ahead log.
     pub(crate) wal_bytes: u64,
-    /// Times that it waited for the disk with that log.
-    pub(crate) wal_syncs: u64,
     /// Processor time of all its processes, in nanoseconds.
     pub(crate) cpu_ns: u64,
 }
@@ -67,15 +65,11 @@ impl Postgres {
 
     /// What it has done until now.
     pub(crate) fn work(&self) -> Outcome<Work> {
-        let sql = "SELECT CAST(wal_bytes AS BIGINT), wal_sync FROM pg_stat_wal";
-        // What its processes counted is there a moment later; a reset of the view's snapshot shows the newest.
-        let asked = self.runtime.block_on(async {
-            self.client.batch_execute("SELECT pg_stat_clear_snapshot(), pg_stat_force_next_flush()").await?;
-            self.client.query_one(sql, &[]).await
-        });
-        let row = asked.doing("ask PostgreSQL for its counts")?;
-        let [wal_bytes, wal_syncs] = [0, 1].map(|at| row.get::<_, i64>(at).unsigned_abs());
-        Ok(Work { wal_bytes, wal_syncs, cpu_ns: self.cpu_ns()? })
+        // Not its statistics, in which each process counts only once in a while.
+        let sql = "SELECT CAST(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS BIGINT)";
+        let asked = self.runtime.block_on(self.client.query_one(sql, &[]));
+        let end: i64 = asked.doing("ask PostgreSQL for the end of its log")?.get(0);
+        Ok(Work { wal_bytes: end.unsigned_abs(), cpu_ns: self.cpu_ns()? })
     }
 
     fn cpu_ns(&self) -> Outcome<u64> {

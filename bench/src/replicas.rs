@@ -337,10 +337,9 @@ fn loads(
         let mut note = format!("{:.1} µs of server CPU for each", each(own) / 1e3);
         if group.name != "one-on-sqlite" {
             note.push_str(&format!(
-                "; PostgreSQL: {:.1} µs, {:.0} bytes of log, {:.1} waits for the disk in a thousand",
+                "; PostgreSQL: {:.1} µs and {:.0} bytes of log",
                 each(after.cpu_ns.saturating_sub(before.cpu_ns)) / 1e3,
                 each(after.wal_bytes.saturating_sub(before.wal_bytes)),
-                each(after.wal_syncs.saturating_sub(before.wal_syncs)) * 1e3,
             ));
         }
         rates.push(rate);

@@ -61,6 +61,15 @@ struct Entry {
     presence: Mutex<Presence>,
     /// Whether its row is newer than the store's, and it is named among those that are.
     is_unsaved: AtomicBool,
+    /// The stream that other servers were told of last, by number. 0: none.
+    told_stream: AtomicU64,
+}
+
+/// A proxy's row, and its stream, as they are to be saved.
+struct Unsaved {
+    entry: Arc<Entry>,
+    status: ProxyStatus,
+    stream: u64,
 }
 
 #[derive(Debug)]
@@ -252,13 +261,14 @@ impl Fleet {
     async fn save_once(&self, store: &Store) {
         self.save_ahead(store).await;
         let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
-        let rows: Vec<(ProxyStatus, bool)> = unsaved
+        let rows: Vec<Unsaved> = unsaved
             .iter()
             .filter_map(|id| self.existing(*id))
             .map(|entry| {
                 // Before the row is read: what comes after that is named again.
                 entry.is_unsaved.store(false, Ordering::Release);
-                (lock(&entry.status).clone(), lock(&entry.presence).stream != 0)
+                let (status, stream) = (lock(&entry.status).clone(), lock(&entry.presence).stream);
+                Unsaved { entry, status, stream }
             })
             .collect();
         if rows.is_empty() {
@@ -319,7 +329,7 @@ impl Entry {
             bells: Vec::new(),
         };
         let (status, presence) = (Mutex::new(status), Mutex::new(presence));
-        Entry { status, presence, is_unsaved: AtomicBool::new(false) }
+        Entry { status, presence, is_unsaved: AtomicBool::new(false), told_stream: AtomicU64::new(0) }
     }
 }
 
@@ -423,11 +433,18 @@ impl Drop for Presenter {
     }
 }
 
-async fn save_group(store: &Store, group: &[(ProxyStatus, bool)]) -> Result<(), StoreError> {
-    store.save_statuses(group.iter().map(|(status, _)| status.clone()).collect()).await?;
-    if store.is_shared() {
-        store.save_streams(group.iter().map(|(status, is_open)| (status.proxy, *is_open)).collect()).await?;
+async fn save_group(store: &Store, group: &[Unsaved]) -> Result<(), StoreError> {
+    store.save_statuses(group.iter().map(|one| one.status.clone()).collect()).await?;
+    if !store.is_shared() {
+        return Ok(());
     }
+    let is_news = |one: &&Unsaved| one.entry.told_stream.load(Ordering::Acquire) != one.stream;
+    let news: Vec<&Unsaved> = group.iter().filter(is_news).collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    store.save_streams(news.iter().map(|one| (one.status.proxy, one.stream != 0)).collect()).await?;
+    news.iter().for_each(|one| one.entry.told_stream.store(one.stream, Ordering::Release));
     Ok(())
 }
 

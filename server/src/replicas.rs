@@ -16,7 +16,7 @@ use crate::changes::Changes;
 use crate::fleet::Fleet;
 use crate::readings::Readings;
 use crate::shutdown::Drain;
-use crate::store::{Beat, Replica, Store, StoreError};
+use crate::store::{Beat, Heard, Replica, Store, StoreError};
 
 /// How often a server says that it is there.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -85,7 +85,8 @@ impl Replicas {
             revision: self.changes.catalog().revision,
             streams: self.fleet.connected() as u64,
         };
-        let all = self.store.beat(beat).await?;
+        let Heard { replicas: all, taken } = self.store.beat(beat).await?;
+        self.fleet.taken_over(&taken);
         let is_there = |replica: &&Replica| replica.silent_for < GONE;
         let there: HashSet<Uuid> = all.iter().skip(1).filter(is_there).map(|replica| replica.id).collect();
         self.fleet.others_are(there);

@@ -266,15 +266,22 @@ pub struct Others {
     pub newest: Vec<NodeReport>,
 }
 
-/// Whether another server has a stream of a proxy.
+/// Which other server has the stream of a proxy.
 #[derive(Clone, Copy, Debug)]
 pub struct OthersStream {
     /// The proxy.
     pub proxy: Uuid,
-    /// The server.
-    pub replica: Uuid,
-    /// Whether it has it still.
-    pub is_open: bool,
+    /// The server. `None`: no other one.
+    pub replica: Option<Uuid>,
+}
+
+/// What a server hears when it says that it is there.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// All servers on the database, this one first. Empty: the database is this one's alone.
+    pub replicas: Vec<Replica>,
+    /// The proxies whose stream here is over, as they have opened one with another server.
+    pub taken: Vec<Uuid>,
 }
 
 /// What became of a report.
@@ -434,7 +441,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn beat(&self, beat: Beat) -> Result<Vec<Replica>, StoreError> {
+    pub async fn beat(&self, beat: Beat) -> Result<Heard, StoreError> {
         self.engine.beat(beat).await
     }
 

@@ -177,6 +177,39 @@ async fn a_token_that_is_rotated_at_one_is_good_at_another_and_its_first_use_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_stream_with_one_token_ends_the_first_also_when_that_is_at_another_server() {
+    let replicas = Replicas::start(2);
+    let [here, there] = &replicas.servers[..] else { panic!("there are two") };
+    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let client = Client::register(here, &here.join_string(&["--instance", "home"]), "delly").await;
+    let mut first = client.watch(Default::default()).await;
+    let list = first.snapshot().await;
+    // Once others know of it, so that it can be taken from this one.
+    eventually(ASKED, "the stream is known", || {
+        let known = replicas.sql("SELECT count(*) FROM streams WHERE replica_id <> ''");
+        if known == "1" { Ok(()) } else { Err(known) }
+    });
+    let mut second = client.reconnect(there).await.watch(holding(&list)).await;
+    assert!(matches!(second.next_kind().await, Kind::Unchanged(_)));
+    let end = loop {
+        match first.next().await {
+            Ok(Some(message)) => assert!(matches!(message.kind, Some(Kind::Bookmark(_))), "{message:?}"),
+            other => break other,
+        }
+    };
+    let status = end.expect_err("it is told why it ends");
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    assert_eq!(reason.as_deref(), Some("REPLACED_BY_ANOTHER_STREAM"));
+    // The one that was opened last stays, and the way back is free.
+    second.hears_only_bookmarks().await;
+    let mut back = client.watch(holding(&list)).await;
+    assert!(matches!(back.next_kind().await, Kind::Unchanged(_)));
+    while let Ok(Some(_)) = second.next().await {}
+    back.hears_only_bookmarks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_join_token_lets_in_as_many_as_it_is_for_however_many_servers_are_asked() {
     const USES: usize = 5;
     const RACERS: usize = 8;

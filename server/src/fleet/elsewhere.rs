@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,8 +17,8 @@ use crate::store::{OthersStream, ProxyStatus};
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
-    /// The servers that have a stream of a proxy.
-    streams: Mutex<HashMap<Uuid, HashSet<Uuid>>>,
+    /// The server that has the stream of a proxy, where it is another one.
+    streams: Mutex<HashMap<Uuid, Uuid>>,
     /// The servers that are there.
     there: Mutex<HashSet<Uuid>>,
 }
@@ -38,23 +39,31 @@ impl Fleet {
             }
         }
         let mut known = lock(&self.inner.elsewhere.streams);
-        for OthersStream { proxy, replica, is_open } in streams {
-            let of_proxy = known.entry(proxy).or_default();
-            if is_open {
-                of_proxy.insert(replica);
-            } else {
-                of_proxy.remove(&replica);
+        for OthersStream { proxy, replica } in streams {
+            match replica {
+                Some(replica) => known.insert(proxy, replica),
+                None => known.remove(&proxy),
+            };
+        }
+    }
+
+    /// Ends the streams of proxies that have opened one with another server since: a proxy has one stream, the newest.
+    pub fn taken_over(&self, proxies: &[Uuid]) {
+        for entry in proxies.iter().filter_map(|proxy| self.existing(*proxy)) {
+            let mut presence = lock(&entry.presence);
+            // One that the database does not know yet is newer still.
+            if presence.stream != 0 && presence.stream == entry.told_stream.load(Ordering::Acquire) {
+                presence.turn_to(0);
+                presence.ring();
             }
         }
-        known.retain(|_, replicas| !replicas.is_empty());
     }
 
     /// Whether a proxy has a stream with another server.
     pub(super) fn is_elsewhere(&self, proxy: Uuid) -> bool {
         let streams = lock(&self.inner.elsewhere.streams);
-        let Some(replicas) = streams.get(&proxy) else { return false };
         let there = lock(&self.inner.elsewhere.there);
-        replicas.iter().any(|replica| there.contains(replica))
+        streams.get(&proxy).is_some_and(|replica| there.contains(replica))
     }
 
     /// For how long a proxy that has no stream was heard by nobody: by this server since `absent_since`, and by others when

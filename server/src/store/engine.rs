@@ -44,8 +44,8 @@ use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
-    Ahead, Beat, Commit, Copied, ListChange, ListFound, Loaded, Newer, NodeReport, Others, ProxyStatus,
-    Recorded, Replica, Report, Retention, Stand, StoreError, postgres, sqlite,
+    Ahead, Beat, Commit, Copied, Heard, ListChange, ListFound, Loaded, Newer, NodeReport, Others,
+    ProxyStatus, Recorded, Report, Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
 use crate::sealing::SealingKey;
@@ -315,10 +315,13 @@ impl Engine {
         .await
     }
 
-    pub(super) async fn beat(&self, beat: Beat) -> std::result::Result<Vec<Replica>, StoreError> {
-        let Some(Shared { replica, .. }) = self.shared else { return Ok(Vec::new()) };
-        self.transact("tell the other servers", move |sql, _| postgres::replicas::beat(sql, replica, &beat))
-            .await
+    pub(super) async fn beat(&self, beat: Beat) -> std::result::Result<Heard, StoreError> {
+        let Some(Shared { replica, .. }) = self.shared else { return Ok(Heard::default()) };
+        self.transact("tell the other servers", move |sql, _| {
+            let replicas = postgres::replicas::beat(sql, replica, &beat)?;
+            Ok(Heard { replicas, taken: postgres::others::taken(sql, replica)? })
+        })
+        .await
     }
 
     /// Puts a report into the queue.

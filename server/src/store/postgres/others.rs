@@ -14,32 +14,46 @@ use crate::store::{Others, OthersStream};
 pub(in crate::store) fn others(database: &dyn Sql, replica: Uuid, since: i64) -> Result<Others> {
     let oldest = "SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) AS until";
     let until = row(database, "pg_snapshot", oldest, &[], |cells| cells.plain("until"))?.unwrap_or(since);
-    let streams =
-        "SELECT proxy_id, replica_id, is_open FROM streams WHERE written >= $1 AND replica_id <> $2";
+    let streams = "SELECT proxy_id, replica_id FROM streams WHERE written >= $1";
     Ok(Others {
         until,
         statuses: statuses::of_others(database, replica, since)?,
-        streams: rows(database, "streams", streams, &values![since, replica], |cells| {
-            Ok(OthersStream {
-                proxy: cells.parsed("proxy_id")?,
-                replica: cells.parsed("replica_id")?,
-                is_open: cells.plain("is_open")?,
-            })
+        streams: rows(database, "streams", streams, &values![since], |cells| {
+            let server: String = cells.plain("replica_id")?;
+            // Empty: none.
+            let server = server.parse().ok().filter(|server| *server != replica);
+            Ok(OthersStream { proxy: cells.parsed("proxy_id")?, replica: server })
         })?,
         newest: history::newest_written(database, since)?,
     })
 }
 
-/// Notes which proxies have a stream with this server, and which have none any more.
+/// Notes which proxies have opened a stream with this server, and which have none any more. The one that was opened last is
+/// the proxy's own, whichever server had it before.
 pub(in crate::store) fn put_streams(
     database: &dyn Sql,
     replica: Uuid,
     streams: &[(Uuid, bool)],
 ) -> Result<()> {
-    let mut rows = streams.iter().map(|(proxy, is_open)| values![*proxy, replica, *is_open].into());
-    database.execute_each(
-        "INSERT INTO streams (proxy_id, replica_id, is_open) VALUES ($1, $2, $3)
-         ON CONFLICT (proxy_id, replica_id) DO UPDATE SET is_open = excluded.is_open",
-        &mut rows,
-    )
+    // In one order, so that two servers do not wait for each other.
+    let mut streams = streams.to_vec();
+    streams.sort_unstable();
+    let of = |wanted: bool| streams.iter().filter(move |(_, is_open)| *is_open == wanted);
+    let mut ended = of(false).map(|(proxy, _)| values![*proxy, replica].into());
+    let end = "UPDATE streams SET replica_id = '' WHERE proxy_id = $1 AND replica_id = $2";
+    database.execute_each(end, &mut ended)?;
+    let mut opened = of(true).map(|(proxy, _)| values![*proxy, replica].into());
+    let open = "INSERT INTO streams (proxy_id, replica_id) VALUES ($1, $2)
+         ON CONFLICT (proxy_id) DO UPDATE SET replica_id = excluded.replica_id,
+             taken_from = CASE
+                 WHEN streams.replica_id NOT IN ('', excluded.replica_id) THEN streams.replica_id
+                 WHEN streams.taken_from <> excluded.replica_id THEN streams.taken_from
+                 ELSE '' END";
+    database.execute_each(open, &mut opened)
+}
+
+/// The proxies that have opened a stream with another server since, while this one had theirs. Each is told once.
+pub(in crate::store) fn taken(database: &dyn Sql, replica: Uuid) -> Result<Vec<Uuid>> {
+    let sql = "UPDATE streams SET taken_from = '' WHERE taken_from = $1 RETURNING proxy_id";
+    rows(database, "streams", sql, &values![replica], |cells| cells.parsed("proxy_id"))
 }

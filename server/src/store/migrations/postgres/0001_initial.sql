@@ -274,14 +274,15 @@ CREATE TABLE leases (
     ends_at BIGINT NOT NULL
 );
 
--- Which server has a stream of which proxy; those of servers that are gone count for nothing. `written` is the transaction.
+-- Which server has the stream of a proxy, the one that it opened last; empty: none. A server that is gone counts for nothing.
+-- `taken_from` had the one before, and has not heard yet that it is over. `written` is the transaction.
 CREATE TABLE streams (
-    proxy_id   TEXT COLLATE "C" NOT NULL,
+    proxy_id   TEXT COLLATE "C" PRIMARY KEY,
     replica_id TEXT COLLATE "C" NOT NULL,
-    is_open    BIGINT NOT NULL,
-    written    BIGINT NOT NULL DEFAULT 0,
-    PRIMARY KEY (proxy_id, replica_id)
+    taken_from TEXT COLLATE "C" NOT NULL DEFAULT '',
+    written    BIGINT NOT NULL DEFAULT 0
 );
+CREATE INDEX streams_taken ON streams (taken_from) WHERE taken_from <> '';
 
 -- What other servers wrote is found by the transaction that wrote it: all that a view could not see yet is at or behind the
 -- oldest one that ran then. A server writes what it knows of a proxy; what is older than what another one wrote is left out.
