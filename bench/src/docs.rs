@@ -28,6 +28,9 @@ pub(crate) struct Docs {
     /// A run of several servers on one database, for the tables `servers` and `servers-machine`
     #[arg(long, value_name = "FILE", default_value = "docs/scale.json")]
     servers: PathBuf,
+    /// A run with very many proxies, for the table `many`
+    #[arg(long, value_name = "FILE", default_value = "docs/scale-many.json")]
+    many: PathBuf,
     /// Files with markers
     #[arg(value_name = "FILE", default_values = ["docs/performance.md", "docs/scale.md", "README.md"])]
     files: Vec<PathBuf>,
@@ -49,6 +52,7 @@ pub(crate) fn run(docs: &Docs) -> Outcome<()> {
         before: if_any(&docs.before)?,
         tried: if_any(&docs.tried)?,
         servers: if_any(&docs.servers)?,
+        many: if_any(&docs.many)?,
     };
     let mut differing = Vec::new();
     for path in &docs.files {
@@ -81,6 +85,7 @@ struct Runs {
     before: Option<Run>,
     tried: Option<Run>,
     servers: Option<Run>,
+    many: Option<Run>,
 }
 
 /// A text with what belongs between its markers.
@@ -114,7 +119,7 @@ fn filled(text: &str, runs: &Runs) -> Outcome<String> {
 
 /// What belongs between the markers with this name.
 fn part(name: &str, runs: &Runs) -> Outcome<String> {
-    let Runs { newest: run, before: earlier, tried, servers } = runs;
+    let Runs { newest: run, before: earlier, tried, servers, many } = runs;
     let earlier = earlier.as_ref();
     Ok(match name {
         "machine" => machine(run, earlier),
@@ -129,6 +134,10 @@ fn part(name: &str, runs: &Runs) -> Outcome<String> {
             Some(servers) if name == "servers" => several(servers),
             Some(servers) => machine(servers, None),
             None => return Err(Failure::new("there is no run of several servers")),
+        },
+        "many" => match many {
+            Some(many) => several(many),
+            None => return Err(Failure::new("there is no run with very many proxies")),
         },
         _ => return Err(Failure::new(format!("there is no part {name}"))),
     })
@@ -189,7 +198,7 @@ fn tried_beside(tried: &Run, kept: &Run) -> String {
     markdown(&cells)
 }
 
-/// The figures of several servers on one database.
+/// Every figure of a run that has no peers.
 fn several(run: &Run) -> String {
     let mut cells = vec![["figure", "clients", "value", "note"].map(str::to_owned).to_vec()];
     for row in &run.rows {
@@ -233,6 +242,7 @@ mod tests {
             "<!-- bench:begin peers -->\n",
             "<!-- bench:end peers -->\n",
             "<!-- bench:begin tried -->\n<!-- bench:end tried -->\n",
+            "<!-- bench:begin many -->\n<!-- bench:end many -->\n",
             "<!-- bench:begin servers -->\n<!-- bench:end servers -->\n",
         ] {
             assert!(filled(text, &Runs::default()).is_err(), "{text}");

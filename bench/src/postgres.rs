@@ -72,6 +72,20 @@ impl Postgres {
         Ok(Work { wal_bytes: end.unsigned_abs(), cpu_ns: self.cpu_ns()? })
     }
 
+    /// What a report takes in a database, with its indices, in bytes.
+    pub(crate) fn bytes_of_a_report(&self, url: &str) -> Outcome<f64> {
+        let sql =
+            "SELECT pg_total_relation_size('readings') / CAST(greatest(count(*), 1) AS FLOAT8) FROM readings";
+        self.runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(url, NoTls).await.doing("connect to a database")?;
+            let connection = tokio::spawn(connection);
+            let row = client.query_one(sql, &[]).await.doing("ask how large the readings are")?;
+            connection.abort();
+            Ok(row.get(0))
+        })
+    }
+
     fn cpu_ns(&self) -> Outcome<u64> {
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let mut ticks = 0;

@@ -200,7 +200,8 @@ pub(crate) fn run(args: &Replicas) -> Outcome<()> {
     let with = With { pulse: &pulse, folder: folder.path(), most };
     let file = Group::start(&with, "one-on-sqlite", 1, None)?;
     let one = Group::start(&with, "one-on-postgresql", 1, Some(&postgres.database("bench_one")?))?;
-    let three = Group::start(&with, "three-on-postgresql", 3, Some(&postgres.database("bench_three")?))?;
+    let url = postgres.database("bench_three")?;
+    let three = Group::start(&with, "three-on-postgresql", 3, Some(&url))?;
     for group in [&file, &one, &three] {
         run.peers.push(PeerNote { name: group.name.to_owned(), note: group.servers[0].version() });
         let what = format!("{}: registrations a second", group.name);
@@ -213,6 +214,9 @@ pub(crate) fn run(args: &Replicas) -> Outcome<()> {
         pushes(&mut run, &postgres, &mut groups, clients, args.rounds, &mut lists)?;
     }
     loads(&mut run, &postgres, &mut groups, folder.path(), args.load_ms)?;
+    let bytes = postgres.bytes_of_a_report(&url)?;
+    let note = "15 sensors; the table with its indices".to_owned();
+    run.figures.push(figure("", "three-on-postgresql: a report as it is stored", 0, bytes, "B", note));
     run.rows = targets::rows(&run);
     run.seconds = began.elapsed().as_secs();
     let text = table::text(&run, None);
