@@ -20,6 +20,7 @@ pub mod network;
 pub mod public_address;
 pub mod publish;
 mod pulse;
+pub mod pve;
 pub mod readings;
 pub mod refusals;
 pub mod registry;

@@ -27,6 +27,7 @@ mod http;
 mod port;
 pub mod postgres;
 mod process;
+pub mod proxmox;
 mod proxy;
 pub mod raw;
 mod relay;
