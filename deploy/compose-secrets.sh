@@ -20,7 +20,7 @@ if [[ ! -s secrets/database.crt ]]; then
     # PostgreSQL's own user reads it where it is mounted.
     chmod 644 secrets/database.crt
 fi
-if [[ ! -s .env ]]; then
+if [[ ! -s .env || -n ${1:-} ]]; then
     host=${1:-$(hostname -f 2>/dev/null || hostname)}
     printf 'PULSE_PUBLIC_ADDRESS=%s\nPULSE_UID=%s\nPULSE_GID=%s\n' "$host" "$(id -u)" "$(id -g)" >.env
 fi

@@ -19,6 +19,7 @@ mod register;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use pulse_proto::token::TokenError;
@@ -112,6 +113,12 @@ pub enum ChangeError {
     /// The store could not commit it.
     #[error("the change was not made, because it could not be committed: {0}")]
     Store(#[from] StoreError),
+    /// The connection to the database was lost in the middle.
+    #[error(
+        "it is not known whether the change was made, because the connection to the database was lost in the middle: `pulse audit` \
+         shows it, once the database is there again"
+    )]
+    Undecided,
     /// The server stopped in the middle; whether it was committed shows after its restart.
     #[error("the server stops; ask again when it is back")]
     Stopping,
@@ -130,7 +137,7 @@ impl ChangeError {
             ChangeError::NotApproved(_) => "NOT_APPROVED",
             ChangeError::NoWindow => "NO_WINDOW",
             ChangeError::Token(_) => "NO_RANDOM_BYTES",
-            ChangeError::Store(_) => reason::STORE_UNAVAILABLE,
+            ChangeError::Store(_) | ChangeError::Undecided => reason::STORE_UNAVAILABLE,
             ChangeError::Stopping => reason::DRAINING,
         }
     }
@@ -157,6 +164,8 @@ pub struct Changes {
     clock: Clock,
     /// Rung if a commit panicked: what is in memory may then be behind the database.
     broken: Arc<Notify>,
+    /// Whether what other servers change cannot be taken over.
+    is_deaf: Arc<AtomicBool>,
 }
 
 impl Changes {
@@ -174,7 +183,8 @@ impl Changes {
         let lists = publisher.lists();
         let publisher = Arc::new(Mutex::new(publisher));
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
-        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, clock, broken: Arc::default() }
+        let (broken, is_deaf) = Default::default();
+        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, clock, broken, is_deaf }
     }
 
     /// The present picture.
@@ -208,10 +218,17 @@ impl Changes {
             publisher = self.take_over(publisher).await?;
         }
         for _ in 1..ATTEMPTS {
-            let (back, conflict) = match self.attempt(publisher, actor, &mut decide).await {
-                Ok(Attempt::Made(value)) => return Ok(value),
-                Ok(Attempt::TooLate(back, conflict)) => (back, conflict),
-                Err(error) => return Err(error),
+            let (back, conflict) = match self.attempt(publisher, actor, &mut decide).await? {
+                Attempt::Made(value) => return Ok(value),
+                Attempt::TooLate(back, conflict) => (back, conflict),
+                Attempt::Undecided { value, publisher: back, revision, entry } => {
+                    let (back, is_made) = self.find_out(back, revision, &entry).await?;
+                    if is_made {
+                        return Ok(value);
+                    }
+                    publisher = back;
+                    continue;
+                }
             };
             if !self.store.is_shared() {
                 return Err(ChangeError::Store(conflict));
@@ -221,6 +238,7 @@ impl Changes {
         match self.attempt(publisher, actor, &mut decide).await? {
             Attempt::Made(value) => Ok(value),
             Attempt::TooLate(_, conflict) => Err(ChangeError::Store(conflict)),
+            Attempt::Undecided { .. } => Err(ChangeError::Undecided),
         }
     }
 
@@ -241,6 +259,7 @@ impl Changes {
         let (mut catalog, changes, concerned) = draft.finish();
         let commit = Commit {
             expected: before.revision,
+            expected_hash: before.audit_hash.as_ref().to_owned(),
             revision: catalog.revision,
             changes,
             lists: lists.clone(),
@@ -252,6 +271,7 @@ impl Changes {
                 detail: note.detail,
             },
         };
+        let (revision, entry) = (commit.revision, commit.audit.clone());
         let this = self.clone();
         let committing = tokio::spawn(async move {
             let timer = this.metrics.store_commit_seconds.clone();
@@ -261,7 +281,9 @@ impl Changes {
             let (committed, encoded) = tokio::join!(biased; this.store.commit(commit), encoding);
             match committed {
                 Ok(audit_hash) => catalog.audit_hash = audit_hash.into(),
-                Err(conflict @ StoreError::Conflict(_)) => return Ok(Some((publisher, conflict))),
+                Err(error @ (StoreError::Conflict(_) | StoreError::Undecided { .. })) => {
+                    return Ok(Some((publisher, error)));
+                }
                 Err(error) => return Err(error),
             }
             timer.observe(begun.elapsed().as_secs_f64());
@@ -270,6 +292,9 @@ impl Changes {
         });
         match committing.await {
             Ok(Ok(None)) => Ok(Attempt::Made(value)),
+            Ok(Ok(Some((publisher, StoreError::Undecided { .. })))) => {
+                Ok(Attempt::Undecided { value, publisher, revision, entry })
+            }
             Ok(Ok(Some((publisher, conflict)))) => Ok(Attempt::TooLate(publisher, conflict)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
@@ -311,4 +336,6 @@ enum Attempt<T> {
     Made(T),
     /// Another server was quicker.
     TooLate(OwnedMutexGuard<Publisher>, StoreError),
+    /// The connection was lost in the middle of its end.
+    Undecided { value: T, publisher: OwnedMutexGuard<Publisher>, revision: u64, entry: audit::Entry },
 }

@@ -70,14 +70,15 @@ struct Unsaved {
     entry: Arc<Entry>,
     status: ProxyStatus,
     stream: u64,
+    opened_at: Instant,
 }
 
 #[derive(Debug)]
 struct Presence {
     /// The stream that is the proxy's own, by number. 0: none.
     stream: u64,
-    /// Since when there is none; at the beginning: since the server started.
-    absent_since: Instant,
+    /// Since when it is so: there is this stream, or none; at the beginning: since the server started.
+    since: Instant,
     /// The list that was pushed into the open stream last, until the proxy says that it is in force.
     on_the_way: Option<Position>,
     /// The list that was sent into the open stream last, until the proxy says what it did with it.
@@ -91,7 +92,7 @@ struct Presence {
 impl Presence {
     /// Another stream becomes the proxy's own, or none (0).
     fn turn_to(&mut self, stream: u64) {
-        (self.stream, self.absent_since, self.on_the_way) = (stream, Instant::now(), None);
+        (self.stream, self.since, self.on_the_way) = (stream, Instant::now(), None);
         (self.unanswered, self.has_answered) = (None, false);
     }
 
@@ -231,7 +232,7 @@ impl Fleet {
         let (is_connected, absent_since) = match &entry {
             Some(entry) => {
                 let presence = lock(&entry.presence);
-                (presence.stream != 0, presence.absent_since)
+                (presence.stream != 0, presence.since)
             }
             None => (false, self.inner.started),
         };
@@ -267,8 +268,12 @@ impl Fleet {
             .map(|entry| {
                 // Before the row is read: what comes after that is named again.
                 entry.is_unsaved.store(false, Ordering::Release);
-                let (status, stream) = (lock(&entry.status).clone(), lock(&entry.presence).stream);
-                Unsaved { entry, status, stream }
+                let status = lock(&entry.status).clone();
+                let (stream, opened_at) = {
+                    let presence = lock(&entry.presence);
+                    (presence.stream, presence.since)
+                };
+                Unsaved { entry, status, stream, opened_at }
             })
             .collect();
         if rows.is_empty() {
@@ -322,7 +327,7 @@ impl Entry {
     fn new(status: ProxyStatus, absent_since: Instant) -> Entry {
         let presence = Presence {
             stream: 0,
-            absent_since,
+            since: absent_since,
             on_the_way: None,
             unanswered: None,
             has_answered: false,
@@ -443,7 +448,8 @@ async fn save_group(store: &Store, group: &[Unsaved]) -> Result<(), StoreError> 
     if news.is_empty() {
         return Ok(());
     }
-    store.save_streams(news.iter().map(|one| (one.status.proxy, one.stream != 0)).collect()).await?;
+    let age = |one: &&Unsaved| (one.stream != 0).then(|| one.opened_at.elapsed());
+    store.save_streams(news.iter().map(|one| (one.status.proxy, age(one))).collect()).await?;
     news.iter().for_each(|one| one.entry.told_stream.store(one.stream, Ordering::Release));
     Ok(())
 }

@@ -66,6 +66,8 @@ use crate::tls::{Tls, TlsError};
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(5);
 /// The longest that a unary call may take, whatever its caller says.
 const LONGEST_CALL: Duration = Duration::from_secs(30);
+/// How long a database that others share may take to take what is left: the whole exit has ten seconds.
+const CLOSING: Duration = Duration::from_millis(1_500);
 /// The service whose health is told.
 const SERVICE: &str = "pulse.control.v1.ControlPlaneService";
 /// What `grpc.health.v1` calls the server as a whole.
@@ -255,11 +257,24 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     tracing::info!(aborted = drained.aborted, "connections ended");
 
     drop(streams_tx);
-    while let Some(ended) = loops.join_next().await {
-        ended.map_err(RunError::Panicked)?;
+    let closing = async {
+        while let Some(ended) = loops.join_next().await {
+            ended.map_err(RunError::Panicked)?;
+        }
+        pulse.changes.settled().await;
+        Ok::<_, RunError>(store.close().await?)
+    };
+    if !store.is_shared() {
+        closing.await?;
+    } else if let Ok(closed) = tokio::time::timeout(CLOSING, closing).await {
+        closed?;
+    } else {
+        tracing::warn!(
+            "the database does not answer: what waits to be written is left to the proxies, which hold it too"
+        );
+        // Whoever drops the last handle would wait for the thread that waits for the database.
+        std::mem::forget(store);
     }
-    pulse.changes.settled().await;
-    store.close().await?;
     tracing::info!("the server ended");
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,8 @@ pub struct Replicas {
     name: Arc<str>,
     all: Arc<ArcSwap<Vec<Replica>>>,
     looked: Arc<Mutex<Looked>>,
+    /// The newest revision of the fleet that was heard of.
+    newest: Arc<AtomicU64>,
 }
 
 /// How far what others wrote was read.
@@ -50,8 +53,13 @@ struct Looked {
 impl Replicas {
     /// Of a server by this name.
     pub fn new(store: Store, changes: Changes, fleet: Fleet, readings: Readings, name: &str) -> Replicas {
-        let (all, looked) = Default::default();
-        Replicas { store, changes, fleet, readings, name: name.into(), all, looked }
+        let (all, looked, newest) = Default::default();
+        Replicas { store, changes, fleet, readings, name: name.into(), all, looked, newest }
+    }
+
+    /// The newest revision of the fleet that was heard of: by this server, or from the database a moment ago.
+    pub fn newest_revision(&self) -> u64 {
+        self.newest.load(Ordering::Relaxed).max(self.changes.catalog().revision)
     }
 
     /// All servers on the database, this one first. Empty: the database is this one's alone, or was not reached yet.
@@ -85,7 +93,8 @@ impl Replicas {
             revision: self.changes.catalog().revision,
             streams: self.fleet.connected() as u64,
         };
-        let Heard { replicas: all, taken } = self.store.beat(beat).await?;
+        let Heard { replicas: all, taken, revision } = self.store.beat(beat).await?;
+        self.newest.store(revision, Ordering::Relaxed);
         self.fleet.taken_over(&taken);
         let is_there = |replica: &&Replica| replica.silent_for < GONE;
         let there: HashSet<Uuid> = all.iter().skip(1).filter(is_there).map(|replica| replica.id).collect();

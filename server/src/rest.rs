@@ -25,6 +25,7 @@ mod temperatures;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -33,6 +34,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::Pulse;
 use crate::api;
@@ -68,13 +70,25 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
     refusal::with_json_errors(Router::new().nest(api::ROOT, paths))
 }
 
+/// The longest that an admin waits for what other servers know.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
+
 /// Before an admin is answered, what other servers changed and know is taken in.
 async fn look_around(State(pulse): State<Arc<Pulse>>, request: Request, next: Next) -> Response {
     if pulse.store.is_shared() {
-        if let Err(error) = pulse.changes.catch_up().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "an admin is told what is known here");
+        let looking = async {
+            if let Err(error) = pulse.changes.catch_up().await {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "an admin is told what is known here"
+                );
+            }
+            pulse.replicas.look_around().await;
+        };
+        // A database that hangs keeps nobody from seeing what is known here.
+        if timeout(LOOK_WAIT, looking).await.is_err() {
+            tracing::debug!("the database does not answer: an admin is told what is known here");
         }
-        pulse.replicas.look_around().await;
     }
     next.run(request).await
 }

@@ -83,6 +83,14 @@ pub enum StoreError {
         /// What was tried.
         doing: String,
     },
+    /// The connection was lost in the middle of a transaction's end.
+    #[error(
+        "{doing}: the connection to the database was lost in the middle, so it is not known whether that was done"
+    )]
+    Undecided {
+        /// What was tried.
+        doing: String,
+    },
     /// So much waits to be written that no more is taken.
     #[error("the store's queue is full")]
     Full,
@@ -125,6 +133,8 @@ pub enum Change {
 pub struct Commit {
     /// The revision on which it was decided.
     pub expected: u64,
+    /// The hash of the audit row that made that revision; empty: none did.
+    pub expected_hash: String,
     /// The revision that it makes: `expected` + 1.
     pub revision: u64,
     /// The rows.
@@ -282,6 +292,8 @@ pub struct Heard {
     pub replicas: Vec<Replica>,
     /// The proxies whose stream here is over, as they have opened one with another server.
     pub taken: Vec<Uuid>,
+    /// The fleet's revision, as the database has it.
+    pub revision: u64,
 }
 
 /// What became of a report.
@@ -429,12 +441,28 @@ impl Store {
         self.engine.others(since).await
     }
 
-    /// Tells other servers which proxies have a stream with this one, and which have none any more.
+    /// Tells other servers which proxies have a stream with this one and for how long, and which have none any more.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn save_streams(&self, streams: Vec<(Uuid, bool)>) -> Result<(), StoreError> {
+    pub async fn save_streams(&self, streams: Vec<(Uuid, Option<Duration>)>) -> Result<(), StoreError> {
         self.engine.save_streams(streams).await
+    }
+
+    /// The proxies that are ahead, as any server noticed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn ahead(&self) -> Result<Vec<Ahead>, StoreError> {
+        self.engine.ahead().await
+    }
+
+    /// The audit row of the change that made this revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn audit_of(&self, revision: u64) -> Result<Option<audit::Row>, StoreError> {
+        self.engine.audit_of(revision).await
     }
 
     /// Says to the other servers on the database that this one is there. Out: all of them, this one first.

@@ -36,9 +36,28 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     assert_eq!(rows("proxies"), Some(json!(1)));
     assert_eq!(rows("instance_nodes"), Some(json!(2)));
     assert_eq!(rows("audit"), Some(json!(audit.lines().count())));
+    // A password that somebody types is repeated nowhere.
+    for typed in ["postgres://pulse:hunter2@db.lan/pulse", "postgres://pulse@db.lan/pulse?password=hunter2"] {
+        let refused = before.pulse(&["db", "copy", "--from", &from, "--to", typed]);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("--password-file") && !refused.stderr.contains("hunter2"),
+            "{}",
+            refused.stderr
+        );
+    }
     let again = before.pulse(&copy);
     assert!(!again.is_success());
     assert!(again.stderr.contains("it is not empty"), "{}", again.stderr);
+
+    // A database on which a server was started once is moved into all the same.
+    let used = postgres.database();
+    let mut stray = Server::builder().beside(&before, &used);
+    stray.start_again();
+    stray.terminate();
+    assert_eq!(stray.wait_exit(pulse_test_support::PATIENCE), Some(0));
+    let copied = before.pulse(&["db", "copy", "--from", &from, "--to", &used]);
+    assert!(copied.is_success(), "{}", copied.stderr);
 
     let mut after = Server::builder().beside(&before, &url);
     after.start_again();
@@ -62,6 +81,9 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     assert_ne!(second.proxy_id, client.proxy_id, "the join token had a use left");
     after.pulse_ok(&["instance", "set", "home", "--endpoint", "delly"]);
     assert_eq!(watch.snapshot().await.nodes.len(), 1);
+    let refused = after.pulse(&["restore", "backup.tar", "--keep-epoch", "--config", &config]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("is on PostgreSQL"), "{}", refused.stderr);
     // And what somebody changes there is found.
     let edited = postgres.ask(
         url.rsplit('/').next().expect("it has a database"),

@@ -482,7 +482,8 @@ async fn lists_and_reports_beyond_their_bounds_are_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_calls_are_answered_while_the_database_is_loaded() {
-    let mut server = server("");
+    let mut server = Server::builder().on_file().start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
     let join = join(&server, 1);
     let client = Client::register(&server, &join, "delly").await;
     server.kill();

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use pulse_test_support::postgres::Postgres;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
-use pulse_test_support::v1::{Node, NodeReport, RegisterRequest, ReportTemperaturesRequest};
+use pulse_test_support::v1::{
+    AllowlistSnapshot, Node, NodeReport, RegisterRequest, ReportTemperaturesRequest,
+};
 use pulse_test_support::{
     Client, PATIENCE, Proxy, Server, eventually, holding, in_time, let_pass, with_token,
 };
@@ -106,6 +108,98 @@ async fn a_minute_without_its_database_ends_no_stream_and_fails_each_write_with_
     let taken = client.grpc.clone().report_temperatures(client.authorized(report(2))).await;
     assert_eq!(taken.expect("it is taken").into_inner().durable_sequence, 2);
     Client::register(there, &join, "attic").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_hangs_keeps_nobody_from_looking_and_no_server_from_ending() {
+    let mut replicas = Replicas::start(2);
+    replicas.servers[0].pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let join = replicas.servers[0].join_string(&["--instance", "home"]);
+    let client = Client::register(&replicas.servers[0], &join, "delly").await;
+    let mut watch = client.watch(Default::default()).await;
+    let list = watch.snapshot().await;
+    client.report_applied(&list).await;
+    replicas.postgres.hang();
+    let began = Instant::now();
+    let status = replicas.servers[0].json(&["status"]);
+    assert_eq!(status["revision"], json!(revision(&replicas.servers[0])));
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?} to look twice", began.elapsed());
+    let began = Instant::now();
+    let refused = replicas.servers[0].pulse(&["instance", "set", "home", "--endpoint", "new"]);
+    assert!(!refused.is_success());
+    assert!(refused.stderr.contains("does not answer"), "{}", refused.stderr);
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?} to say so", began.elapsed());
+    watch.hears_only_bookmarks().await;
+    let server = &mut replicas.servers[0];
+    server.terminate();
+    assert_eq!(server.wait_exit(Duration::from_secs(10)), Some(0), "{:?}", server.process().log());
+    replicas.postgres.go_on();
+    let there = &replicas.servers[1];
+    eventually(PATIENCE, "the other server goes on where it was", || {
+        let ran = there.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "back"]);
+        if ran.is_success() { Ok(()) } else { Err(ran.stderr) }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_not_what_its_nodes_make_is_not_taken_over_and_that_is_shown() {
+    let replicas = Replicas::start(2);
+    let [here, there] = &replicas.servers[..] else { panic!("there are two") };
+    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let join = here.join_string(&["--instance", "home"]);
+    let client = Client::register(here, &join, "delly").await.reconnect(there).await;
+    let mut watch = client.watch(Default::default()).await;
+    let list = watch.snapshot().await;
+    replicas.sql(
+        "BEGIN; UPDATE fleet SET revision = revision + 1;
+         INSERT INTO allowlists (scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes)
+             SELECT scope, epoch, (SELECT revision FROM fleet), 'sha256:' || repeat('0', 64), updated_at,
+                 refresh_interval_ms, key_id, signature, nodes
+             FROM allowlists WHERE scope LIKE 'instance:%' ORDER BY revision DESC LIMIT 1; COMMIT",
+    );
+    for server in [here, there] {
+        eventually(ASKED, "it is shown that this server is behind", || {
+            let status = server.json(&["status"]);
+            let is_shown = status["database"] == json!("degraded")
+                && status["replicas"][0]["revisions_behind"] == json!(1);
+            if is_shown { Ok(()) } else { Err(status) }
+        });
+        let ready = server.get("/readyz").expect("it answers");
+        assert!(ready.status == 200 && ready.body.contains("cannot be taken over"), "{ready:?}");
+    }
+    watch.hears_only_bookmarks().await;
+    let same = client.watch(holding(&list)).await.next_kind().await;
+    assert!(matches!(same, Kind::Unchanged(_)), "what is in force stays: {same:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_ahead_is_pushed_to_by_no_server() {
+    let replicas = Replicas::start(2);
+    let [here, there] = &replicas.servers[..] else { panic!("there are two") };
+    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let join = here.join_string(&["--instance", "home"]);
+    let client = Client::register(here, &join, "delly").await;
+    let list = client.watch(Default::default()).await.snapshot().await;
+    // It says that it holds what this database never made; then the database's own number overtakes that.
+    let claim = AllowlistSnapshot {
+        revision: list.revision + 3,
+        hash: "sha256:".to_owned() + &"1".repeat(64),
+        ..list
+    };
+    let mut watch = client.watch(holding(&claim)).await;
+    watch.hears_only_bookmarks().await;
+    drop(watch);
+    for node in 0..6 {
+        set_nodes(here, &["delly", &format!("node-{node}")]);
+    }
+    for server in [here, there] {
+        eventually(ASKED, "every server shows it", || {
+            let status = server.json(&["status"]);
+            if status["database_older_than_fleet"].is_object() { Ok(()) } else { Err(status) }
+        });
+        let mut watch = client.reconnect(server).await.watch(holding(&claim)).await;
+        watch.hears_only_bookmarks().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,7 +134,14 @@ fn entry(n: u64) -> Entry {
 }
 
 fn commit(expected: u64, changes: Vec<Change>) -> Commit {
-    Commit { expected, revision: expected + 1, changes, lists: vec![], audit: entry(expected) }
+    let (expected_hash, audit) = (String::new(), entry(expected));
+    Commit { expected, expected_hash, revision: expected + 1, changes, lists: vec![], audit }
+}
+
+/// Commits it, decided on the history that the database has.
+async fn put(store: &Store, commit: Commit) -> Result<String, StoreError> {
+    let expected_hash = store.load().await?.audit_hash;
+    store.commit(Commit { expected_hash, ..commit }).await
 }
 
 fn sensor(name: &str) -> Sensor {
@@ -212,7 +219,7 @@ async fn only_the_owner_can_read_any_file_of_the_database() {
     let loose = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(folder.path().join("pulse.db"), loose).unwrap();
     let store = open(&folder).await;
-    store.commit(commit(0, vec![])).await.unwrap();
+    put(&store, commit(0, vec![])).await.unwrap();
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()).collect();
     assert!(names.len() >= 3, "{names:?}");
     for file in names {
@@ -276,7 +283,7 @@ async fn every_field_of_the_catalog_is_read_back() {
     changes.extend(join_tokens.clone().map(|token| Change::JoinToken(Arc::new(token))));
     changes.extend(windows.clone().map(|window| Change::JoinWindow(Arc::new(window))));
     changes.extend([&empty, &home, &gone].map(|instance| Change::Instance(Arc::new(instance.clone()))));
-    store.commit(commit(0, changes)).await.unwrap();
+    put(&store, commit(0, changes)).await.unwrap();
 
     let check = |loaded: Loaded| {
         assert_eq!(loaded.revision, 1);
@@ -303,7 +310,7 @@ async fn every_field_of_the_catalog_is_read_back() {
         Change::DropToken(digest(1)),
         Change::Proxy(Arc::new(active.clone())),
     ];
-    store.commit(commit(1, changes)).await.unwrap();
+    put(&store, commit(1, changes)).await.unwrap();
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.revision, 2);
     assert_eq!(loaded.instances[1], renamed);
@@ -336,7 +343,7 @@ async fn every_list_is_kept_and_the_newest_of_each_scope_is_loaded() {
     ];
     for (expected, lists) in (0..).zip(&lists) {
         let lists = lists.iter().cloned().map(Arc::new).collect();
-        store.commit(Commit { lists, ..commit(expected, vec![]) }).await.unwrap();
+        put(&store, Commit { lists, ..commit(expected, vec![]) }).await.unwrap();
     }
     drop(store);
     let store = open(&folder).await;
@@ -366,7 +373,7 @@ async fn an_altered_list_is_not_loaded() {
     let Loaded { epoch, signing_key, .. } = store.load().await.unwrap();
     let key = SigningKey::from_pkcs8(&signing_key).unwrap();
     let lists = vec![Arc::new(list(&key, epoch, 1, Scope::All, vec![node("a", ""), node("b", "")]))];
-    store.commit(Commit { lists, ..commit(0, vec![]) }).await.unwrap();
+    put(&store, Commit { lists, ..commit(0, vec![]) }).await.unwrap();
     shell(&folder).execute("UPDATE allowlists SET nodes = 'a|'", []).unwrap();
     let error = store.load().await.unwrap_err();
     assert!(matches!(error, StoreError::Unreadable(_)), "{error:?}");
@@ -379,11 +386,16 @@ async fn an_altered_list_is_not_loaded() {
 async fn a_change_decided_on_an_older_revision_is_a_conflict_and_writes_nothing() {
     let store_folder = folder();
     let store = open(&store_folder).await;
-    store.commit(commit(0, vec![])).await.unwrap();
+    put(&store, commit(0, vec![])).await.unwrap();
     for expected in [0, 2] {
         let late = commit(expected, vec![Change::Instance(Arc::new(instance(1, "late", vec![])))]);
-        assert!(matches!(store.commit(late).await, Err(StoreError::Conflict(1))));
+        assert!(matches!(put(&store, late).await, Err(StoreError::Conflict(1))));
     }
+    // The number is right, and the history another one.
+    let expected_hash = "0".repeat(64);
+    let other = store.commit(Commit { expected_hash, ..commit(1, vec![]) }).await;
+    assert!(matches!(other, Err(StoreError::OtherHistory { revision: 1 })), "{other:?}");
+    {}
     let loaded = store.load().await.unwrap();
     assert_eq!((loaded.revision, loaded.instances.len()), (1, 0));
     assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
@@ -401,8 +413,7 @@ async fn of_many_that_commit_at_once_one_wins_each_revision() {
                 let mut expected = 0;
                 let instance = Arc::new(instance(n, &format!("i{n}"), vec![]));
                 loop {
-                    match store.commit(commit(expected, vec![Change::Instance(Arc::clone(&instance))])).await
-                    {
+                    match put(&store, commit(expected, vec![Change::Instance(Arc::clone(&instance))])).await {
                         Ok(_) => return,
                         Err(StoreError::Conflict(actual)) => expected = actual,
                         Err(error) => panic!("{error}"),
@@ -426,7 +437,7 @@ async fn a_failing_commit_writes_nothing() {
     let folder = folder();
     let store = open(&folder).await;
     let first = Change::Instance(Arc::new(instance(1, "first", vec![node("a", "")])));
-    store.commit(commit(0, vec![first])).await.unwrap();
+    put(&store, commit(0, vec![first])).await.unwrap();
     let changes = || {
         vec![
             Change::Instance(Arc::new(instance(1, "renamed", vec![]))),
@@ -437,7 +448,7 @@ async fn a_failing_commit_writes_nothing() {
     let trigger =
         "CREATE TRIGGER refuse BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'refused here'); END";
     shell(&folder).execute_batch(trigger).unwrap();
-    let error = store.commit(commit(1, changes())).await.unwrap_err();
+    let error = put(&store, commit(1, changes())).await.unwrap_err();
     assert!(matches!(error, StoreError::Database { .. }), "{error:?}");
     assert!(chain(&error).contains("commit a change") && chain(&error).contains("refused here"));
     shell(&folder).execute_batch("DROP TRIGGER refuse").unwrap();
@@ -445,13 +456,13 @@ async fn a_failing_commit_writes_nothing() {
     let mut dangling = changes();
     let standing = TokenStanding::Current;
     dangling.push(Change::Token(CtrlToken { digest: digest(1), proxy: id(404), standing }));
-    assert!(matches!(store.commit(commit(1, dangling)).await, Err(StoreError::Database { .. })));
+    assert!(matches!(put(&store, commit(1, dangling)).await, Err(StoreError::Database { .. })));
 
     let loaded = store.load().await.unwrap();
     assert_eq!((loaded.revision, loaded.tokens.len()), (1, 0));
     assert_eq!(loaded.instances, [instance(1, "first", vec![node("a", "")])]);
     assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
-    store.commit(commit(1, changes())).await.unwrap();
+    put(&store, commit(1, changes())).await.unwrap();
 }
 
 #[tokio::test]
@@ -462,7 +473,7 @@ async fn the_audit_log_is_one_chain_and_what_is_altered_shows() {
     let folder = folder();
     let store = open(&folder).await;
     for expected in 0..60 {
-        store.commit(commit(expected, vec![])).await.unwrap();
+        put(&store, commit(expected, vec![])).await.unwrap();
     }
     store.append_audit(vec![]).await.unwrap();
     drop(store);
@@ -713,12 +724,12 @@ async fn nodes_between_which_somebody_took_one_away_are_all_written_anew() {
     let folder = folder();
     let store = open(&folder).await;
     let nodes = |names: &[&str]| names.iter().map(|name| node(name, "")).collect::<Vec<_>>();
-    let put = |expected, names: &[&str]| {
+    let named = |expected, names: &[&str]| {
         commit(expected, vec![Change::Instance(Arc::new(instance(1, "home", nodes(names))))])
     };
-    store.commit(put(0, &["a", "b", "c"])).await.unwrap();
+    put(&store, named(0, &["a", "b", "c"])).await.unwrap();
     assert_eq!(shell(&folder).execute("DELETE FROM instance_nodes WHERE name = 'b'", []).unwrap(), 1);
-    store.commit(put(1, &["a", "c", "d"])).await.unwrap();
+    put(&store, named(1, &["a", "c", "d"])).await.unwrap();
     assert_eq!(store.load().await.unwrap().instances[0].endpoints, nodes(&["a", "c", "d"]));
 }
 
@@ -916,12 +927,12 @@ async fn reads_do_not_wait_for_writes() {
     }
     let folder = folder();
     let store = open(&folder).await;
-    store.commit(commit(0, vec![])).await.unwrap();
+    put(&store, commit(0, vec![])).await.unwrap();
     let busy = shell(&folder);
     busy.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut waiting = tokio::spawn({
         let store = store.clone();
-        async move { store.commit(commit(1, vec![])).await }
+        async move { put(&store, commit(1, vec![])).await }
     });
     assert_eq!(store.audit_tail(10).await.unwrap().len(), 1);
     assert_eq!(store.load().await.unwrap().revision, 1);
@@ -1097,7 +1108,7 @@ async fn a_damaged_database_is_refused_by_name() {
     let store = open(&folder).await;
     let changes =
         (0..200).map(|n| Change::Instance(Arc::new(instance(n, &"x".repeat(60), vec![])))).collect();
-    store.commit(commit(0, changes)).await.unwrap();
+    put(&store, commit(0, changes)).await.unwrap();
     let root: i64 = shell(&folder)
         .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'instances'", [], |row| row.get(0))
         .unwrap();
@@ -1158,7 +1169,7 @@ async fn a_closed_store_has_written_all_and_says_that_it_is_closed() {
         }
     }
     assert!(matches!(store.load().await, Err(StoreError::Closed)));
-    assert!(matches!(store.commit(commit(0, vec![])).await, Err(StoreError::Closed)));
+    assert!(matches!(put(&store, commit(0, vec![])).await, Err(StoreError::Closed)));
     assert!(matches!(store.record(report(1, vec![])).await, Err(StoreError::Closed)));
     assert!(!store.is_writable());
     store.close().await.unwrap();
@@ -1334,7 +1345,7 @@ async fn whatever_is_committed_the_store_holds_what_a_model_holds() {
             Change::Proxy(Arc::new(proxy(0, None))),
         ];
         let first = commit(0, base);
-        store.commit(first.clone()).await.unwrap();
+        put(&store, first.clone()).await.unwrap();
         model.apply(&first);
         for _ in 0..120 {
             let expected = model.revision;
@@ -1357,9 +1368,9 @@ async fn whatever_is_committed_the_store_holds_what_a_model_holds() {
             let commit = Commit { lists, ..commit(expected, changes) };
             if dice.below(5) == 0 {
                 let stale = Commit { expected: expected + 1, revision: expected + 2, ..commit.clone() };
-                assert!(matches!(store.commit(stale).await, Err(StoreError::Conflict(_))));
+                assert!(matches!(put(&store, stale).await, Err(StoreError::Conflict(_))));
             }
-            store.commit(commit.clone()).await.unwrap();
+            put(&store, commit.clone()).await.unwrap();
             model.apply(&commit);
             if dice.below(20) == 0 {
                 drop(store);

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::config::DatabaseUrl;
 use clap::{Args as Group, Subcommand};
 
 /// What is done with files, without a server.
@@ -30,11 +29,16 @@ pub enum Db {
         #[arg(long, value_name = "sqlite:FOLDER", value_parser = sqlite_folder)]
         from: PathBuf,
         /// Where it shall be; the password is read from PULSE_DATABASE_PASSWORD, or from --password-file
-        #[arg(long, value_name = "postgres://USER@HOST/DATABASE", value_parser = DatabaseUrl::parse)]
-        to: DatabaseUrl,
+        // Read later: clap would repeat it in an error, and somebody may have typed a password into it.
+        #[arg(long, value_name = "postgres://USER@HOST/DATABASE")]
+        to: String,
         /// The file that has the password
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// The file of the key that opens what servers on the database share; made if it is not there [default: secret.key in
+        /// FOLDER]
+        #[arg(long, value_name = "FILE")]
+        secret_key_file: Option<PathBuf>,
         /// The authorities that the database's certificate is checked against, in PEM [default: the system's]
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,

@@ -7,15 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pulse_proto::signature::Statement;
 use pulse_proto::{Scope, SignedAllowlist};
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::Changes;
+use super::{ChangeError, Changes};
 use crate::allowlist;
+use crate::audit::Entry;
 use crate::catalog::Catalog;
 use crate::publish::Publisher;
 use crate::shutdown::Drain;
@@ -23,6 +25,13 @@ use crate::store::{Newer, Stand, StoreError};
 
 /// How often the database is asked though nothing rang: rings can be lost.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest that somebody who wants to change something waits for the database to say what others changed.
+const LONGEST_ASK: Duration = Duration::from_secs(5);
+
+/// How often it is asked, after each pause, what became of a change whose end was not heard.
+const QUESTIONS: usize = 5;
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Changes {
     /// Whether other servers change the fleet too.
@@ -34,15 +43,21 @@ impl Changes {
     pub async fn keep_up(self, drain: Drain) -> Result<(), StoreError> {
         let mut is_failing = false;
         loop {
-            match self.catch_up().await {
+            let heard = match self.catch_up().await {
+                Ok(()) => self.hear_of_ahead().await,
+                Err(error) => Err(error),
+            };
+            match heard {
                 Ok(()) if is_failing => {
                     is_failing = false;
+                    self.is_deaf.store(false, Ordering::Relaxed);
                     tracing::info!("what other servers change is heard of again");
                 }
                 Ok(()) => {}
                 Err(error @ StoreError::OtherHistory { .. }) => return Err(error),
                 Err(StoreError::Closed) => return Ok(()),
                 Err(error) => {
+                    self.is_deaf.store(true, Ordering::Relaxed);
                     if !std::mem::replace(&mut is_failing, true) {
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(
@@ -60,6 +75,22 @@ impl Changes {
         }
     }
 
+    /// Whether what other servers change cannot be taken over at the moment.
+    pub fn is_deaf(&self) -> bool {
+        self.is_deaf.load(Ordering::Relaxed)
+    }
+
+    /// Takes over which proxies other servers noticed to be ahead.
+    async fn hear_of_ahead(&self) -> Result<(), StoreError> {
+        let new = self.fleet.hear_of_ahead(self.store.ahead().await?);
+        if !new.is_empty() {
+            let catalog = self.catalog();
+            self.fleet.tell_ahead(&catalog.registry, catalog.epoch);
+            new.into_iter().for_each(|proxy| self.fleet.ring(proxy));
+        }
+        Ok(())
+    }
+
     /// Takes over what other servers changed up to now.
     ///
     /// # Errors
@@ -69,6 +100,33 @@ impl Changes {
         self.take_over(publisher).await.map(drop)
     }
 
+    /// Whether a change was made whose end was not heard, as the connection was lost: its audit row says so.
+    pub(super) async fn find_out(
+        &self,
+        mut publisher: OwnedMutexGuard<Publisher>,
+        revision: u64,
+        entry: &Entry,
+    ) -> Result<(OwnedMutexGuard<Publisher>, bool), ChangeError> {
+        for _ in 0..QUESTIONS {
+            match self.take_over(publisher).await {
+                Ok(back) => {
+                    publisher = back;
+                    if let Ok(row) = self.store.audit_of(revision).await {
+                        let is_it = row.is_some_and(|row| {
+                            (row.at_ms, &*row.actor, &*row.action, &*row.target)
+                                == (entry.at_ms, &*entry.actor, entry.action, &*entry.target)
+                        });
+                        return Ok((publisher, is_it));
+                    }
+                }
+                Err(error @ StoreError::OtherHistory { .. }) => return Err(error.into()),
+                Err(_) => publisher = Arc::clone(&self.publisher).lock_owned().await,
+            }
+            sleep(PAUSE).await;
+        }
+        Err(ChangeError::Undecided)
+    }
+
     pub(super) async fn take_over(
         &self,
         publisher: OwnedMutexGuard<Publisher>,
@@ -76,7 +134,12 @@ impl Changes {
         let before = self.catalog.load_full();
         let Catalog { server_id, revision, .. } = *before;
         let held = Stand { server_id, revision, audit_hash: before.audit_hash.as_ref().to_owned() };
-        let Some(newer) = self.store.newer(held).await? else { return Ok(publisher) };
+        let asking = timeout(LONGEST_ASK, self.store.newer(held)).await;
+        let newer = asking.map_err(|_| StoreError::Database {
+            doing: "read what others changed".to_owned(),
+            source: format!("the database does not answer within {} s", LONGEST_ASK.as_secs()).into(),
+        })?;
+        let Some(newer) = newer? else { return Ok(publisher) };
         let (catalog, lists, concerned) = merged(&before, newer);
         for list in &lists {
             check(&catalog, list, &publisher)?;

@@ -18,7 +18,7 @@ use crate::args::{Db, Files, Place, Restore, Serve};
 use crate::audit::Actor;
 use crate::backup::restore::{Restored, Unpacked, unpack};
 use crate::backup::{BackupError, DATABASE, read};
-use crate::config::{Config, Database, Password};
+use crate::config::{Config, Database, DatabaseUrl, Password};
 use crate::store::{Checked, StoreError, check, check_shared, transfer};
 use crate::tls;
 
@@ -27,13 +27,13 @@ pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {
     let done = match files {
         Files::Restore(flags) => restore(flags, place, environment).map(|()| true),
         Files::Check { file } => run_check(file.as_deref(), place, environment),
-        Files::Db(Db::Copy { from, to, password_file, ca_file }) => {
-            let (url, password_file, ca_file) = (to.clone(), password_file.clone(), ca_file.clone());
-            let password = Password::of(&environment);
-            let secret_key_file = None;
-            copy(from, &Database { url, password_file, password, ca_file, secret_key_file }, place)
-                .map(|()| true)
-        }
+        Files::Db(Db::Copy { from, to, password_file, secret_key_file, ca_file }) => database_url(to)
+            .and_then(|url| {
+                let (password_file, password) = (password_file.clone(), Password::of(&environment));
+                let (ca_file, secret_key_file) = (ca_file.clone(), secret_key_file.clone());
+                copy(from, &Database { url, password_file, password, ca_file, secret_key_file }, place)
+            })
+            .map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -56,6 +56,14 @@ fn data_dir(place: &Place, environment: Environment) -> Result<PathBuf, Failure>
         Ok((config, _)) => Ok(config.data_dir),
         Err(error) => Err(Failure::configuration(error.to_string())),
     }
+}
+
+/// Where a fleet shall move to. What was typed is not repeated: it may hold a password.
+fn database_url(text: &str) -> Result<DatabaseUrl, Failure> {
+    DatabaseUrl::parse(text).map_err(|rule| {
+        let rule = rule.replace("name that in database_password_file", "name that with --password-file");
+        Failure::usage("INVALID_URL", format!("--to {rule}"))
+    })
 }
 
 /// On whose thread connections to a database work.
@@ -100,6 +108,15 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
         let text = "say --new-epoch if proxies may have seen newer lists than those of the backup, as after a loss of the \
                     database; or --keep-epoch if nothing was changed since it was made, as for a move to another machine";
         return Err(Failure::usage("EPOCH_NOT_SAID", text.to_owned()));
+    }
+    let shared = Config::load(&place.sources(&Serve::default(), environment.clone()));
+    if let Some(database) = shared.ok().and_then(|(config, _)| config.database) {
+        let text = format!(
+            "the configuration says that the fleet is on PostgreSQL ({}), and a backup is of a file: put the database back with \
+             PostgreSQL's own tools; or, to go back to a file, remove database_url first",
+            database.url
+        );
+        return Err(Failure::usage("ON_POSTGRESQL", text));
     }
     let data_dir = data_dir(place, environment)?;
     allowed(&data_dir, Access::WRITE_OK | Access::EXEC_OK)?;
@@ -202,7 +219,13 @@ fn not_restored(error: &BackupError) -> Failure {
 fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Result<bool, Failure> {
     // A file that is named needs no configuration, and a data folder no good one.
     let loaded = Config::load(&place.sources(&Serve::default(), environment.clone()));
-    let shared = loaded.ok().and_then(|(config, _)| Some((config.data_dir, config.database?)));
+    let shared = match loaded {
+        Ok((config, _)) => config.database.map(|database| (config.data_dir, database)),
+        Err(error) if file.is_none() && place.config.is_some() => {
+            return Err(Failure::configuration(error.to_string()));
+        }
+        Err(_) => None,
+    };
     let (shown, checked) = match (file, shared) {
         (Some(file), _) => (file.to_owned(), check_backup(file)?),
         (None, Some((data_dir, database))) => {

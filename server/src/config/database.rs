@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use pulse_config::{Environment, Section};
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 /// The variable of the environment that has the password, for those who cannot give a file.
 const PASSWORD_VARIABLE: &str = "PULSE_DATABASE_PASSWORD";
@@ -94,11 +94,16 @@ impl DatabaseUrl {
                 "must name a host, a user and a database, like postgres://pulse@db.lan/pulse".to_owned()
             );
         }
-        if !config.get_hosts().iter().all(is_here) {
+        let are_addresses_here = config.get_hostaddrs().iter().all(IpAddr::is_loopback);
+        if !(config.get_hosts().iter().all(is_here) && are_addresses_here) {
             if config.get_ssl_mode() == SslMode::Disable {
                 return Err("must not turn TLS off (sslmode=disable) beyond this machine".to_owned());
             }
             config.ssl_mode(SslMode::Require);
+        }
+        // Of several machines one can be written to; a standby knows less than it.
+        if config.get_hosts().len() > 1 && !text.contains("target_session_attrs") {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         Ok(DatabaseUrl(Box::new(config)))
     }

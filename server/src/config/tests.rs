@@ -179,10 +179,18 @@ fn file_that_is_named_must_be_there() {
 
 #[test]
 fn a_database_url_is_read_without_a_password_and_with_tls_beyond_this_machine() {
-    use tokio_postgres::config::SslMode;
+    use tokio_postgres::config::{SslMode, TargetSessionAttrs};
     let url = DatabaseUrl::parse("postgres://pulse@db.lan:5433/fleet?sslmode=prefer").unwrap();
     assert_eq!(url.to_string(), "postgres://db.lan:5433/fleet");
     assert_eq!(url.config().get_ssl_mode(), SslMode::Require);
+    let elsewhere = DatabaseUrl::parse("postgres://pulse@localhost/fleet?hostaddr=192.0.2.2").unwrap();
+    assert_eq!(
+        elsewhere.config().get_ssl_mode(),
+        SslMode::Require,
+        "the address counts, not the name beside it"
+    );
+    let several = DatabaseUrl::parse("postgres://pulse@a.lan,b.lan/fleet").unwrap();
+    assert_eq!(several.config().get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
     let here = DatabaseUrl::parse("postgres://pulse@127.0.0.1/fleet?sslmode=disable").unwrap();
     assert_eq!(here.config().get_ssl_mode(), SslMode::Disable);
     let two =

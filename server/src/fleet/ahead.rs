@@ -36,6 +36,29 @@ impl Fleet {
         self.inner.ahead.is_any.store(!noticed.is_empty(), Ordering::Release);
     }
 
+    /// Takes what other servers on the database noticed: they must not push to these proxies either. Out: those that were not
+    /// known here.
+    pub fn hear_of_ahead(&self, noticed_elsewhere: Vec<Ahead>) -> Vec<Uuid> {
+        if noticed_elsewhere.is_empty() {
+            return Vec::new();
+        }
+        let mut noticed = lock(&self.inner.ahead.noticed);
+        let mut new = Vec::new();
+        for ahead in noticed_elsewhere {
+            match noticed.get_mut(&ahead.proxy) {
+                Some(known) if known.noticed_epoch >= ahead.noticed_epoch => {
+                    known.position = known.position.max(ahead.position);
+                }
+                _ => {
+                    noticed.insert(ahead.proxy, ahead);
+                    new.push(ahead.proxy);
+                }
+            }
+        }
+        self.inner.ahead.is_any.store(true, Ordering::Release);
+        new
+    }
+
     /// Compares what a proxy says it holds with the newest list of its scope: in one history of the database a proxy
     /// never has more. Says whether it is ahead and was not known to be.
     ///
@@ -106,7 +129,7 @@ impl Fleet {
     }
 
     /// Writes what is newer than the store.
-    pub(super) async fn save_ahead(&self, store: &Store) {
+    pub async fn save_ahead(&self, store: &Store) {
         let unsaved = std::mem::take(&mut *lock(&self.inner.ahead.unsaved));
         if unsaved.is_empty() {
             return;

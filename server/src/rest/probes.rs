@@ -33,6 +33,10 @@ async fn readyz(State(pulse): State<Arc<Pulse>>) -> Response {
     } else if !pulse.store.is_writable() {
         let detail = "the database cannot be written: lists are served from memory, changes are refused";
         (StatusCode::OK, "degraded", Some(detail))
+    } else if pulse.changes.is_deaf() {
+        let detail =
+            "what other servers change cannot be taken over: lists are those of before; see the server's log";
+        (StatusCode::OK, "degraded", Some(detail))
     } else if !pulse.ahead().is_empty() {
         let detail =
             "the database is older than the fleet: some proxies are sent no list; see `pulse status`";

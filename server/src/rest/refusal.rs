@@ -70,7 +70,9 @@ impl From<ChangeError> for Refusal {
             ChangeError::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             ChangeError::Join { .. } => StatusCode::FORBIDDEN,
             ChangeError::Token(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            ChangeError::Store(_) | ChangeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            ChangeError::Store(_) | ChangeError::Undecided | ChangeError::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         if let ChangeError::Store(source) = &error {
             log(source);

@@ -46,9 +46,10 @@ fn status(pulse: &Pulse) -> api::Status {
         proxies: catalog.registry.proxies().count(),
         proxies_by_state: by_state.map(|(state, count)| (state.to_owned(), count)).collect(),
         streams: streams(pulse),
-        database: if pulse.store.is_writable() { "ok" } else { "degraded" }.to_owned(),
+        database: if pulse.store.is_writable() && !pulse.changes.is_deaf() { "ok" } else { "degraded" }
+            .to_owned(),
         database_older_than_fleet: older_database(&pulse.ahead()),
-        replicas: replicas(pulse, catalog.revision),
+        replicas: replicas(pulse, pulse.replicas.newest_revision()),
         nodes_with_readings: newest.len(),
         newest_reading_at: newest.iter().map(|report| report.received_at).max().map(time),
     }

@@ -87,8 +87,8 @@ async fn change(
         return Err(Refusal::conflict("NO_AUTHORITY", text));
     };
     if pulse.store.is_shared() {
-        let text = "several servers share this fleet, and each has the CA in files of its own: exchange ca.pem and ca.key in all data \
-                    folders by hand, with the servers stopped, or use a certificate of your own (tls.certificate_file)";
+        let text = "several servers share this fleet and its CA, whose key cannot be exchanged while they do; a certificate of your own \
+                    on each (tls.certificate_file) needs none of Pulse's, but proxies must then be registered again";
         return Err(Refusal::conflict("SHARED_AUTHORITY", text.to_owned()));
     }
     let note = |detail| Entry {

@@ -43,6 +43,11 @@ pub(super) fn notice(rpc: &Rpc, proxy: &Proxy, held: Position) {
     if rpc.fleet.notice(proxy.id, held, newest) {
         rpc.fleet.tell_ahead(&catalog.registry, catalog.epoch);
         rpc.fleet.ring(proxy.id);
+        if rpc.store.is_shared() {
+            // At once: it may go to another server.
+            let (fleet, store) = (rpc.fleet.clone(), rpc.store.clone());
+            tokio::spawn(async move { fleet.save_ahead(&store).await });
+        }
     }
 }
 

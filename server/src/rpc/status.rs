@@ -42,6 +42,7 @@ pub(super) fn change_status(error: &ChangeError) -> Status {
     let text = error.to_string();
     match error {
         ChangeError::Store(error) => store_status(error),
+        ChangeError::Undecided => retry(Code::Unavailable, reason::STORE_UNAVAILABLE, &text, STORE_RETRY),
         ChangeError::Stopping => retry(Code::Unavailable, reason::DRAINING, &text, Duration::from_secs(2)),
         ChangeError::Join { reason, .. } => refusal(Code::Unauthenticated, reason, &text),
         ChangeError::NotActive(..) => refusal(Code::PermissionDenied, reason::PROXY_REVOKED, &text),

@@ -306,7 +306,7 @@ impl Engine {
 
     pub(super) async fn save_streams(
         &self,
-        streams: Vec<(Uuid, bool)>,
+        streams: Vec<(Uuid, Option<Duration>)>,
     ) -> std::result::Result<(), StoreError> {
         let Some(Shared { replica, .. }) = self.shared else { return Ok(()) };
         self.transact("tell which proxies are connected", move |sql, _| {
@@ -319,7 +319,8 @@ impl Engine {
         let Some(Shared { replica, .. }) = self.shared else { return Ok(Heard::default()) };
         self.transact("tell the other servers", move |sql, _| {
             let replicas = postgres::replicas::beat(sql, replica, &beat)?;
-            Ok(Heard { replicas, taken: postgres::others::taken(sql, replica)? })
+            let taken = postgres::others::taken(sql, replica)?;
+            Ok(Heard { replicas, taken, revision: catalog::revision(sql)? })
         })
         .await
     }
@@ -332,7 +333,12 @@ impl Engine {
         let known = self.sessions.take(&key, sequence);
         let is_double = known.map(|(_, taken)| sequence <= taken);
         let (answer_tx, taken) = match known {
-            Some((durable_sequence, _)) if ANSWERED_AT_ONCE.contains(&waiting) && self.is_writable() => {
+            Some((durable_sequence, taken))
+                if ANSWERED_AT_ONCE.contains(&waiting)
+                    && self.is_writable()
+                    // One before it may have been lost with another server.
+                    && !(self.is_shared && sequence > durable_sequence.max(taken).saturating_add(1)) =>
+            {
                 let is_double = is_double.unwrap_or_default();
                 (None, Taken::Answered(Recorded { durable_sequence, is_double }))
             }
@@ -366,7 +372,20 @@ impl Engine {
     }
 
     pub(super) async fn save_ahead(&self, all: Vec<Ahead>) -> std::result::Result<(), StoreError> {
-        self.transact("write which proxies are ahead", move |sql, _| ahead::put(sql, &all)).await
+        self.transact("write which proxies are ahead", move |sql, _| {
+            ahead::put(sql, &all)?;
+            // Other servers must not push to them either.
+            sql.ring(catalog::revision(sql)?)
+        })
+        .await
+    }
+
+    pub(super) async fn ahead(&self) -> std::result::Result<Vec<Ahead>, StoreError> {
+        self.ask("read which proxies are ahead", |sql| ahead::all(sql)).await
+    }
+
+    pub(super) async fn audit_of(&self, revision: u64) -> std::result::Result<Option<Row>, StoreError> {
+        self.ask("read the audit log", move |sql| audit::of(sql, revision)).await
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {

@@ -31,6 +31,10 @@ pub(super) use address::Address;
 pub use check::check;
 pub(super) use doorbell::Doorbell;
 
+/// How transactions begin.
+const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// How many statements are on the way at once.
 const PIPELINE: usize = 1_024;
 
@@ -96,36 +100,59 @@ impl Connection {
 
     /// Runs one transaction: all of it, or nothing. Says that it wrote something, as that cannot be told.
     pub(super) fn transact<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<(T, bool)> {
-        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", |statements| work(statements))
-            .map(|value| (value, true))
+        self.within(WRITE, |statements| work(statements)).map(|value| (value, true))
     }
 
     /// Reads the database as it is at one moment.
     pub(super) fn view<T>(&mut self, work: impl FnOnce(&dyn Sql) -> Result<T>) -> Result<T> {
-        self.within("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", |statements| work(statements))
+        self.within(READ, |statements| work(statements))
     }
 
     /// As [`Connection::transact`], with statements that only PostgreSQL has.
     fn with_statements<T>(&mut self, work: impl FnOnce(&Statements<'_>) -> Result<T>) -> Result<T> {
-        self.within("BEGIN ISOLATION LEVEL READ COMMITTED", work)
+        self.within(WRITE, work)
     }
 
     fn within<T>(&mut self, begin: &str, work: impl FnOnce(&Statements<'_>) -> Result<T>) -> Result<T> {
-        self.connect()?;
+        self.begin(begin)?;
         let Some(open) = &self.client else { return Err(Fault::Stopped) };
         let statements = Statements { open, runtime: &self.runtime };
         let run = || {
-            statements.simple(begin)?;
             let value = work(&statements)?;
-            statements.simple("COMMIT")?;
+            let ended = statements.simple("COMMIT");
+            ended.map_err(|fault| match begin == WRITE && is_silence(&fault) {
+                true => Fault::Undecided,
+                false => fault,
+            })?;
             Ok(value)
         };
         let outcome: Result<T> = run();
-        let is_lost = open.client.is_closed() || matches!(outcome, Err(Fault::Away(_)));
+        let is_lost = open.client.is_closed() || matches!(outcome, Err(Fault::Away(_) | Fault::Undecided));
         if outcome.is_err() && (is_lost || statements.simple("ROLLBACK").is_err()) {
             self.client = None;
         }
         outcome
+    }
+
+    /// Begins a transaction, on a new connection if the one that was there has ended unnoticed.
+    fn begin(&mut self, begin: &str) -> Result<()> {
+        let was_there = self.client.is_some();
+        self.connect()?;
+        let Some(open) = &self.client else { return Err(Fault::Stopped) };
+        let begun = Statements { open, runtime: &self.runtime }.simple(begin);
+        match begun {
+            Err(Fault::Postgres(_)) if was_there => {
+                self.client = None;
+                self.connect()?;
+                let Some(open) = &self.client else { return Err(Fault::Stopped) };
+                Statements { open, runtime: &self.runtime }.simple(begin)
+            }
+            Err(fault) => {
+                self.client = None;
+                Err(fault)
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Makes the connection if there is none.
@@ -148,6 +175,17 @@ impl Connection {
         });
         self.client = Some(Open { client, statements: RefCell::default() });
         Ok(())
+    }
+}
+
+/// Whether nobody said what became of a statement: the connection broke, or the server was ended.
+fn is_silence(fault: &Fault) -> bool {
+    match fault {
+        Fault::Away(_) => true,
+        Fault::Postgres(error) => {
+            error.code().is_none_or(|code| code.code().starts_with("57P") || code.code().starts_with("08"))
+        }
+        _ => false,
     }
 }
 

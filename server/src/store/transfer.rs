@@ -13,13 +13,13 @@ use tokio::runtime::Handle;
 use super::engine::catalog;
 use super::engine::fault::{Fault, Result};
 use super::engine::link::Link;
-use super::engine::sql::{Sql, Value, integer, row, values};
+use super::engine::sql::{FromValue, Sql, Value, integer, row, values};
 use super::{StoreError, postgres, sqlite};
 use crate::config;
 use crate::sealing::SealingKey;
 
-/// Rows that are on the way at once.
-const CHUNK: usize = 1_000;
+/// Rows that are in memory at once.
+const PAGE: usize = 2_000;
 
 /// A table: its name, its columns, those that give its rows an order.
 struct Table {
@@ -277,7 +277,8 @@ fn copy_fleet(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Tran
         row(from, "fleet", "SELECT created_at FROM fleet", &[], |cells| cells.plain::<i64>("created_at"))?;
     let sealed = postgres::keys::seal_signing(sealing, fleet.server_id, &fleet.signing_key)?;
     to.execute(
-        "UPDATE fleet SET server_id = $1, epoch = $2, revision = $3, created_at = $4, signing_key = $5",
+        "UPDATE fleet SET server_id = $1, epoch = $2, revision = $3, created_at = $4, signing_key = $5,
+             authority_key = NULL",
         &values![fleet.server_id, integer(fleet.epoch), integer(fleet.revision), created_at, sealed],
     )?;
     let there = catalog::fleet(to)?;
@@ -289,31 +290,78 @@ fn copy_fleet(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Tran
 }
 
 impl Table {
+    /// Copies it, and reads back each page at once: neither side waits long for the other, and no table is in memory as a whole.
     fn copy(&self, from: &dyn Sql, to: &dyn Sql) -> Result<Transferred> {
         let places: Vec<String> = (1..=self.columns.len()).map(|place| format!("${place}")).collect();
         let insert =
             format!("INSERT INTO {} ({}) VALUES ({})", self.name, self.columns.join(", "), places.join(", "));
-        let mut waiting: Vec<Vec<Value<'static>>> = Vec::new();
-        from.query(&self.select(), &[], &mut |row| {
-            let values = self.columns.iter().map(|column| self.value(row.value(column)).map(into_owned));
-            waiting.push(values.collect::<Result<_>>()?);
-            if waiting.len() == CHUNK { to.execute_each(&insert, &mut waiting.drain(..)) } else { Ok(()) }
+        let (mut here, mut there) = (Sum::new(), Sum::new());
+        let mut last = None;
+        loop {
+            let page = self.page(from, last.as_deref())?;
+            to.execute_each(&insert, &mut page.iter().cloned())?;
+            here.add(&page);
+            there.add(&self.page(to, last.as_deref())?);
+            match page.last() {
+                Some(end) => last = Some(self.keys().map(|key| end[key].clone()).collect::<Vec<_>>()),
+                None => break,
+            }
+        }
+        let count = format!("SELECT CAST(count(*) AS BIGINT) AS rows FROM {}", self.name);
+        let mut all = None;
+        to.query(&count, &[], &mut |row| {
+            all = FromValue::from_value(self.value(row.value("rows"))?);
+            Ok(())
         })?;
-        to.execute_each(&insert, &mut waiting.drain(..))?;
-        self.compare(from, to)
+        if all != Some(integer(here.rows)) {
+            return Err(self.differs(&format!("{} rows here, {all:?} there", here.rows)));
+        }
+        self.same(here, there)
     }
 
     fn compare(&self, from: &dyn Sql, to: &dyn Sql) -> Result<Transferred> {
-        let (here, there) = (self.sum(from)?, self.sum(to)?);
-        if here != there {
-            let text = format!("table {} is not the same there: {here:?} and {there:?}", self.name);
-            return Err(Fault::Unreadable(text));
-        }
-        Ok(Transferred { table: self.name, rows: here.0, sha256: here.1 })
+        let (mut here, mut there) = (Sum::new(), Sum::new());
+        here.add(&self.page(from, None)?);
+        there.add(&self.page(to, None)?);
+        self.same(here, there)
     }
 
-    fn select(&self) -> String {
-        format!("SELECT {} FROM {} ORDER BY {}", self.columns.join(", "), self.name, self.order)
+    fn same(&self, here: Sum, there: Sum) -> Result<Transferred> {
+        let (rows, sum, other) = (here.rows, here.hex(), there.hex());
+        if sum == other {
+            Ok(Transferred { table: self.name, rows, sha256: sum })
+        } else {
+            Err(self.differs(&format!("its rows hash to {sum} here, and to {other} there")))
+        }
+    }
+
+    fn differs(&self, how: &str) -> Fault {
+        Fault::Unreadable(format!("table {} is not the same there: {how}", self.name))
+    }
+
+    /// Where the columns are that give the rows their order.
+    fn keys(&self) -> impl Iterator<Item = usize> {
+        let place =
+            |key: &str| self.columns.iter().position(|column| *column == key).expect("a key is a column");
+        self.order.split(", ").map(place)
+    }
+
+    /// The next rows in order; `after`: those whose keys come after these.
+    fn page(&self, database: &dyn Sql, after: Option<&[Value<'static>]>) -> Result<Vec<Vec<Value<'static>>>> {
+        let (columns, name, order) = (self.columns.join(", "), self.name, self.order);
+        let places: Vec<String> = (1..=self.keys().count()).map(|place| format!("${place}")).collect();
+        let range = match after {
+            Some(_) => format!("WHERE ({order}) > ({})", places.join(", ")),
+            None => String::new(),
+        };
+        let sql = format!("SELECT {columns} FROM {name} {range} ORDER BY {order} LIMIT {PAGE}");
+        let mut page = Vec::new();
+        database.query(&sql, after.unwrap_or_default(), &mut |row| {
+            let values = self.columns.iter().map(|column| self.value(row.value(column)).map(into_owned));
+            page.push(values.collect::<Result<_>>()?);
+            Ok(())
+        })?;
+        Ok(page)
     }
 
     fn value<'a>(
@@ -322,26 +370,40 @@ impl Table {
     ) -> Result<Value<'a>> {
         value.map_err(|error| Fault::Unreadable(format!("table {}: {error}", self.name)))
     }
+}
 
-    /// How many rows there are, and the hash of all, each value with its type and length before it.
-    fn sum(&self, database: &dyn Sql) -> Result<(u64, String)> {
-        let (mut context, mut rows) = (Context::new(&SHA256), 0);
-        database.query(&self.select(), &[], &mut |row| {
-            rows += 1;
-            for column in self.columns {
-                let (kind, bytes) = match self.value(row.value(column))? {
-                    Value::Null => (0, Vec::new()),
-                    Value::Integer(number) => (1, number.to_le_bytes().to_vec()),
-                    Value::Text(text) => (2, text.into_owned().into_bytes()),
-                    Value::Bytes(bytes) => (3, bytes.into_owned()),
-                };
-                context.update(&[kind]);
-                context.update(&(bytes.len() as u64).to_le_bytes());
-                context.update(&bytes);
-            }
-            Ok(())
-        })?;
-        Ok((rows, hex::encode(context.finish().as_ref())))
+/// How many rows there were, and the hash of all, each value with its type and length before it.
+struct Sum {
+    rows: u64,
+    context: Context,
+}
+
+impl Sum {
+    fn new() -> Sum {
+        Sum { rows: 0, context: Context::new(&SHA256) }
+    }
+
+    fn add(&mut self, page: &[Vec<Value<'static>>]) {
+        self.rows += page.len() as u64;
+        for value in page.iter().flatten() {
+            let number;
+            let (kind, bytes) = match value {
+                Value::Null => (0, &[][..]),
+                Value::Integer(integer) => {
+                    number = integer.to_le_bytes();
+                    (1, &number[..])
+                }
+                Value::Text(text) => (2, text.as_bytes()),
+                Value::Bytes(bytes) => (3, &bytes[..]),
+            };
+            self.context.update(&[kind]);
+            self.context.update(&(bytes.len() as u64).to_le_bytes());
+            self.context.update(bytes);
+        }
+    }
+
+    fn hex(self) -> String {
+        hex::encode(self.context.finish().as_ref())
     }
 }
 

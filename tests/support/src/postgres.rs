@@ -147,6 +147,40 @@ impl Postgres {
         let _ = process.wait();
     }
 
+    /// Stops all of it in its tracks, as a machine does that hangs; it answers nobody, and refuses nobody.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn hang(&self) {
+        self.signal_all(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn go_on(&self) {
+        self.signal_all(Signal::CONT);
+    }
+
+    /// Each of its processes has a group of its own.
+    fn signal_all(&self, signal: Signal) {
+        let root = self.process.as_ref().expect("it runs").id();
+        let mut processes = vec![root];
+        for entry in std::fs::read_dir("/proc").expect("there is /proc").flatten() {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(1));
+            if parent == Some(&root.to_string()) {
+                processes.extend(entry.file_name().to_str().and_then(|pid| pid.parse::<u32>().ok()));
+            }
+        }
+        for process in processes {
+            let pid = Pid::from_raw(process.cast_signed()).expect("a process has an id");
+            // One may have ended meanwhile.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
     /// A new database. Out: its URL.
     ///
     /// # Panics

@@ -56,6 +56,13 @@ pub(in crate::store) fn hash_at(database: &dyn Sql, revision: u64) -> Result<Str
     Ok(found.filter(|_| revision > 0).unwrap_or_default())
 }
 
+/// The row of the change that made a revision.
+pub(in crate::store) fn of(database: &dyn Sql, revision: u64) -> Result<Option<Row>> {
+    let sql = "SELECT seq, at_ms, actor, action, target, detail, revision, previous_hash, hash
+               FROM audit WHERE revision = $1 ORDER BY seq LIMIT 1";
+    sql::row(database, "audit", sql, &values![integer(revision)], row)
+}
+
 /// Place and hash of the last row that was added.
 pub(in crate::store) fn head(database: &dyn Sql) -> Result<(u64, String)> {
     end_of(database, "SELECT id, seq, hash FROM audit_head")

@@ -110,6 +110,10 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
     if moved == 0 {
         return Err(Fault::Conflict(revision(database)?));
     }
+    // Another history can have come to the same number.
+    if audit::hash_at(database, commit.expected)? != commit.expected_hash {
+        return Err(Fault::OtherHistory { revision: commit.expected });
+    }
     let revision = integer(commit.revision);
     for change in &commit.changes {
         match change {

@@ -20,6 +20,8 @@ pub(in crate::store) enum Fault {
     Postgres(Arc<tokio_postgres::Error>),
     /// PostgreSQL does not answer, or not as it should.
     Away(Arc<str>),
+    /// The connection was lost while a transaction ended: it may be there.
+    Undecided,
     /// A row makes no sense.
     Unreadable(String),
     /// The fleet is at another revision.
@@ -60,7 +62,7 @@ impl Fault {
         match self {
             Fault::Sqlite(error) => error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation),
             Fault::Postgres(error) => !breaks_a_rule(error) && !is_to_be_tried_again(error),
-            Fault::Away(_) => true,
+            Fault::Away(_) | Fault::Undecided => true,
             Fault::Unreadable(_)
             | Fault::Conflict(_)
             | Fault::OtherHistory { .. }
@@ -80,7 +82,7 @@ impl Fault {
             ),
             Fault::Postgres(error) => breaks_a_rule(error),
             Fault::Unreadable(_) | Fault::Conflict(_) | Fault::OtherHistory { .. } | Fault::Sealed(_) => true,
-            Fault::Away(_) | Fault::LeaseLost | Fault::Disk(_) | Fault::Stopped => false,
+            Fault::Away(_) | Fault::Undecided | Fault::LeaseLost | Fault::Disk(_) | Fault::Stopped => false,
         }
     }
 
@@ -92,6 +94,7 @@ impl Fault {
             Fault::OtherHistory { revision } => StoreError::OtherHistory { revision: *revision },
             Fault::LeaseLost => StoreError::LeaseLost { doing: doing.to_owned() },
             Fault::Stopped => StoreError::Closed,
+            Fault::Undecided => StoreError::Undecided { doing: doing_there() },
             Fault::Sealed(error) => StoreError::Sealed(error.clone()),
             Fault::Disk(error) => {
                 StoreError::Database { doing: doing.to_owned(), source: Box::new(Arc::clone(error)) }

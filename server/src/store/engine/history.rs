@@ -55,7 +55,7 @@ pub(in crate::store) fn record<'a>(
         let before = group.sessions.get(&key).copied().or_else(remembered);
         let stored = || held.get(&key).copied().map_or_else(|| durable(database, &key), Ok);
         let sequence = integer(report.sequence).unsigned_abs();
-        let (place, progress) = place(before, sequence, stored)?;
+        let (place, progress) = place(before, database.is_shared(), sequence, stored)?;
         group.sessions.insert(key, progress);
         group.places.push((place, progress.durable()));
         if place != Place::New {

@@ -112,8 +112,12 @@ pub(in crate::store) enum Place {
 
 /// Where a report stands in its session. `before` is how far the session is known to be; `stored` asks the database for a
 /// session that is not known since the start of the server.
+///
+/// Where other servers take reports of the same session, one may have been lost with another server while this one knew the
+/// session: there every report that does not follow what is durable is behind a gap.
 pub(in crate::store) fn place<E>(
     before: Option<Progress>,
+    is_shared: bool,
     sequence: u64,
     stored: impl FnOnce() -> Result<u64, E>,
 ) -> Result<(Place, Progress), E> {
@@ -126,7 +130,7 @@ pub(in crate::store) fn place<E>(
         return Ok((Place::Double, progress));
     }
     let is_behind_gap = match before {
-        Some(Progress::Known { .. }) => false,
+        Some(Progress::Known { .. }) => is_shared && sequence > durable.saturating_add(1),
         Some(Progress::Gap { at, .. }) => sequence > at,
         None => sequence > durable.saturating_add(1),
     };
@@ -146,9 +150,18 @@ mod tests {
 
     /// What becomes of reports that come one after another, of a session with `durable` on the disk before the start.
     fn places(durable: u64, sequences: &[u64]) -> Vec<Place> {
-        let mut progress = None;
+        places_from(None, false, durable, sequences)
+    }
+
+    fn places_from(
+        mut progress: Option<Progress>,
+        is_shared: bool,
+        durable: u64,
+        sequences: &[u64],
+    ) -> Vec<Place> {
         let placed = sequences.iter().map(|sequence| {
-            let (place, after) = place(progress, *sequence, || Ok::<_, Infallible>(durable)).unwrap();
+            let (place, after) =
+                place(progress, is_shared, *sequence, || Ok::<_, Infallible>(durable)).unwrap();
             progress = Some(after);
             place
         });
@@ -178,6 +191,19 @@ mod tests {
         use Place::{BehindGap, New};
         assert_eq!(places(4, &[9, 9, 12]), [BehindGap, New, New], "gaps that it knows of are its own");
         assert_eq!(places(0, &[u64::MAX, u64::MAX]), [BehindGap, New]);
+    }
+
+    #[test]
+    fn what_was_lost_with_another_server_is_asked_for_though_the_session_is_known() {
+        use Place::{BehindGap, New};
+        let known = Some(Progress::Known { durable: 3, taken: 3 });
+        assert_eq!(places_from(known, true, 3, &[5, 4, 5]), [BehindGap, New, New]);
+        assert_eq!(
+            places_from(known, true, 3, &[5, 5, 6]),
+            [BehindGap, New, New],
+            "the proxy has it no more"
+        );
+        assert_eq!(places_from(known, false, 3, &[5]), [New], "nobody else could have taken it");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Always: nothing is missed. A row carries the transaction that wrote it, and the next look begins with the oldest one that
 //! still ran during this look; so what was not visible yet is read then, and some is read twice.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use crate::store::engine::fault::Result;
@@ -28,27 +30,37 @@ pub(in crate::store) fn others(database: &dyn Sql, replica: Uuid, since: i64) ->
     })
 }
 
-/// Notes which proxies have opened a stream with this server, and which have none any more. The one that was opened last is
-/// the proxy's own, whichever server had it before.
+/// Notes which proxies have a stream with this server, and for how long, and which have none any more. The one that was opened
+/// last is the proxy's own, whichever server has it, and whoever writes first.
 pub(in crate::store) fn put_streams(
     database: &dyn Sql,
     replica: Uuid,
-    streams: &[(Uuid, bool)],
+    streams: &[(Uuid, Option<Duration>)],
 ) -> Result<()> {
     // In one order, so that two servers do not wait for each other.
     let mut streams = streams.to_vec();
     streams.sort_unstable();
-    let of = |wanted: bool| streams.iter().filter(move |(_, is_open)| *is_open == wanted);
-    let mut ended = of(false).map(|(proxy, _)| values![*proxy, replica].into());
+    let mut ended =
+        streams.iter().filter(|(_, age)| age.is_none()).map(|(proxy, _)| values![*proxy, replica].into());
     let end = "UPDATE streams SET replica_id = '' WHERE proxy_id = $1 AND replica_id = $2";
     database.execute_each(end, &mut ended)?;
-    let mut opened = of(true).map(|(proxy, _)| values![*proxy, replica].into());
-    let open = "INSERT INTO streams (proxy_id, replica_id) VALUES ($1, $2)
-         ON CONFLICT (proxy_id) DO UPDATE SET replica_id = excluded.replica_id,
+    let mut opened = streams.iter().filter_map(|(proxy, age)| {
+        let age = i64::try_from((*age)?.as_millis()).unwrap_or(i64::MAX);
+        Some(values![*proxy, replica, age].into())
+    });
+    // Who comes with an older one than another server has is told so as if it had been taken.
+    let open = "INSERT INTO streams (proxy_id, replica_id, opened_at) VALUES ($1, $2, unix_ms() - $3)
+         ON CONFLICT (proxy_id) DO UPDATE SET
+             replica_id = CASE
+                 WHEN streams.replica_id NOT IN ('', excluded.replica_id) AND streams.opened_at > excluded.opened_at
+                 THEN streams.replica_id ELSE excluded.replica_id END,
              taken_from = CASE
+                 WHEN streams.replica_id NOT IN ('', excluded.replica_id) AND streams.opened_at > excluded.opened_at
+                 THEN excluded.replica_id
                  WHEN streams.replica_id NOT IN ('', excluded.replica_id) THEN streams.replica_id
                  WHEN streams.taken_from <> excluded.replica_id THEN streams.taken_from
-                 ELSE '' END";
+                 ELSE '' END,
+             opened_at = greatest(streams.opened_at, excluded.opened_at)";
     database.execute_each(open, &mut opened)
 }
 

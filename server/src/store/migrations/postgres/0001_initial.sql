@@ -279,6 +279,7 @@ CREATE TABLE leases (
 CREATE TABLE streams (
     proxy_id   TEXT COLLATE "C" PRIMARY KEY,
     replica_id TEXT COLLATE "C" NOT NULL,
+    opened_at  BIGINT NOT NULL,
     taken_from TEXT COLLATE "C" NOT NULL DEFAULT '',
     written    BIGINT NOT NULL DEFAULT 0
 );
