@@ -8,6 +8,7 @@ pub mod answers;
 pub mod certificate;
 pub mod client;
 pub mod judge;
+pub mod poll;
 
 /// Why an answer changes nothing. Each says what is wrong and what to do, for people.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -64,8 +64,8 @@ impl fmt::Debug for Fingerprint {
 pub enum Trust {
     /// One that leads to an authority of the system, and is for the name that was dialled.
     System(Arc<RootCertStore>),
-    /// The one with this fingerprint, whatever its name and dates say.
-    Pinned(Fingerprint),
+    /// One with one of these fingerprints, whatever its name and dates say: each host of a cluster has its own.
+    Pinned(Vec<Fingerprint>),
 }
 
 /// What a host showed in a handshake.
@@ -78,11 +78,11 @@ impl Shown {
     }
 }
 
-/// A host's certificate has another fingerprint than the pinned one.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("its certificate has the fingerprint {shown}, and {pinned} is pinned")]
+/// A host's certificate has another fingerprint than those that are pinned.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("its certificate has the fingerprint {shown}, and {} is pinned", listed(.pinned))]
 struct OtherCertificate {
-    pinned: Fingerprint,
+    pinned: Vec<Fingerprint>,
     shown: Fingerprint,
 }
 
@@ -101,8 +101,8 @@ pub(super) fn handshake(trust: &Trust) -> Result<(ClientConfig, Shown), Error> {
         Trust::Pinned(_) => None,
     };
     let pinned = match trust {
-        Trust::Pinned(pinned) => Some(*pinned),
-        Trust::System(_) => None,
+        Trust::Pinned(pinned) => pinned.clone(),
+        Trust::System(_) => Vec::new(),
     };
     let shown = Shown::default();
     let verifier = Verifier { roots, pinned, shown: shown.clone(), provider: Arc::clone(&provider) };
@@ -115,10 +115,14 @@ pub(super) fn handshake(trust: &Trust) -> Result<(ClientConfig, Shown), Error> {
     Ok((config, shown))
 }
 
+fn listed(fingerprints: &[Fingerprint]) -> String {
+    fingerprints.iter().map(Fingerprint::to_string).collect::<Vec<_>>().join(" or ")
+}
+
 #[derive(Debug)]
 struct Verifier {
     roots: Option<Arc<WebPkiServerVerifier>>,
-    pinned: Option<Fingerprint>,
+    pinned: Vec<Fingerprint>,
     shown: Shown,
     provider: Arc<CryptoProvider>,
 }
@@ -137,14 +141,11 @@ impl ServerCertVerifier for Verifier {
         if let Some(roots) = &self.roots {
             return roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         }
-        match self.pinned {
-            Some(pinned) if pinned == shown => Ok(ServerCertVerified::assertion()),
-            Some(pinned) => {
-                let other = OtherError(Arc::new(OtherCertificate { pinned, shown }));
-                Err(Error::InvalidCertificate(CertificateError::Other(other)))
-            }
-            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        if self.pinned.contains(&shown) {
+            return Ok(ServerCertVerified::assertion());
         }
+        let other = OtherError(Arc::new(OtherCertificate { pinned: self.pinned.clone(), shown }));
+        Err(Error::InvalidCertificate(CertificateError::Other(other)))
     }
 
     fn verify_tls12_signature(
@@ -183,8 +184,9 @@ pub(super) fn explain(error: &Error, host: &str, shown: Option<Fingerprint>) -> 
     Some(match error {
         CertificateError::Other(other) => match other.0.downcast_ref::<OtherCertificate>() {
             Some(OtherCertificate { pinned, shown }) => format!(
-                "the certificate of {host} changed: {pinned} is pinned, and it shows {shown}. If it was renewed there, \
-                 compare, and set the new one with `pulse instance set NAME --fingerprint {shown}`; if not, somebody poses as the host"
+                "the certificate of {host} changed: {} is pinned, and it shows {shown}. If it was renewed there, \
+                 compare, and set the new one with `pulse instance set NAME --fingerprint {shown}`; if not, somebody poses as the host",
+                listed(pinned)
             ),
             None => format!("the certificate of {host} cannot be trusted ({error}): {compare}"),
         },

@@ -14,7 +14,7 @@ fn token() -> ApiToken {
 }
 
 fn pinned(fake: &FakeProxmox) -> Trust {
-    Trust::Pinned(Fingerprint::of(&fake.certificate()))
+    Trust::Pinned(vec![Fingerprint::of(&fake.certificate())])
 }
 
 async fn ask(fake: &FakeProxmox, trust: &Trust, path: &'static str) -> Result<Bytes, Doubt> {
