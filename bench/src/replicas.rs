@@ -326,12 +326,13 @@ fn loads(
         progress(&format!("reports to {}", group.name));
         // Nobody is pushed to meanwhile.
         group.crowds.clear();
-        let mut load = Load::of(group, folder)?;
         // Once without being looked at: every sensor is new to the store then.
-        load.run(0, 1_000)?;
+        Load::of(group, folder)?.run(1_000)?;
+        // Sessions of their own, as a server asks for what is missing in one.
+        let mut load = Load::of(group, folder)?;
         let before = postgres.work()?;
         let cpu = group.cpu_ns()?;
-        let (rate, taken) = load.run(1 << 32, load_ms)?;
+        let (rate, taken) = load.run(load_ms)?;
         let own = group.cpu_ns()?.saturating_sub(cpu);
         // The last of them are stored a moment after their answer.
         std::thread::sleep(LATER);
@@ -386,15 +387,18 @@ impl Load {
     }
 
     /// Reports a second over all servers, and how many were taken.
-    fn run(&mut self, first_sequence: u64, duration_ms: u64) -> Outcome<(f64, u64)> {
+    fn run(&mut self, duration_ms: u64) -> Outcome<(f64, u64)> {
         for (crowd, unary) in &mut self.0 {
-            crowd.begin(&Command::Unary(Unary { first_sequence, duration_ms, ..unary.clone() }))?;
+            crowd.begin(&Command::Unary(Unary { duration_ms, ..unary.clone() }))?;
         }
         let (mut rate, mut taken) = (0.0, 0);
         for (crowd, _) in &mut self.0 {
             let calls = reports::calls_of(crowd.answer()?)?;
             rate += reports::rate(&calls);
             taken += reports::succeeded(&calls);
+        }
+        if taken == 0 {
+            return Err(Failure::new("no report was taken"));
         }
         Ok((rate, taken))
     }

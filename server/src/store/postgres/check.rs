@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::{Address, Connection, keys, schema};
 use crate::config;
 use crate::sealing::SealingKey;
+use crate::store::engine::catalog;
 use crate::store::engine::check::{Kind, check as check_tables};
 use crate::store::engine::fault::Fault;
 use crate::store::{Checked, StoreError};
@@ -27,6 +28,9 @@ pub fn check(data_dir: &Path, database: &config::Database, runtime: &Handle) -> 
         if !schema::is_newest(sql)? {
             return Err(Fault::Unreadable("it is no database of this version of Pulse".to_owned()));
         }
+        // Without its key nothing that is signed can be judged.
+        let fleet = catalog::fleet(sql)?;
+        keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
         let key = |fleet, sealed: &[u8]| keys::open_signing(&sealing, fleet, sealed);
         Ok(check_tables(sql, &Kind { is_newest: true, has_head: true, key: &key }, |_| ()))
     });
