@@ -77,7 +77,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_host_that_answers_as_a_whole_is_believed() {
-        let (first, second) = (FakeProxmox::cluster(&["pve1", "pve2"]), FakeProxmox::cluster(&["pve1", "pve2"]));
+        let (first, second) =
+            (FakeProxmox::cluster(&["pve1", "pve2"]), FakeProxmox::cluster(&["pve1", "pve2"]));
         let source = source(&[&first, &second]);
         let told = poll(&source).await.unwrap();
         assert_eq!((told.url.to_string(), told.version.text.as_str()), (first.url(), "8.4.1"));
@@ -90,7 +91,8 @@ mod tests {
 
     #[tokio::test]
     async fn of_each_host_that_cannot_be_believed_it_is_said_why() {
-        let (refuses, half) = (FakeProxmox::cluster(&["pve1", "pve2"]), FakeProxmox::cluster(&["pve1", "pve2"]));
+        let (refuses, half) =
+            (FakeProxmox::cluster(&["pve1", "pve2"]), FakeProxmox::cluster(&["pve1", "pve2"]));
         refuses.answer("/cluster/status", Reply::refusal(403, "Permission check failed (/, Sys.Audit)"));
         half.answer("/nodes", Reply::of(r#"{"data":[{"node":"pve1"}]}"#));
         let Unheard(doubts) = poll(&source(&[&refuses, &half])).await.unwrap_err();

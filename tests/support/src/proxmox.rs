@@ -101,7 +101,9 @@ impl FakeProxmox {
     pub fn start() -> FakeProxmox {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime can be started");
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a port is free");
+        // Not by way of the runtime: a test may be a task of another one.
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        listener.set_nonblocking(true).expect("a socket can do that");
         let address = listener.local_addr().expect("it is bound");
         let (certificate, config) = self_signed();
         let tls = Arc::new(Mutex::new(config));
@@ -219,7 +221,12 @@ fn self_signed() -> (CertificateDer<'static>, Arc<ServerConfig>) {
     (made.der().clone(), Arc::new(config))
 }
 
-async fn accept(listener: TcpListener, tls: Arc<Mutex<Arc<ServerConfig>>>, state: Arc<Mutex<State>>) {
+async fn accept(
+    listener: std::net::TcpListener,
+    tls: Arc<Mutex<Arc<ServerConfig>>>,
+    state: Arc<Mutex<State>>,
+) {
+    let listener = TcpListener::from_std(listener).expect("it is not blocking");
     while let Ok((stream, _)) = listener.accept().await {
         let config = Arc::clone(&tls.lock().unwrap_or_else(PoisonError::into_inner));
         let state = Arc::clone(&state);
