@@ -39,7 +39,7 @@ impl FromStr for Fingerprint {
         };
         let digits: String = text.chars().filter(|&digit| digit != ':').collect();
         let bytes = pulse_proto::hex::decode(&digits.to_ascii_lowercase()).ok_or_else(rule)?;
-        bytes.try_into().map(Fingerprint).map_err(|_| rule())
+        Ok(Fingerprint(bytes))
     }
 }
 
