@@ -7,6 +7,7 @@
 
 mod ahead;
 mod elsewhere;
+mod saving;
 mod state;
 
 use std::collections::HashMap;
@@ -22,15 +23,9 @@ use uuid::Uuid;
 use crate::bell::{Bell, Ring};
 use crate::publish::Published;
 use crate::registry::Proxy;
-use crate::store::{KeptList, Mark, ProxyStatus, Store, StoreError};
+use crate::store::{KeptList, Mark, ProxyStatus};
 pub(crate) use state::waiting_reason;
 pub use state::{FleetView, SyncState};
-
-/// How long what a proxy said may wait before it is written.
-const SAVE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How many rows one transaction has: some 2 ms of work.
-const SAVED_AT_ONCE: usize = 256;
 
 /// The number of a stream that is nobody's own: that of an observer.
 const OBSERVER: u64 = u64::MAX;
@@ -63,14 +58,6 @@ struct Entry {
     is_unsaved: AtomicBool,
     /// The stream that other servers were told of last, by number. 0: none.
     told_stream: AtomicU64,
-}
-
-/// A proxy's row, and its stream, as they are to be saved.
-struct Unsaved {
-    entry: Arc<Entry>,
-    status: ProxyStatus,
-    stream: u64,
-    opened_at: Instant,
 }
 
 #[derive(Debug)]
@@ -242,61 +229,6 @@ impl Fleet {
         state::view(proxy, status, ahead, absent_for, newest, self.inner.refresh_interval)
     }
 
-    /// Writes what is newer than the store, in groups, until `stop`; then once more.
-    pub async fn save(self, store: Store, stop: impl Future<Output = ()>) {
-        let mut stop = std::pin::pin!(stop);
-        let mut ticks = tokio::time::interval(SAVE_INTERVAL);
-        loop {
-            let is_last = tokio::select! {
-                biased;
-                () = &mut stop => true,
-                _ = ticks.tick() => false,
-            };
-            self.save_once(&store).await;
-            if is_last {
-                return;
-            }
-        }
-    }
-
-    async fn save_once(&self, store: &Store) {
-        self.save_ahead(store).await;
-        let unsaved = std::mem::take(&mut *lock(&self.inner.unsaved));
-        let rows: Vec<Unsaved> = unsaved
-            .iter()
-            .filter_map(|id| self.existing(*id))
-            .map(|entry| {
-                // Before the row is read: what comes after that is named again.
-                entry.is_unsaved.store(false, Ordering::Release);
-                let status = lock(&entry.status).clone();
-                let (stream, opened_at) = {
-                    let presence = lock(&entry.presence);
-                    (presence.stream, presence.since)
-                };
-                Unsaved { entry, status, stream, opened_at }
-            })
-            .collect();
-        if rows.is_empty() {
-            return;
-        }
-        // A few in each transaction: changes and reports have their turn in between.
-        let mut saved = Ok(());
-        for group in rows.chunks(SAVED_AT_ONCE) {
-            if saved.is_ok() {
-                saved = save_group(store, group).await;
-            }
-        }
-        if let Err(error) = saved {
-            // They are tried again with the next group; the store itself says when it comes and goes.
-            tracing::debug!(error = &error as &dyn std::error::Error, "sync states are not saved yet");
-            for proxy in unsaved {
-                if let Some(entry) = self.existing(proxy) {
-                    self.is_newer(proxy, &entry);
-                }
-            }
-        }
-    }
-
     fn existing(&self, proxy: Uuid) -> Option<Arc<Entry>> {
         self.inner.entries.read().expect("no holder of this lock panics").get(&proxy).cloned()
     }
@@ -436,22 +368,6 @@ impl Drop for Presenter {
             self.fleet.update(self.proxy, &self.entry, |status| status.last_seen = Some(now));
         }
     }
-}
-
-async fn save_group(store: &Store, group: &[Unsaved]) -> Result<(), StoreError> {
-    store.save_statuses(group.iter().map(|one| one.status.clone()).collect()).await?;
-    if !store.is_shared() {
-        return Ok(());
-    }
-    let is_news = |one: &&Unsaved| one.entry.told_stream.load(Ordering::Acquire) != one.stream;
-    let news: Vec<&Unsaved> = group.iter().filter(is_news).collect();
-    if news.is_empty() {
-        return Ok(());
-    }
-    let age = |one: &&Unsaved| (one.stream != 0).then(|| one.opened_at.elapsed());
-    store.save_streams(news.iter().map(|one| (one.status.proxy, age(one))).collect()).await?;
-    news.iter().for_each(|one| one.entry.told_stream.store(one.stream, Ordering::Release));
-    Ok(())
 }
 
 fn unheard(proxy: Uuid) -> ProxyStatus {

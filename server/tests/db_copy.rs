@@ -84,6 +84,14 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     let refused = after.pulse(&["restore", "backup.tar", "--keep-epoch", "--config", &config]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("is on PostgreSQL"), "{}", refused.stderr);
+    // With a configuration that cannot be read, nobody guesses that it is the file that is meant.
+    let broken = after.data_dir().with_file_name("broken.yaml");
+    std::fs::write(&broken, format!("database_url: {url}\nnonsense: 1\n")).expect("a file can be written");
+    for command in [&["check"][..], &["restore", "backup.tar", "--keep-epoch"]] {
+        let refused = after.pulse(&[command, &["--config", &broken.display().to_string()]].concat());
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains("nonsense"), "{}", refused.stderr);
+    }
     // And what somebody changes there is found.
     let edited = postgres.ask(
         url.rsplit('/').next().expect("it has a database"),

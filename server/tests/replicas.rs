@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use pulse_proto::JoinString;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
 use pulse_test_support::v1::{RegisterRequest, RotateTokenRequest};
-use pulse_test_support::{Client, PATIENCE, Server, connect, eventually, holding, let_pass, with_token};
+use pulse_test_support::{
+    Client, PATIENCE, Server, connect, eventually, holding, in_time, let_pass, with_token,
+};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -20,13 +22,13 @@ use tonic_types::StatusExt;
 #[path = "support/replicas.rs"]
 mod support;
 
-use support::{ASKED, Replicas, revision, set_nodes, shown_revision};
+use support::{ASKED, Replicas, home, report, revision, set_nodes, shown_revision};
 
 /// Passes bytes on to the database, until it is told to hold them.
 struct Cable {
     address: SocketAddr,
     is_held: Arc<AtomicBool>,
-    /// Whether the next connection on which a transaction ends that writes is cut before anybody hears of it.
+    /// Whether the next connection on which a change of the fleet ends is cut before anybody hears of that.
     is_cut: Arc<AtomicBool>,
 }
 
@@ -55,8 +57,21 @@ impl Cable {
     }
 }
 
+/// Two servers, of which the second reaches the database over a cable.
+fn with_a_cable() -> (Replicas, Cable) {
+    let mut replicas = Replicas::start(1);
+    let (server, database) = replicas.url.rsplit_once('/').expect("a URL has a path");
+    let address = server.rsplit('@').next().expect("a URL has a host").parse().expect("it is an address");
+    let cable = Cable::to(address);
+    let url = format!("postgres://{}@{}/{database}", pulse_test_support::postgres::USER, cable.address);
+    let mut second = Server::builder().beside(&replicas.servers[0], &url);
+    second.start_again();
+    replicas.servers.push(second);
+    (replicas, cable)
+}
+
 fn pass_on(mut from: TcpStream, mut to: TcpStream, is_held: &AtomicBool, is_cut: &AtomicBool) {
-    let (mut buffer, mut writes) = ([0; 16 << 10], false);
+    let (mut buffer, mut is_change) = ([0; 16 << 10], false);
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         while is_held.load(Ordering::SeqCst) {
             let_pass(Duration::from_millis(5));
@@ -65,8 +80,10 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, is_held: &AtomicBool, is_cut:
             break;
         }
         let has = |text: &[u8]| buffer[..count].windows(text.len()).any(|bytes| bytes == text);
-        writes = (writes || has(b"READ COMMITTED\0")) && !has(b"READ ONLY\0");
-        if writes && has(b"COMMIT\0") && is_cut.swap(false, Ordering::SeqCst) {
+        // Its audit row goes by, then its end.
+        is_change |= has(b"instance.set") || has(b"proxy.register");
+        let ends = has(b"COMMIT\0");
+        if ends && std::mem::take(&mut is_change) && is_cut.swap(false, Ordering::SeqCst) {
             // The database has it, and its answer reaches nobody.
             let _ = from.shutdown(Shutdown::Both);
             let_pass(Duration::from_millis(200));
@@ -110,6 +127,19 @@ async fn a_change_made_at_one_is_applied_at_all_and_a_server_that_is_killed_lose
             if is_so { Ok(()) } else { Err(format!("{streams} streams, {in_sync} in sync: {status}")) }
         });
     }
+    eventually(PATIENCE, "every server is shown, and which does the upkeep", || {
+        let status = replicas.servers[1].json(&["status"]);
+        let all = status["replicas"].as_array().cloned().unwrap_or_default();
+        let is_whole = |replica: &&Value| {
+            replica["version"] == json!(env!("CARGO_PKG_VERSION"))
+                && replica["streams"] == json!(PROXIES / 3)
+                && replica["revisions_behind"] == json!(0)
+        };
+        let leases: Vec<_> = all.iter().map(|replica| replica["leases"].clone()).collect();
+        let holders = leases.iter().filter(|leases| **leases == json!(["pruning"])).count();
+        let is_so = all.iter().filter(is_whole).count() == 3 && holders == 1;
+        if is_so { Ok(()) } else { Err(status) }
+    });
     // A change at each of them reaches the proxies of all.
     let mut newest = Vec::new();
     for (at, server) in replicas.servers.iter().enumerate() {
@@ -150,10 +180,8 @@ async fn a_change_made_at_one_is_applied_at_all_and_a_server_that_is_killed_lose
 async fn a_token_that_is_revoked_at_one_ends_the_stream_at_another_within_a_second() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = here.join_string(&["--instance", "home"]);
     // A token that one has just made is good at the other at once.
-    let client = Client::register(here, &join, "delly").await.reconnect(there).await;
+    let client = home(here).await.reconnect(there).await;
     let mut watch = client.watch(Default::default()).await;
     watch.snapshot().await;
     here.pulse_ok(&["proxy", "revoke", &client.proxy_id]);
@@ -170,8 +198,7 @@ async fn a_token_that_is_revoked_at_one_ends_the_stream_at_another_within_a_seco
 async fn a_token_that_is_rotated_at_one_is_good_at_another_and_its_first_use_there_ends_the_old_one_here() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let old = Client::register(here, &here.join_string(&["--instance", "home"]), "delly").await;
+    let old = home(here).await;
     let rotated = old.grpc.clone().rotate_token(old.authorized(RotateTokenRequest {})).await;
     let token = rotated.expect("the token is good").into_inner().ctrl_token;
     let new = Client { token, ..old.reconnect(there).await };
@@ -190,8 +217,7 @@ async fn a_token_that_is_rotated_at_one_is_good_at_another_and_its_first_use_the
 async fn a_second_stream_with_one_token_ends_the_first_also_when_that_is_at_another_server() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let client = Client::register(here, &here.join_string(&["--instance", "home"]), "delly").await;
+    let client = home(here).await;
     let mut first = client.watch(Default::default()).await;
     let list = first.snapshot().await;
     // At once: which of both is written first does not matter, but which was opened last.
@@ -282,6 +308,37 @@ async fn a_lost_listen_connection_delays_a_change_by_a_second_or_two_and_no_more
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_rings_once_with_its_number_and_reports_never_ring() {
+    let replicas = Replicas::start(1);
+    let server = &replicas.servers[0];
+    let client = home(server).await;
+    let (listener, mut connection) =
+        tokio_postgres::connect(&replicas.url, tokio_postgres::NoTls).await.expect("the database is there");
+    let (rings_tx, mut rings) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notification(ring) = message {
+                let _ = rings_tx.send(ring.payload().to_owned());
+            }
+        }
+    });
+    listener.batch_execute("LISTEN pulse_revision").await.expect("anybody may listen");
+    let mut watch = client.watch(Default::default()).await;
+    client.report_applied(&watch.snapshot().await).await;
+    for sequence in 1..=20 {
+        let taken = client.grpc.clone().report_temperatures(client.authorized(report(sequence))).await;
+        assert_eq!(taken.expect("it is taken").into_inner().durable_sequence, sequence);
+    }
+    // The first ring is that of the change which comes after all of them.
+    set_nodes(server, &["delly", "new"]);
+    let ring = in_time("a ring", rings.recv()).await.expect("the connection is open");
+    assert_eq!(ring, revision(server).to_string());
+    listener.batch_execute("SELECT pg_notify('pulse_revision', 'last')").await.expect("anybody may ring");
+    let last = in_time("a ring", rings.recv()).await.expect("the connection is open");
+    assert_eq!(last, "last", "the change rang once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ring_before_the_commit_is_visible_loses_nothing() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
@@ -350,56 +407,29 @@ async fn a_transaction_that_takes_its_number_early_and_commits_late_is_not_overt
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_end_was_not_heard_is_looked_for_and_answered_as_what_became_of_it() {
-    let mut replicas = Replicas::start(1);
-    let (server, database) = replicas.url.rsplit_once('/').expect("a URL has a path");
-    let address = server.rsplit('@').next().expect("a URL has a host").parse().expect("it is an address");
-    let cable = Cable::to(address);
-    let url = format!("postgres://{}@{}/{database}", pulse_test_support::postgres::USER, cable.address);
-    let mut far = Server::builder().beside(&replicas.servers[0], &url);
-    far.start_again();
-    replicas.servers.push(far);
+    let (replicas, cable) = with_a_cable();
     let far = &replicas.servers[1];
     far.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
     let join = far.join_string(&["--instance", "home"]);
-    let mut registered = None;
-    // Other transactions end as well, such as those that say that a server is there: in some attempts it is the change's.
-    for node in 0..5 {
-        cable.is_cut.store(true, Ordering::SeqCst);
-        far.pulse_ok(&[
-            "instance",
-            "set",
-            "home",
-            "--endpoint",
-            "delly",
-            "--endpoint",
-            &format!("node-{node}"),
-        ]);
-        if registered.is_none() {
-            cable.is_cut.store(true, Ordering::SeqCst);
-            registered = Some(Client::register(far, &join, "delly").await);
-        }
-    }
+    let cut = || cable.is_cut.store(true, Ordering::SeqCst);
+    cut();
+    far.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "new"]);
+    cut();
+    let client = Client::register(far, &join, "delly").await;
+    assert!(!cable.is_cut.load(Ordering::SeqCst), "both were cut");
+    assert!(far.process().has_said("the end of a change was not heard"), "{:?}", far.process().log());
     let made = replicas.sql("SELECT count(*) FROM audit WHERE action = 'instance.set'");
-    assert_eq!(made, "5", "each was made once");
+    assert_eq!(made, "1", "it was made once");
     assert_eq!(replicas.sql("SELECT count(*) FROM proxies"), "1");
-    let list = registered.expect("it is registered").watch(Default::default()).await.snapshot().await;
+    let list = client.watch(Default::default()).await.snapshot().await;
     assert_eq!(list.nodes.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list() {
-    let mut replicas = Replicas::start(1);
-    let (server, database) = replicas.url.rsplit_once('/').expect("a URL has a path");
-    let address = server.rsplit('@').next().expect("a URL has a host").parse().expect("it is an address");
-    let cable = Cable::to(address);
-    let url = format!("postgres://{}@{}/{database}", pulse_test_support::postgres::USER, cable.address);
-    let mut behind = Server::builder().beside(&replicas.servers[0], &url);
-    behind.start_again();
-    replicas.servers.push(behind);
+    let (replicas, cable) = with_a_cable();
     let [here, behind] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = here.join_string(&["--instance", "home"]);
-    let client = Client::register(here, &join, "delly").await;
+    let client = home(here).await;
     // It has a stream at both in turn, so that the one that falls behind knows its token.
     let mut watch = client.reconnect(behind).await.watch(Default::default()).await;
     watch.snapshot().await;

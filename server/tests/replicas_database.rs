@@ -1,13 +1,12 @@
 //! What several servers need of their database: that it is there, that it has not lost what was committed, that they can read the
 //! keys in it; and what they do without.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pulse_test_support::postgres::Postgres;
 use pulse_test_support::v1::watch_authorized_nodes_response::Kind;
-use pulse_test_support::v1::{
-    AllowlistSnapshot, Node, NodeReport, RegisterRequest, ReportTemperaturesRequest,
-};
+use pulse_test_support::v1::{AllowlistSnapshot, RegisterRequest};
 use pulse_test_support::{
     Client, PATIENCE, Proxy, Server, eventually, holding, in_time, let_pass, with_token,
 };
@@ -18,7 +17,7 @@ use tonic_types::StatusExt;
 #[path = "support/replicas.rs"]
 mod support;
 
-use support::{ASKED, Replicas, revision, set_nodes, shown_revision};
+use support::{ASKED, Replicas, home, report, revision, set_nodes, shown_revision};
 
 /// How long the database is away.
 const AWAY: Duration = Duration::from_secs(60);
@@ -29,19 +28,6 @@ fn comes_back(refused: &Status) -> (Code, String) {
     assert!(wait.is_some_and(|wait| !wait.is_zero()), "{refused:?}");
     let reason = refused.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     (refused.code(), reason)
-}
-
-fn report(sequence: u64) -> ReportTemperaturesRequest {
-    ReportTemperaturesRequest {
-        session: "01a1fa32-2365-76ec-b33a-29d69c7ef23e".to_owned(),
-        sequence,
-        reports: vec![NodeReport {
-            node: Some(Node { name: "delly".to_owned(), ip: String::new() }),
-            collected_at: Some(std::time::SystemTime::now().into()),
-            unreadable_reason: "the test has no sensors".to_owned(),
-            ..NodeReport::default()
-        }],
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,9 +99,7 @@ async fn a_minute_without_its_database_ends_no_stream_and_fails_each_write_with_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_hangs_keeps_nobody_from_looking_and_no_server_from_ending() {
     let mut replicas = Replicas::start(2);
-    replicas.servers[0].pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = replicas.servers[0].join_string(&["--instance", "home"]);
-    let client = Client::register(&replicas.servers[0], &join, "delly").await;
+    let client = home(&replicas.servers[0]).await;
     let mut watch = client.watch(Default::default()).await;
     let list = watch.snapshot().await;
     client.report_applied(&list).await;
@@ -145,9 +129,7 @@ async fn a_database_that_hangs_keeps_nobody_from_looking_and_no_server_from_endi
 async fn a_list_that_is_not_what_its_nodes_make_is_not_taken_over_and_that_is_shown() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = here.join_string(&["--instance", "home"]);
-    let client = Client::register(here, &join, "delly").await.reconnect(there).await;
+    let client = home(here).await.reconnect(there).await;
     let mut watch = client.watch(Default::default()).await;
     let list = watch.snapshot().await;
     replicas.sql(
@@ -176,9 +158,7 @@ async fn a_list_that_is_not_what_its_nodes_make_is_not_taken_over_and_that_is_sh
 async fn a_proxy_that_is_ahead_is_pushed_to_by_no_server() {
     let replicas = Replicas::start(2);
     let [here, there] = &replicas.servers[..] else { panic!("there are two") };
-    here.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = here.join_string(&["--instance", "home"]);
-    let client = Client::register(here, &join, "delly").await;
+    let client = home(here).await;
     let list = client.watch(Default::default()).await.snapshot().await;
     // It says that it holds what this database never made; then the database's own number overtakes that.
     let claim = AllowlistSnapshot {
@@ -254,9 +234,7 @@ async fn one_more_server_needs_the_sealing_key_and_shares_authority_and_signatur
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_lost_its_last_commits_is_noticed_as_older_than_the_fleet() {
     let mut replicas = Replicas::start(1);
-    replicas.servers[0].pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
-    let join = replicas.servers[0].join_string(&["--instance", "home"]);
-    let client = Client::register(&replicas.servers[0], &join, "delly").await;
+    let client = home(&replicas.servers[0]).await;
     // As a machine has it that takes over and lacks the last commits.
     let copy = replicas.sql("SELECT revision FROM fleet");
     set_nodes(&replicas.servers[0], &["delly", "lost"]);
@@ -304,6 +282,35 @@ fn the_database_is_reached_over_tls_and_only_if_its_certificate_is_from_the_name
     stranger.spawn();
     assert_eq!(stranger.wait_exit(PATIENCE), Some(1));
     assert!(stranger.process().has_said("certificate"), "{:?}", stranger.process().log());
+}
+
+#[test]
+fn a_password_is_read_from_a_file_or_the_environment_and_shown_nowhere() {
+    const SECRET: &str = "hunter2-is-not-it";
+    let postgres = Postgres::start();
+    let url = postgres.database_with_password("guarded", SECRET);
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (right, wrong) = (folder.path().join("right"), folder.path().join("wrong"));
+    std::fs::write(&right, format!("{SECRET}\n")).expect("a file can be written");
+    std::fs::write(&wrong, "another").expect("a file can be written");
+    let config = |file: &Path| format!("database_url: {url}\ndatabase_password_file: {}", file.display());
+    let mut by_file = Server::builder().config(&config(&right)).start();
+    let set = ["instance", "add", "home", "--endpoint", "delly"];
+    by_file.pulse_ok(&set);
+    let by_environment = Server::builder().env("PULSE_DATABASE_PASSWORD", SECRET);
+    let mut by_environment = by_environment.beside(&by_file, &url);
+    by_environment.start_again();
+    assert_eq!(by_environment.json(&["instance", "list"])["instances"][0]["name"], json!("home"));
+    let mut refused = Server::builder().config(&config(&wrong)).prepare();
+    refused.spawn();
+    assert_eq!(refused.wait_exit(PATIENCE), Some(1));
+    assert!(refused.process().has_said("password authentication failed"), "{:?}", refused.process().log());
+    by_file.terminate();
+    assert_eq!(by_file.wait_exit(PATIENCE), Some(0));
+    for server in [&by_file, &by_environment, &refused] {
+        let log = server.process().log().join("\n");
+        assert!(!log.contains(SECRET) && !log.contains("another"), "{log}");
+    }
 }
 
 /// Thousandths of a degree as a payload has them, in hex: 32 bits, little-endian.

@@ -116,6 +116,11 @@ impl Changes {
                             (row.at_ms, &*row.actor, &*row.action, &*row.target)
                                 == (entry.at_ms, &*entry.actor, entry.action, &*entry.target)
                         });
+                        tracing::warn!(
+                            revision,
+                            is_made = is_it,
+                            "the end of a change was not heard, as the connection to the database was lost; its audit row tells"
+                        );
                         return Ok((publisher, is_it));
                     }
                 }

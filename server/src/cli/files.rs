@@ -58,6 +58,19 @@ fn data_dir(place: &Place, environment: Environment) -> Result<PathBuf, Failure>
     }
 }
 
+/// The database on PostgreSQL that the configuration names, and the data folder beside it. A configuration that nobody named may
+/// be wrong where the data folder is named.
+fn shared_database(place: &Place, environment: Environment) -> Result<Option<(PathBuf, Database)>, Failure> {
+    match Config::load(&place.sources(&Serve::default(), environment)) {
+        Ok((config, _)) => {
+            let data_dir = place.data_dir.clone().unwrap_or(config.data_dir);
+            Ok(config.database.map(|database| (data_dir, database)))
+        }
+        Err(error) if place.config.is_some() => Err(Failure::configuration(error.to_string())),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Where a fleet shall move to. What was typed is not repeated: it may hold a password.
 fn database_url(text: &str) -> Result<DatabaseUrl, Failure> {
     DatabaseUrl::parse(text).map_err(|rule| {
@@ -109,8 +122,7 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
                     database; or --keep-epoch if nothing was changed since it was made, as for a move to another machine";
         return Err(Failure::usage("EPOCH_NOT_SAID", text.to_owned()));
     }
-    let shared = Config::load(&place.sources(&Serve::default(), environment.clone()));
-    if let Some(database) = shared.ok().and_then(|(config, _)| config.database) {
+    if let Some((_, database)) = shared_database(place, environment.clone())? {
         let text = format!(
             "the configuration says that the fleet is on PostgreSQL ({}), and a backup is of a file: put the database back with \
              PostgreSQL's own tools; or, to go back to a file, remove database_url first",
@@ -217,19 +229,14 @@ fn not_restored(error: &BackupError) -> Failure {
 
 /// Checks; says whether all holds.
 fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Result<bool, Failure> {
-    // A file that is named needs no configuration, and a data folder no good one.
-    let loaded = Config::load(&place.sources(&Serve::default(), environment.clone()));
-    let shared = match loaded {
-        Ok((config, _)) => config.database.map(|database| (config.data_dir, database)),
-        Err(error) if file.is_none() && place.config.is_some() => {
-            return Err(Failure::configuration(error.to_string()));
-        }
-        Err(_) => None,
+    let shared = match file {
+        // It needs no configuration.
+        Some(_) => None,
+        None => shared_database(place, environment.clone())?,
     };
     let (shown, checked) = match (file, shared) {
         (Some(file), _) => (file.to_owned(), check_backup(file)?),
         (None, Some((data_dir, database))) => {
-            let data_dir = place.data_dir.clone().unwrap_or(data_dir);
             let checked = check_shared(&data_dir, &database, runtime()?.handle());
             (database.url.to_string().into(), checked.map_err(|error| not_checked(&error))?)
         }

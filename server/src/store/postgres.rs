@@ -30,6 +30,7 @@ use super::engine::sql::{Columns, Sql, Value, row};
 pub(super) use address::Address;
 pub use check::check;
 pub(super) use doorbell::Doorbell;
+pub use keys::share_authority;
 
 /// How transactions begin.
 const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";

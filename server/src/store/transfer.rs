@@ -219,7 +219,7 @@ pub fn transfer(
         to.transact(|to| {
             let transferred = copy(from, to, &sealing)?;
             if let Some(authority) = authority {
-                postgres::keys::share_authority(to, &sealing, authority)?;
+                postgres::keys::share(to, &sealing, authority)?;
             }
             Ok(transferred)
         })
@@ -228,28 +228,6 @@ pub fn transfer(
     let (transferred, _) = transferred.map_err(|fault| fault.while_doing("copy the database", &name))?;
     closed.map_err(|fault| fault.while_doing("close the database", &path.display().to_string()))?;
     Ok(transferred)
-}
-
-/// What the authority's key in PEM is to be, on a database that servers share: the one that is there, or `own` from here on.
-/// Blocks, and opens a connection of its own.
-///
-/// # Errors
-/// [`StoreError`], as [`super::Store::connect`].
-pub fn share_authority(
-    data_dir: &Path,
-    database: &config::Database,
-    own: &str,
-    runtime: &Handle,
-    clock: &Clock,
-) -> std::result::Result<String, StoreError> {
-    let address = postgres::Address::of(database)?;
-    let name = address.name.clone();
-    let secret_key = database.secret_key_file(data_dir);
-    let (mut connection, sealing) =
-        postgres::schema::open_writer(address, runtime.clone(), &secret_key, clock)?;
-    let shared = connection.transact(|sql| postgres::keys::share_authority(sql, &sealing, own));
-    let (key, _) = shared.map_err(|fault| fault.while_doing("share the authority's key", &name))?;
-    Ok(key)
 }
 
 fn copy(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Vec<Transferred>> {

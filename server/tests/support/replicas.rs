@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pulse_test_support::Server;
 use pulse_test_support::postgres::Postgres;
+use pulse_test_support::v1::{Node, NodeReport, ReportTemperaturesRequest};
+use pulse_test_support::{Client, Server};
 
 /// How long another server may take to hear of a change whose ring was lost: it asks every second.
 pub(crate) const ASKED: Duration = Duration::from_secs(3);
@@ -41,6 +42,12 @@ impl Replicas {
     }
 }
 
+/// Makes the instance `home` with the node `delly`, and a proxy of it, registered at this server.
+pub(crate) async fn home(server: &Server) -> Client {
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    Client::register(server, &server.join_string(&["--instance", "home"]), "delly").await
+}
+
 pub(crate) fn set_nodes(server: &Server, nodes: &[&str]) -> Instant {
     let mut arguments = vec!["instance", "set", "home"];
     nodes.iter().for_each(|node| arguments.extend(["--endpoint", node]));
@@ -55,4 +62,18 @@ pub(crate) fn revision(server: &Server) -> u64 {
 /// The revision that a server pushes, without making it ask: as its metrics have it.
 pub(crate) fn shown_revision(server: &Server) -> f64 {
     server.metrics().value("pulse_revision")
+}
+
+/// A report of the node `delly`, which cannot be read.
+pub(crate) fn report(sequence: u64) -> ReportTemperaturesRequest {
+    ReportTemperaturesRequest {
+        session: "01a1fa32-2365-76ec-b33a-29d69c7ef23e".to_owned(),
+        sequence,
+        reports: vec![NodeReport {
+            node: Some(Node { name: "delly".to_owned(), ip: String::new() }),
+            collected_at: Some(std::time::SystemTime::now().into()),
+            unreadable_reason: "the test has no sensors".to_owned(),
+            ..NodeReport::default()
+        }],
+    }
 }

@@ -191,6 +191,26 @@ impl Postgres {
         format!("postgres://{USER}@127.0.0.1:{}/{name}", self.port)
     }
 
+    /// A new database, whose owner has this name and needs this password. Out: its URL, without the password.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn database_with_password(&self, owner: &str, password: &str) -> String {
+        let rules = self.data().join("pg_hba.conf");
+        let before = std::fs::read_to_string(&rules).expect("the rules are there");
+        // The first that fits counts.
+        let demand = format!("host all {owner} 127.0.0.1/32 scram-sha-256\n");
+        std::fs::write(&rules, demand + &before).expect("the folder is ours");
+        for sql in [
+            "SELECT pg_reload_conf()".to_owned(),
+            format!("CREATE ROLE {owner} LOGIN PASSWORD '{password}'"),
+            format!("CREATE DATABASE {owner} OWNER {owner}"),
+        ] {
+            succeed(self.ask("postgres", &sql), &sql);
+        }
+        format!("postgres://{owner}@127.0.0.1:{}/{owner}", self.port)
+    }
+
     /// Asks a database by `psql`; rows without a frame.
     pub fn ask(&self, database: &str, sql: &str) -> Output {
         let mut psql = Command::new(self.programs.join("psql"));

@@ -3,9 +3,16 @@
 //!
 //! Always: whoever comes first founds, and those after it take what is there. Never: writes a key in the open.
 
+use std::path::Path;
+
+use pulse_proto::Clock;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::{Address, schema};
+use crate::config;
 use crate::sealing::SealingKey;
+use crate::store::StoreError;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
 
@@ -21,11 +28,7 @@ pub(in crate::store) fn open_signing(sealing: &SealingKey, fleet: Uuid, sealed: 
 
 /// The authority's key, in PEM: the one that is there, or else this one from here on. Until the transaction ends nobody else
 /// founds one.
-pub(in crate::store) fn share_authority(
-    database: &dyn Sql,
-    sealing: &SealingKey,
-    own: &str,
-) -> Result<String> {
+pub(in crate::store) fn share(database: &dyn Sql, sealing: &SealingKey, own: &str) -> Result<String> {
     let sql = "SELECT server_id, authority_key FROM fleet FOR UPDATE";
     let found = row(database, "fleet", sql, &[], |cells| {
         Ok((cells.parsed::<Uuid>("server_id")?, cells.plain::<Option<Vec<u8>>>("authority_key")?))
@@ -39,6 +42,27 @@ pub(in crate::store) fn share_authority(
     };
     let key = sealing.open_sealed(&place, &sealed).map_err(Fault::Sealed)?;
     String::from_utf8(key).map_err(|_| Fault::Unreadable("table fleet: authority_key is no text".to_owned()))
+}
+
+/// What the authority's key in PEM is to be, on a database that servers share: the one that is there, or `own` from here on.
+/// Blocks, and opens a connection of its own.
+///
+/// # Errors
+/// [`StoreError`], as [`crate::store::Store::connect`].
+pub fn share_authority(
+    data_dir: &Path,
+    database: &config::Database,
+    own: &str,
+    runtime: &Handle,
+    clock: &Clock,
+) -> std::result::Result<String, StoreError> {
+    let address = Address::of(database)?;
+    let name = address.name.clone();
+    let secret_key = database.secret_key_file(data_dir);
+    let (mut connection, sealing) = schema::open_writer(address, runtime.clone(), &secret_key, clock)?;
+    let shared = connection.transact(|sql| share(sql, &sealing, own));
+    let (key, _) = shared.map_err(|fault| fault.while_doing("share the authority's key", &name))?;
+    Ok(key)
 }
 
 /// Where a key belongs: of another fleet, or in another column, it does not open.
