@@ -449,7 +449,16 @@ fn another_proxys_cache_and_yesterdays_are_told_apart_and_never_used() {
     pair.run_harmed("another proxy's", "foreign");
 
     let yesterday = fs::read(&pair.cache).expect("it was written");
-    pair.server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly=127.0.0.1", "--endpoint", "nas"]);
+    pair.server.pulse_ok(&[
+        "instance",
+        "set",
+        "--yes",
+        "home",
+        "--endpoint",
+        "delly=127.0.0.1",
+        "--endpoint",
+        "nas",
+    ]);
     pair.proxy.start();
     pair.server.wait_for_applied(&pair.id, &pair.hash());
     pair.stop();

@@ -26,7 +26,16 @@ fn registered(server: &Server, config: &str) -> Proxy {
 
 /// Makes a list that was never there; returns its hash.
 fn push(server: &Server, node: &str) -> String {
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly=127.0.0.1", "--endpoint", node]);
+    server.pulse_ok(&[
+        "instance",
+        "set",
+        "--yes",
+        "home",
+        "--endpoint",
+        "delly=127.0.0.1",
+        "--endpoint",
+        node,
+    ]);
     server.allowlist("home")["hash"].as_str().expect("a list has a hash").to_owned()
 }
 

@@ -10,11 +10,11 @@ use crate::inventory::Inventory;
 pub fn compile(inventory: &Inventory, scope: Scope) -> Allowlist {
     match scope {
         Scope::All => {
-            Allowlist::new(inventory.present().flat_map(|instance| instance.endpoints.iter().cloned()))
+            Allowlist::new(inventory.present().flat_map(|instance| instance.endpoints().iter().cloned()))
         }
         Scope::Instance(id) => {
             let instance = inventory.instance(id).filter(|instance| instance.is_present());
-            Allowlist::new(instance.iter().flat_map(|instance| instance.endpoints.iter().cloned()))
+            Allowlist::new(instance.iter().flat_map(|instance| instance.endpoints().iter().cloned()))
         }
     }
 }
@@ -36,13 +36,8 @@ mod tests {
         let put = |inventory: &mut Inventory, n: u128, node: &str, removed_at| {
             let endpoints = vec![Node::new(node, "").unwrap()];
             let (id, created_at) = (Uuid::from_u128(n), SystemTime::UNIX_EPOCH);
-            inventory.put(Arc::new(Instance {
-                id,
-                name: format!("i{n}"),
-                endpoints,
-                created_at,
-                removed_at,
-            }));
+            let made = Instance::new(id, &format!("i{n}"), endpoints, created_at);
+            inventory.put(Arc::new(made.with(|facts| facts.removed_at = removed_at)));
         };
         put(&mut inventory, 1, "a", None);
         put(&mut inventory, 2, "b", None);

@@ -6,6 +6,7 @@
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
 mod history;
+mod instances;
 mod join;
 mod proxies;
 mod state;
@@ -14,9 +15,12 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
+pub use instances::{
+    AddInstance, CertificateShown, CertificatesShown, Held, Instance, Instances, KnownNode,
+    LookAtCertificates, Nodes, PveStatus, SetEndpoints, SetNode, SetPve, SetUse, Standing,
+};
 pub use join::{CreateJoin, JoinState, JoinToken, JoinTokens, JoinWindow, NewJoin, NewJoinWindow, OpenJoin};
 pub use proxies::{ApproveProxy, CreateDebugToken, NewDebugToken, SetProxy};
 pub use state::{
@@ -86,47 +90,6 @@ impl From<&pulse_proto::Node> for Node {
     fn from(node: &pulse_proto::Node) -> Node {
         Node { name: node.name().to_owned(), ip: node.address().to_string() }
     }
-}
-
-/// `POST instances`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AddInstance {
-    /// Its name: 1 to 63 of `[A-Za-z0-9._-]`, beginning alphanumeric.
-    pub name: String,
-    /// Its nodes.
-    #[serde(default)]
-    pub endpoints: Vec<Node>,
-}
-
-/// `PUT instances/{name}`: replaces the nodes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SetEndpoints {
-    /// All its nodes from now on.
-    pub endpoints: Vec<Node>,
-}
-
-/// A Proxmox instance.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Instance {
-    /// Its identity.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// Its nodes.
-    pub endpoints: Vec<Node>,
-    /// How many proxies belong to it.
-    pub proxies: usize,
-    /// When it was added.
-    pub created_at: Timestamp,
-}
-
-/// `GET instances`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Instances {
-    /// By name.
-    pub instances: Vec<Instance>,
 }
 
 /// What was taken off: the answer to `DELETE instances/{name}` and `DELETE proxies/{id}`.

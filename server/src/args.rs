@@ -8,6 +8,7 @@ mod bench;
 mod files;
 mod instance;
 mod join;
+mod node;
 mod proxy;
 mod value;
 
@@ -23,8 +24,9 @@ use crate::config::{ConfigSources, listen_address};
 pub use allowlist::Allowlist;
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
-pub use instance::Instance;
+pub use instance::{Instance, PVEUM, Pve};
 pub use join::Join;
+pub use node::Node;
 pub use proxy::Proxy;
 pub use value::Scope;
 
@@ -93,6 +95,9 @@ pub enum Admin {
     /// Proxmox instances and their nodes
     #[command(subcommand, arg_required_else_help = true)]
     Instance(Instance),
+    /// Nodes: where they come from, and what becomes of them
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(Node),
     /// Join tokens, with which hosts register their proxy
     #[command(subcommand, arg_required_else_help = true)]
     Join(Join),

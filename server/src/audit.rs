@@ -28,6 +28,8 @@ pub enum Actor {
     Host(Option<IpAddr>),
     /// The server itself.
     Server,
+    /// What a cluster tells, as the server hears it from Proxmox VE.
+    Cluster,
 }
 
 impl Actor {
@@ -46,6 +48,7 @@ impl fmt::Display for Actor {
             Actor::Host(Some(address)) => write!(f, "host:{address}"),
             Actor::Host(None) => f.write_str("host:local"),
             Actor::Server => f.write_str("server"),
+            Actor::Cluster => f.write_str("cluster"),
         }
     }
 }
@@ -55,7 +58,7 @@ impl fmt::Display for Actor {
 pub struct Entry {
     /// When, Unix milliseconds.
     pub at_ms: u64,
-    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `host:ADDRESS`, `server`, or for refusals the address.
+    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `host:ADDRESS`, `server`, `cluster`, or for refusals the address.
     pub actor: String,
     /// What was done: `instance.add`, `proxy.revoke`, `call.refuse`.
     pub action: &'static str,

@@ -14,8 +14,11 @@ mod expiry;
 mod instances;
 mod join;
 mod load;
+mod members;
 mod proxies;
 mod register;
+mod sources;
+mod wishes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use pulse_proto::token::TokenError;
 use pulse_proto::{Clock, reason};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
 use crate::audit::{self, Actor, unix_ms};
@@ -35,9 +38,11 @@ use crate::publish::{Lists, Published, Publisher};
 use crate::store::{Commit, Store, StoreError};
 
 use draft::Draft;
+pub use instances::NewInstance;
 pub use join::NewJoin;
 pub use load::LoadError;
 pub(crate) use load::catalog;
+pub use members::Told;
 pub use register::{Registered, Registration};
 
 /// How many proxies are rung before other tasks have their turn.
@@ -80,6 +85,27 @@ pub enum ChangeError {
         /// How many proxies belong to it.
         proxies: usize,
     },
+    /// The change takes away more nodes than may go by themselves.
+    #[error(
+        "this would take {} of {before} nodes off the list of instance {name:?} ({}); say --yes to do it all the same",
+        gone.len(), some(gone)
+    )]
+    TooManyGone {
+        /// The instance.
+        name: String,
+        /// The nodes that would go.
+        gone: Vec<String>,
+        /// How many there are.
+        before: usize,
+    },
+    /// No change waits for an admin.
+    #[error("no change of instance {0:?} is held: `pulse allowlist list` shows those that are")]
+    NothingHeld(String),
+    /// The instance has no source that this could mean.
+    #[error(
+        "instance {0:?} does not get its nodes from Proxmox VE, so there is no node {1:?} that its cluster could tell;          `pulse instance set {0} --pve URL` gives it a source"
+    )]
+    NoSource(String, String),
     /// The proxy is revoked or removed.
     #[error("proxy {0} is {1}; register its host again to make it active")]
     NotActive(uuid::Uuid, &'static str),
@@ -131,7 +157,9 @@ impl ChangeError {
             ChangeError::NotFound { .. } => "NOT_FOUND",
             ChangeError::AlreadyThere(_) => "ALREADY_THERE",
             ChangeError::Invalid { .. } => reason::INVALID_REQUEST,
-            ChangeError::NeedsYes { .. } => "NEEDS_YES",
+            ChangeError::NeedsYes { .. } | ChangeError::TooManyGone { .. } => "NEEDS_YES",
+            ChangeError::NothingHeld(_) => "NOTHING_HELD",
+            ChangeError::NoSource(..) => "NO_SOURCE",
             ChangeError::NotActive(..) => reason::PROXY_REVOKED,
             ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } => reason,
             ChangeError::NotApproved(_) => "NOT_APPROVED",
@@ -141,6 +169,13 @@ impl ChangeError {
             ChangeError::Stopping => reason::DRAINING,
         }
     }
+}
+
+/// The first of many names, for people.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown}, …") } else { shown }
 }
 
 /// What an audit row says of a change, beside who and when.
@@ -166,6 +201,8 @@ pub struct Changes {
     broken: Arc<Notify>,
     /// Whether what other servers change cannot be taken over.
     is_deaf: Arc<AtomicBool>,
+    /// Tells of each revision that is in place.
+    revisions: Arc<watch::Sender<u64>>,
 }
 
 impl Changes {
@@ -182,14 +219,32 @@ impl Changes {
         metrics.revision.set(catalog.revision.cast_signed());
         let lists = publisher.lists();
         let publisher = Arc::new(Mutex::new(publisher));
+        let revisions = Arc::new(watch::Sender::new(catalog.revision));
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
         let (broken, is_deaf) = Default::default();
-        Changes { store, catalog, publisher, lists, fleet, metrics, max_nodes, clock, broken, is_deaf }
+        Changes {
+            store,
+            catalog,
+            publisher,
+            lists,
+            fleet,
+            metrics,
+            max_nodes,
+            clock,
+            broken,
+            is_deaf,
+            revisions,
+        }
     }
 
     /// The present picture.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
+    }
+
+    /// Tells of each new revision, once the picture shows it.
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.revisions.subscribe()
     }
 
     /// Waits until a change that is under way is done.
@@ -256,6 +311,7 @@ impl Changes {
             return Ok(Attempt::Made(value));
         }
         let lists = draft.lists(&publisher, &self.lists, self.max_nodes)?;
+        let leave = draft.leave();
         let (mut catalog, changes, concerned) = draft.finish();
         let commit = Commit {
             expected: before.revision,
@@ -263,6 +319,7 @@ impl Changes {
             revision: catalog.revision,
             changes,
             lists: lists.clone(),
+            leave,
             audit: audit::Entry {
                 at_ms: unix_ms(at),
                 actor: actor.to_string(),
@@ -316,8 +373,9 @@ impl Changes {
             publisher.publish(list);
         }
         self.metrics.revision.set(catalog.revision.cast_signed());
-        let (registry, epoch) = (catalog.registry.clone(), catalog.epoch);
+        let (registry, epoch, revision) = (catalog.registry.clone(), catalog.epoch, catalog.revision);
         self.catalog.store(Arc::new(catalog));
+        self.revisions.send_replace(revision);
         for (count, proxy) in concerned.into_iter().enumerate() {
             self.fleet.ring(proxy);
             // A new epoch concerns all: the others have their turn in between.

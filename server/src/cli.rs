@@ -19,9 +19,12 @@ mod files;
 mod history;
 mod instance;
 mod join;
+mod node;
 mod pick;
 mod proxy;
+mod pve;
 mod show;
+mod sources;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
@@ -112,6 +115,7 @@ impl Asking {
     async fn answer(&self, admin: &Admin) -> Result<String, Failure> {
         match admin {
             Admin::Instance(instance) => self.instance(instance).await,
+            Admin::Node(node) => self.node(node).await,
             Admin::Join(join) => self.join(join).await,
             Admin::Proxy(proxy) => self.proxy(proxy).await,
             Admin::Allowlist(allowlist) => self.allowlist(allowlist).await,

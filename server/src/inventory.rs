@@ -1,14 +1,17 @@
 //! What exists: the Proxmox instances that Pulse knows, and their nodes.
 //!
-//! In: what admins set (and, one day, what clusters say). Out: an immutable [`Inventory`], cheap to clone.
+//! In: what admins set and what clusters say. Out: an immutable [`Inventory`], cheap to clone.
 //! Always: names of instances differ (case-blind); a removed instance stays as a tombstone with no node, so that
 //! its proxies can still be told that they may read nothing.
 //! Never: asks the store or anybody else.
 
+mod conflicts;
+mod instance;
+mod shrink;
+
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use pulse_proto::Node;
 use pulse_proto::node::Address;
@@ -16,28 +19,9 @@ use rpds::RedBlackTreeMapSync;
 use uuid::Uuid;
 
 use crate::index::Index;
-
-/// A Proxmox VE instance: a standalone host or a cluster.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Instance {
-    /// Its identity; never changes.
-    pub id: Uuid,
-    /// Its name: 1 to 63 of `[A-Za-z0-9._-]`, beginning alphanumeric.
-    pub name: String,
-    /// Its nodes, as an admin set them. Empty once it is removed.
-    pub endpoints: Vec<Node>,
-    /// When it was added.
-    pub created_at: SystemTime,
-    /// When it was removed, if it was.
-    pub removed_at: Option<SystemTime>,
-}
-
-impl Instance {
-    /// Whether it has not been removed.
-    pub fn is_present(&self) -> bool {
-        self.removed_at.is_none()
-    }
-}
+pub use conflicts::{Conflict, conflicts};
+pub use instance::{Facts, Held, Instance, KnownNode, Origin, Source, Use, Wish};
+pub use shrink::too_many_gone;
 
 /// All instances. Cloning shares them.
 #[derive(Clone, Default, Debug)]
@@ -68,8 +52,8 @@ impl Inventory {
 
     /// Finds an instance by the hosts that it has now, and no longer by those that it had.
     fn index(&mut self, before: Option<&Instance>, instance: &Instance) {
-        let had = before.map_or(&[][..], |before| &before.endpoints);
-        let has = if instance.is_present() { &instance.endpoints[..] } else { &[] };
+        let had = before.map_or(&[][..], |before| before.endpoints());
+        let has = if instance.is_present() { instance.endpoints() } else { &[] };
         // Mostly one node of many is new: those that stand where they stood are not looked up.
         let stands = |at: &usize| had.get(*at) == has.get(*at);
         let moved = |nodes: &[Node]| -> HashSet<Host> {
@@ -131,7 +115,7 @@ impl Inventory {
     pub fn instances_with(&self, node: &Node) -> impl Iterator<Item = &Arc<Instance>> {
         let named = self.hosts.of(node.name().to_ascii_lowercase().as_str());
         let named = named.filter_map(|id| self.instances.get(&id));
-        named.filter(move |instance| instance.endpoints.contains(node))
+        named.filter(move |instance| instance.endpoints().contains(node))
     }
 }
 
@@ -161,19 +145,14 @@ fn only(mut ids: impl Iterator<Item = Uuid>) -> Option<Uuid> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::index::dice::Dice;
 
     fn instance(n: u128, name: &str, nodes: &[(&str, &str)]) -> Arc<Instance> {
-        let endpoints = nodes.iter().map(|(name, address)| Node::new(name, address).unwrap()).collect();
-        let created_at = SystemTime::UNIX_EPOCH;
-        Arc::new(Instance {
-            id: Uuid::from_u128(n),
-            name: name.into(),
-            endpoints,
-            created_at,
-            removed_at: None,
-        })
+        let nodes = nodes.iter().map(|(name, address)| Node::new(name, address).unwrap()).collect();
+        Arc::new(Instance::new(Uuid::from_u128(n), name, nodes, SystemTime::UNIX_EPOCH))
     }
 
     fn inventory() -> Inventory {
@@ -203,7 +182,7 @@ mod tests {
         let mut inventory = inventory();
         let home = Arc::clone(inventory.by_name("HOME").unwrap());
         let removed_at = Some(SystemTime::UNIX_EPOCH);
-        inventory.put(Arc::new(Instance { removed_at, ..(*home).clone() }));
+        inventory.put(Arc::new(home.with(|facts| facts.removed_at = removed_at)));
         assert!(inventory.by_name("home").is_none());
         assert!(inventory.instance_of_host("delly", None).is_none());
         assert!(inventory.instance(home.id).is_some());
@@ -232,9 +211,9 @@ mod tests {
             });
             let endpoints: Vec<Node> = nodes.collect();
             let removed_at = (dice.below(3) == 0).then_some(SystemTime::UNIX_EPOCH);
-            let created_at = SystemTime::UNIX_EPOCH;
-            let (id, name) = (Uuid::from_u128(id), format!("i{id}"));
-            inventory.put(Arc::new(Instance { id, name, endpoints, created_at, removed_at }));
+            let made =
+                Instance::new(Uuid::from_u128(id), &format!("i{id}"), endpoints, SystemTime::UNIX_EPOCH);
+            inventory.put(Arc::new(made.with(|facts| facts.removed_at = removed_at)));
             let present: Vec<_> =
                 inventory.instances.values().filter(|instance| instance.is_present()).collect();
             for host in ["pve", "DELLY", "minipc", "a", "none"] {
@@ -245,7 +224,7 @@ mod tests {
                         peer.is_some_and(|peer| *node.address() == Address::Ip(peer.to_canonical()))
                     };
                     let ids_with = |fits: &dyn Fn(&Node) -> bool| {
-                        let fitting = present.iter().filter(|instance| instance.endpoints.iter().any(fits));
+                        let fitting = present.iter().filter(|instance| instance.endpoints().iter().any(fits));
                         fitting.map(|instance| instance.id).collect::<Vec<_>>()
                     };
                     let expected = match (&ids_with(&is_named)[..], &ids_with(&is_at)[..]) {
@@ -256,8 +235,8 @@ mod tests {
                     assert_eq!(found, expected, "step {step}: {host} {peer:?}");
                 }
             }
-            for node in present.iter().flat_map(|instance| &instance.endpoints) {
-                let with = present.iter().filter(|instance| instance.endpoints.contains(node));
+            for node in present.iter().flat_map(|instance| instance.endpoints()) {
+                let with = present.iter().filter(|instance| instance.endpoints().contains(node));
                 let with: Vec<_> = with.map(|instance| instance.id).collect();
                 let found = inventory.instances_with(node).map(|instance| instance.id);
                 assert_eq!(found.collect::<Vec<_>>(), with, "step {step}: {node}");

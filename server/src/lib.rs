@@ -17,6 +17,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod network;
+pub mod poller;
 pub mod public_address;
 pub mod publish;
 mod pulse;
@@ -211,6 +212,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     );
     spawn(&mut loops, "the ringing of streams", pulse.lists.clone().keep_ringing(ended(&streams_rx)));
     spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
+    spawn(&mut loops, "the asking of Proxmox VE", pulse.poller.clone().keep_polling(drain.clone()));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));

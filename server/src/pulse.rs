@@ -19,12 +19,13 @@ use crate::config::Config;
 use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::limits::CallLimits;
 use crate::metrics::Metrics;
+use crate::poller::{Poller, Polls};
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
 use crate::refusals::Refusals;
 use crate::registry::Proxy;
-use crate::replicas::Replicas;
+use crate::replicas::{Looks, Replicas};
 use crate::rpc::Rpc;
 use crate::shutdown::Drain;
 use crate::store::{Ahead, Store};
@@ -43,6 +44,10 @@ pub struct Pulse {
     pub readings: Readings,
     /// The other servers on the database.
     pub replicas: Replicas,
+    /// What became of asking Proxmox VE.
+    pub polls: Polls,
+    /// Who asks it.
+    pub poller: Poller,
     /// The database.
     pub store: Store,
     /// What is counted.
@@ -122,9 +127,15 @@ impl Pulse {
             Some(address) => format!("{}:{}", public_address::node_name(), address.port()),
             None => public_address::node_name(),
         };
-        let replicas = Replicas::new(store.clone(), changes.clone(), fleet.clone(), readings.clone(), &name);
+        let polls = Polls::new(loaded.polls);
+        let poller =
+            Poller::new(store.clone(), changes.clone(), polls.clone(), clock.clone(), Chance::system());
+        let looks = Looks { fleet: fleet.clone(), readings: readings.clone(), polls: polls.clone() };
+        let replicas = Replicas::new(store.clone(), changes.clone(), looks, &name);
         Ok(Pulse {
             replicas,
+            polls,
+            poller,
             changes,
             lists,
             fleet,

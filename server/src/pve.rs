@@ -7,7 +7,6 @@ pub mod address;
 pub mod answers;
 pub mod certificate;
 pub mod client;
-pub mod judge;
 pub mod poll;
 
 /// Why an answer changes nothing. Each says what is wrong and what to do, for people.

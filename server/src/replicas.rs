@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::changes::Changes;
 use crate::fleet::Fleet;
+use crate::poller::Polls;
 use crate::readings::Readings;
 use crate::shutdown::Drain;
 use crate::store::{Beat, Heard, Replica, Store, StoreError};
@@ -33,13 +34,23 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Replicas {
     store: Store,
     changes: Changes,
-    fleet: Fleet,
-    readings: Readings,
+    looks: Looks,
     name: Arc<str>,
     all: Arc<ArcSwap<Vec<Replica>>>,
     looked: Arc<Mutex<Looked>>,
     /// The newest revision of the fleet that was heard of.
     newest: Arc<AtomicU64>,
+}
+
+/// Where what others wrote is shown.
+#[derive(Clone, Debug)]
+pub struct Looks {
+    /// Proxies.
+    pub fleet: Fleet,
+    /// Temperatures.
+    pub readings: Readings,
+    /// What became of asking Proxmox VE.
+    pub polls: Polls,
 }
 
 /// How far what others wrote was read.
@@ -52,9 +63,9 @@ struct Looked {
 
 impl Replicas {
     /// Of a server by this name.
-    pub fn new(store: Store, changes: Changes, fleet: Fleet, readings: Readings, name: &str) -> Replicas {
+    pub fn new(store: Store, changes: Changes, looks: Looks, name: &str) -> Replicas {
         let (all, looked, newest) = Default::default();
-        Replicas { store, changes, fleet, readings, name: name.into(), all, looked, newest }
+        Replicas { store, changes, looks, name: name.into(), all, looked, newest }
     }
 
     /// The newest revision of the fleet that was heard of: by this server, or from the database a moment ago.
@@ -91,14 +102,14 @@ impl Replicas {
             name: self.name.as_ref().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.changes.catalog().revision,
-            streams: self.fleet.connected() as u64,
+            streams: self.looks.fleet.connected() as u64,
         };
         let Heard { replicas: all, taken, revision } = self.store.beat(beat).await?;
         self.newest.store(revision, Ordering::Relaxed);
-        self.fleet.taken_over(&taken);
+        self.looks.fleet.taken_over(&taken);
         let is_there = |replica: &&Replica| replica.silent_for < GONE;
         let there: HashSet<Uuid> = all.iter().skip(1).filter(is_there).map(|replica| replica.id).collect();
-        self.fleet.others_are(there);
+        self.looks.fleet.others_are(there);
         self.all.store(Arc::new(all));
         Ok(())
     }
@@ -115,8 +126,9 @@ impl Replicas {
         match self.store.others(looked.since).await {
             Ok(others) => {
                 looked.since = others.until;
-                self.fleet.merge(others.statuses, others.streams);
-                self.readings.merge(others.newest);
+                self.looks.fleet.merge(others.statuses, others.streams);
+                self.looks.readings.merge(others.newest);
+                self.looks.polls.merge(others.polls);
             }
             Err(error) => {
                 tracing::debug!(

@@ -14,15 +14,19 @@
 mod audit;
 mod backup;
 mod epoch;
+mod held;
 mod instances;
 mod join_tokens;
 mod lists;
+mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+mod sources;
 mod status;
 mod temperatures;
 mod tls;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +36,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post, put};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -45,6 +49,13 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
     let paths = Router::new()
         .route("/instances", get(instances::list).post(instances::add))
         .route("/instances/{name}", get(instances::show).put(instances::set).delete(instances::remove))
+        .route("/instances/{name}/pve", put(sources::set).delete(sources::remove))
+        .route("/instances/{name}/standing", put(instances::set_use))
+        .route("/instances/{name}/nodes/{node}", patch(nodes::set))
+        .route("/instances/{name}/held/confirm", post(held::confirm))
+        .route("/instances/{name}/held/discard", post(held::discard))
+        .route("/nodes", get(nodes::list))
+        .route("/pve/certificates", post(sources::certificates))
         .route("/join-tokens", get(join_tokens::list).post(join_tokens::create))
         .route("/join-tokens/{id}", delete(join_tokens::revoke))
         .route("/join-window", post(join_tokens::open).delete(join_tokens::close))

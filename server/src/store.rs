@@ -37,7 +37,7 @@ pub use files::{Copied, DataLock, DatabaseCopy};
 pub use others::{Beat, Heard, Newer, Others, OthersStream, Replica, Stand};
 pub use past::{ListChange, ListFound};
 pub use postgres::{check as check_shared, share_authority};
-pub use status::{Ahead, KeptList, Mark, ProxyStatus};
+pub use status::{Ahead, KeptList, Mark, PollStatus, ProxyStatus};
 pub use transfer::{Transferred, transfer};
 
 /// Why the store did not do what it was asked.
@@ -143,8 +143,26 @@ pub struct Commit {
     pub changes: Vec<Change>,
     /// The lists that are new with it.
     pub lists: Vec<Arc<SignedAllowlist>>,
+    /// Leave to make it: without it, nothing is written.
+    pub leave: Leave,
     /// Its audit row.
     pub audit: audit::Entry,
+}
+
+/// Leave to do work that one server at a time does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// No other server is there.
+    Alone,
+    /// A lease; it may have ended since.
+    Lease {
+        /// Which work.
+        work: &'static str,
+        /// The server that has it.
+        replica: Uuid,
+        /// Its number, which rises with each new holder.
+        fence: i64,
+    },
 }
 
 /// All that a server keeps in memory, as the database has it.
@@ -177,6 +195,8 @@ pub struct Loaded {
     pub ahead: Vec<Ahead>,
     /// The newest report of each node.
     pub newest: Vec<NodeReport>,
+    /// What became of asking Proxmox VE.
+    pub polls: Vec<PollStatus>,
 }
 
 /// Shows how much there is, and nothing of the signing key.
@@ -314,6 +334,22 @@ impl Store {
     /// [`StoreError::Conflict`] if the revision is not `expected`; then nothing is written.
     pub async fn commit(&self, commit: Commit) -> Result<String, StoreError> {
         self.engine.commit(commit).await
+    }
+
+    /// Leave to do some work, for so long: taken, or renewed. `None`: another server does it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn leave(&self, work: &'static str, life: Duration) -> Result<Option<Leave>, StoreError> {
+        self.engine.leave(work, life).await
+    }
+
+    /// Writes what became of asking Proxmox VE.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_polls(&self, polls: Vec<PollStatus>) -> Result<(), StoreError> {
+        self.engine.save_polls(polls).await
     }
 
     /// What others changed since somebody read the database, as it is at one moment. `None`: nothing.
@@ -491,6 +527,13 @@ impl Store {
     /// database is damaged.
     pub async fn copy(&self, to: &Path) -> Result<Copied, StoreError> {
         self.engine.copy(to).await
+    }
+
+    pub fn seal(&self, _place: &str, _secret: &[u8]) -> Result<Vec<u8>, StoreError> {
+        unimplemented!()
+    }
+    pub fn open_sealed(&self, _place: &str, _sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        unimplemented!()
     }
 
     /// Whether the last write succeeded.

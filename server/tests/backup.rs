@@ -85,7 +85,7 @@ fn a_fleet_comes_back_on_another_machine_and_its_proxies_with_it() {
         let is_back = shown["is_connected"] == true && shown["state"] == "IN_SYNC";
         if is_back { Ok(()) } else { Err(shown) }
     });
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "b"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "b"]);
     server.wait_for_applied(&proxy.id(), hash(&server.allowlist("home")));
     let audit = server.pulse_ok(&["audit"]);
     assert!(audit.contains("backup.make") && audit.contains("backup.restore"), "{audit}");
@@ -118,7 +118,8 @@ fn a_backup_made_amid_changes_has_each_that_was_made_before() {
             while !stop.load(Ordering::Relaxed) {
                 number += 1;
                 let begun = Instant::now();
-                let body = serde_json::json!({ "endpoints": [{ "name": format!("n{number}") }] });
+                let body =
+                    serde_json::json!({ "endpoints": [{ "name": format!("n{number}") }], "yes": true });
                 let answer = server.admin("PUT", "/instances/home", Some(&body)).expect("the server answers");
                 assert_eq!(answer.status, 200);
                 slowest = slowest.max(begun.elapsed());

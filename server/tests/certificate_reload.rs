@@ -45,7 +45,7 @@ async fn open_streams(server: &Server) -> Vec<(Client, Watch)> {
 
 /// Each hears of a change on the stream that it has.
 async fn all_hear(server: &Server, streams: &mut [(Client, Watch)], node: &str) {
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", &format!("{node}=10.0.0.1")]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", &format!("{node}=10.0.0.1")]);
     let hash = server.allowlist("home")["hash"].as_str().expect("a list has one").to_owned();
     for (_, watch) in streams.iter_mut() {
         assert_eq!(watch.snapshot_of(&hash).await.nodes[0].name, node);

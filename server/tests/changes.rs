@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use pulse::audit::Actor;
 use pulse::catalog::Catalog;
-use pulse::changes::{ChangeError, Changes, NewJoin, Registered, Registration};
+use pulse::changes::{ChangeError, Changes, NewInstance, NewJoin, Registered, Registration};
 use pulse::fleet::Fleet;
 use pulse::inventory::Inventory;
 use pulse::metrics::Metrics;
@@ -104,7 +104,11 @@ fn join_reason(error: ChangeError) -> &'static str {
 async fn a_host_that_registers_again_is_the_same_proxy_with_a_new_token() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[("delly", ""), ("minipc", "")])).await.unwrap();
+    world
+        .changes
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", ""), ("minipc", "")])))
+        .await
+        .unwrap();
     let join = world.join(10, None).await;
     let first = world.register(host("delly", Some(join))).await;
     let neighbour = world.register(host("minipc", Some(join))).await;
@@ -187,7 +191,7 @@ async fn a_host_that_no_instance_matches_waits_until_one_does() {
 
     let home = world
         .changes
-        .add_instance(&admin(), "home", nodes(&[("delly", ""), ("x", "10.0.0.9")]))
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", ""), ("x", "10.0.0.9")])))
         .await
         .unwrap();
     let catalog = world.changes.catalog();
@@ -195,7 +199,7 @@ async fn a_host_that_no_instance_matches_waits_until_one_does() {
         assert_eq!(catalog.registry.proxy(id).unwrap().instance, Some(home.id));
     }
     // The assignment stays when the node goes.
-    world.changes.set_endpoints(&admin(), "home", nodes(&[("minipc", "")])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[("minipc", "")]), true).await.unwrap();
     assert_eq!(world.changes.catalog().registry.proxy(by_name.id).unwrap().instance, Some(home.id));
 }
 
@@ -203,8 +207,10 @@ async fn a_host_that_no_instance_matches_waits_until_one_does() {
 async fn moving_a_proxy_stamps_the_list_of_its_new_scope_and_wakes_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    let one = world.changes.add_instance(&admin(), "one", nodes(&[("a", "")])).await.unwrap();
-    let two = world.changes.add_instance(&admin(), "two", nodes(&[("b", "")])).await.unwrap();
+    let one =
+        world.changes.add_instance(&admin(), NewInstance::typed("one", nodes(&[("a", "")]))).await.unwrap();
+    let two =
+        world.changes.add_instance(&admin(), NewInstance::typed("two", nodes(&[("b", "")]))).await.unwrap();
     let join = world.join(10, Some("one")).await;
     let proxy = world.register(host("a", Some(join))).await.proxy;
     assert_eq!(proxy.scope(), Some(Scope::Instance(one.id)));
@@ -224,13 +230,13 @@ async fn moving_a_proxy_stamps_the_list_of_its_new_scope_and_wakes_nobody_else()
 async fn the_list_of_everything_is_made_for_those_who_read_it_and_kept_up() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "one", nodes(&[("a", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("one", nodes(&[("a", "")]))).await.unwrap();
     assert!(world.lists.newest(Scope::All).is_none());
     let join = world.join(10, Some("one")).await;
     let proxy = world.register(host("a", Some(join))).await.proxy;
     world.changes.set_proxy(&admin(), proxy.id, None, Some(ScopeKind::All)).await.unwrap();
     assert_eq!(world.list(Scope::All), ["a|"]);
-    world.changes.add_instance(&admin(), "two", nodes(&[("b", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("two", nodes(&[("b", "")]))).await.unwrap();
     assert_eq!(world.list(Scope::All), ["a|", "b|"]);
 }
 
@@ -238,7 +244,11 @@ async fn the_list_of_everything_is_made_for_those_who_read_it_and_kept_up() {
 async fn a_removed_instance_leaves_its_proxies_a_signed_empty_list() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    let home = world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    let home = world
+        .changes
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")])))
+        .await
+        .unwrap();
     let join = world.join(1, None).await;
     let proxy = world.register(host("delly", Some(join))).await.proxy;
     let refused = world.changes.remove_instance(&admin(), "home", false).await.unwrap_err();
@@ -247,7 +257,11 @@ async fn a_removed_instance_leaves_its_proxies_a_signed_empty_list() {
     assert!(world.list(Scope::Instance(home.id)).is_empty());
 
     // The same name again is another instance; its host comes over by itself.
-    let new = world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    let new = world
+        .changes
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")])))
+        .await
+        .unwrap();
     assert_ne!(new.id, home.id);
     assert_eq!(world.changes.catalog().registry.proxy(proxy.id).unwrap().instance, Some(new.id));
 }
@@ -256,18 +270,22 @@ async fn a_removed_instance_leaves_its_proxies_a_signed_empty_list() {
 async fn equal_endpoints_and_repeated_orders_commit_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[("a", ""), ("b", "")])).await.unwrap();
+    world
+        .changes
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("a", ""), ("b", "")])))
+        .await
+        .unwrap();
     let join = world.join(1, None).await;
     let proxy = world.register(host("a", Some(join))).await.proxy;
     world.changes.request_rotation(&admin(), proxy.id).await.unwrap();
     let revision = world.changes.catalog().revision;
-    world.changes.set_endpoints(&admin(), "home", nodes(&[("a", ""), ("b", "")])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[("a", ""), ("b", "")]), true).await.unwrap();
     world.changes.request_rotation(&admin(), proxy.id).await.unwrap();
     assert_eq!(world.changes.catalog().revision, revision);
 
     // Another order of the same nodes is noted, but is the same list.
     let pushes = world.metrics.pushes.get();
-    world.changes.set_endpoints(&admin(), "home", nodes(&[("b", ""), ("a", "")])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[("b", ""), ("a", "")]), true).await.unwrap();
     assert_eq!(world.metrics.pushes.get(), pushes);
 }
 
@@ -329,11 +347,11 @@ async fn a_list_that_would_be_too_long_is_refused_and_nothing_changes() {
     let world = open(folder.path()).await;
     let many: Vec<Node> =
         (0..=pulse_proto::MAX_NODES).map(|n| Node::new(&format!("n{n}"), "").unwrap()).collect();
-    let error = world.changes.add_instance(&admin(), "big", many).await.unwrap_err();
+    let error = world.changes.add_instance(&admin(), NewInstance::typed("big", many)).await.unwrap_err();
     assert!(matches!(error, ChangeError::Invalid { field: "endpoints", .. }), "{error}");
     assert!(world.changes.catalog().inventory.by_name("big").is_none());
     for name in ["0.0.0.0/0", "a b", "", "a|b"] {
-        let error = world.changes.add_instance(&admin(), name, vec![]).await.unwrap_err();
+        let error = world.changes.add_instance(&admin(), NewInstance::typed(name, vec![])).await.unwrap_err();
         assert!(matches!(error, ChangeError::Invalid { field: "name", .. }), "{name}: {error}");
     }
 }
@@ -343,8 +361,11 @@ async fn a_restart_finds_what_was_committed_signed_by_the_same_key() {
     let folder = tempfile::tempdir().unwrap();
     let (revision, proxy, list) = {
         let world = open(folder.path()).await;
-        let home =
-            world.changes.add_instance(&admin(), "home", nodes(&[("delly", "192.168.0.5")])).await.unwrap();
+        let home = world
+            .changes
+            .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "192.168.0.5")])))
+            .await
+            .unwrap();
         let join = world.join(2, None).await;
         let proxy = world.register(host("delly", Some(join))).await.proxy;
         let list = world.lists.newest(Scope::Instance(home.id)).unwrap().signed.clone();
@@ -362,7 +383,7 @@ async fn a_restart_finds_what_was_committed_signed_by_the_same_key() {
 async fn every_change_has_its_row_in_an_unbroken_audit_chain() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")]))).await.unwrap();
     let join = world.join(1, None).await;
     let proxy = world.register(host("delly", Some(join))).await.proxy;
     world.changes.revoke_proxy(&admin(), proxy.id).await.unwrap();
@@ -382,7 +403,7 @@ async fn every_change_has_its_row_in_an_unbroken_audit_chain() {
 async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("home", nodes(&[]))).await.unwrap();
     let none: [&str; 0] = [];
     type Nodes = &'static [(&'static str, &'static str)];
     const A: (&str, &str) = ("a", "10.0.0.1");
@@ -401,9 +422,9 @@ async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
     ];
     let mut before = 0;
     for (set, added, removed) in steps {
-        world.changes.set_endpoints(&admin(), "home", nodes(set)).await.unwrap();
+        world.changes.set_endpoints(&admin(), "home", nodes(set), true).await.unwrap();
         let stored = world.store.load().await.unwrap().instances;
-        assert_eq!(stored[0].endpoints, nodes(set));
+        assert_eq!(stored[0].endpoints(), nodes(set));
         let row = &world.store.audit_tail(1).await.unwrap()[0];
         let detail: serde_json::Value = serde_json::from_str(&row.detail).unwrap();
         let expected = serde_json::json!({
@@ -413,7 +434,7 @@ async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
         before = set.len();
     }
     let revision = world.changes.catalog().revision;
-    world.changes.set_endpoints(&admin(), "home", nodes(&[A, B, C])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[A, B, C]), true).await.unwrap();
     assert_eq!(world.changes.catalog().revision, revision, "the same again is no change");
 }
 
@@ -540,7 +561,7 @@ async fn only_an_open_window_lets_hosts_without_a_join_token_in_and_only_from_it
 async fn a_host_for_which_nobody_vouches_never_touches_an_approved_proxy() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")]))).await.unwrap();
     let join = world.join(10, None).await;
     let approved = world.register(host("delly", Some(join))).await;
     world.changes.open_joining(&admin(), Duration::from_mins(1), vec![]).await.unwrap();
@@ -560,8 +581,8 @@ async fn a_host_for_which_nobody_vouches_never_touches_an_approved_proxy() {
     assert!(catalog.registry.token(&again.token.as_ref().unwrap().digest()).is_some());
 
     // No instance takes it in by itself, by name or by being moved.
-    world.changes.set_endpoints(&admin(), "home", nodes(&[("delly", ""), ("x", "")])).await.unwrap();
-    world.changes.add_instance(&admin(), "lab", nodes(&[("nas", "")])).await.unwrap();
+    world.changes.set_endpoints(&admin(), "home", nodes(&[("delly", ""), ("x", "")]), true).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("lab", nodes(&[("nas", "")]))).await.unwrap();
     let refused =
         world.changes.set_proxy(&admin(), stranger.proxy.id, Some("lab".into()), Some(ScopeKind::All)).await;
     assert!(matches!(refused, Err(ChangeError::NotApproved(_))));
@@ -624,8 +645,13 @@ async fn hosts_that_wait_for_approval_are_bounded_and_go_after_a_day() {
 async fn an_approval_assigns_as_a_join_token_would_and_happens_once() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    let home = world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
-    let lab = world.changes.add_instance(&admin(), "lab", nodes(&[("nas", "")])).await.unwrap();
+    let home = world
+        .changes
+        .add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")])))
+        .await
+        .unwrap();
+    let lab =
+        world.changes.add_instance(&admin(), NewInstance::typed("lab", nodes(&[("nas", "")]))).await.unwrap();
     world.changes.open_joining(&admin(), Duration::from_mins(1), vec![]).await.unwrap();
     let approve = async |hostname: &str, instance: Option<&str>, scope| {
         let id = world.register(host(hostname, None)).await.proxy.id;
@@ -637,7 +663,7 @@ async fn an_approval_assigns_as_a_join_token_would_and_happens_once() {
     assert_eq!(approve("watcher", None, Some(ScopeKind::All)).await, Some(Scope::All));
     assert_eq!(world.list(Scope::All), ["delly|", "nas|"]);
     assert_eq!(approve("attic", None, None).await, None, "no instance has it: it waits for one");
-    world.changes.add_instance(&admin(), "up", nodes(&[("attic", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("up", nodes(&[("attic", "")]))).await.unwrap();
     let registry = &world.changes.catalog().registry;
     let attic = registry.proxies().find(|proxy| proxy.hostname == "attic").unwrap().clone();
     assert!(attic.scope().is_some());
@@ -688,10 +714,10 @@ async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
 async fn the_join_token_of_a_removed_instance_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let world = open(folder.path()).await;
-    world.changes.add_instance(&admin(), "home", nodes(&[("delly", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("home", nodes(&[("delly", "")]))).await.unwrap();
     let join = world.join(2, Some("home")).await;
     world.changes.remove_instance(&admin(), "home", true).await.unwrap();
-    world.changes.add_instance(&admin(), "other", nodes(&[("delly", "")])).await.unwrap();
+    world.changes.add_instance(&admin(), NewInstance::typed("other", nodes(&[("delly", "")]))).await.unwrap();
     let error = world.changes.register(host("delly", Some(join))).await.unwrap_err();
     assert!(error.to_string().contains("instance of the join token was removed"), "{error}");
     assert_eq!(join_reason(error), reason::JOIN_TOKEN_REVOKED);

@@ -16,7 +16,8 @@ fn some_changes() -> Server {
     server.pulse_ok(&["join", "create", "--instance", "home"]);
     for nodes in [&["a", "b"][..], &["a"], &["a", "c"]] {
         let endpoints = nodes.iter().flat_map(|node| ["--endpoint", node]);
-        server.pulse_ok(&["instance", "set", "home"].into_iter().chain(endpoints).collect::<Vec<_>>());
+        server
+            .pulse_ok(&["instance", "set", "--yes", "home"].into_iter().chain(endpoints).collect::<Vec<_>>());
     }
     server
 }

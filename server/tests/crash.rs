@@ -49,7 +49,8 @@ fn push_until(stop: &AtomicBool, server: &Server, from: usize, pushed: &Mutex<Ha
         let nodes = nodes(number);
         pushed.lock().expect("no holder of this lock panics").insert(hash(&nodes));
         let endpoints: Vec<Value> = nodes.iter().map(|name| json!({ "name": name })).collect();
-        let answer = server.admin("PUT", "/instances/home", Some(&json!({ "endpoints": endpoints })));
+        let answer =
+            server.admin("PUT", "/instances/home", Some(&json!({ "endpoints": endpoints, "yes": true })));
         assert_eq!(answer.expect("the server answers").status, 200);
     }
     number

@@ -79,7 +79,7 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     );
     let second = Client::register(&after, &join, "attic").await;
     assert_ne!(second.proxy_id, client.proxy_id, "the join token had a use left");
-    after.pulse_ok(&["instance", "set", "home", "--endpoint", "delly"]);
+    after.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly"]);
     assert_eq!(watch.snapshot().await.nodes.len(), 1);
     let refused = after.pulse(&["restore", "backup.tar", "--keep-epoch", "--config", &config]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);

@@ -29,7 +29,7 @@ async fn observer(server: &Server, proxy: &Client, options: &[&str]) -> Client {
 
 fn set(server: &Server, names: &[&str]) {
     let endpoints = names.iter().flat_map(|name| ["--endpoint", name]);
-    let arguments: Vec<&str> = ["instance", "set", "home"].into_iter().chain(endpoints).collect();
+    let arguments: Vec<&str> = ["instance", "set", "--yes", "home"].into_iter().chain(endpoints).collect();
     server.pulse_ok(&arguments);
 }
 

@@ -99,7 +99,7 @@ async fn a_list_that_10000_streams_follow_is_encoded_once_and_each_of_them_gets_
 
     for change in 1..=3 {
         let before = server.metrics();
-        server.pulse_ok(&["instance", "set", "home", "--endpoint", &format!("home-{change}")]);
+        server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", &format!("home-{change}")]);
         let newest = [&["--instance", "home"][..], &["--all"]].map(|whose| {
             let shown = server.json(&[&["allowlist", "show"], whose].concat());
             let list = shown["allowlists"].get(0).unwrap_or(&shown);

@@ -66,7 +66,7 @@ fn a_database_of_the_first_schema_keeps_everything_and_goes_on() {
         if temps["nodes"][0]["age_seconds"].is_number() { Ok(()) } else { Err(temps) }
     });
     server.pulse_ok(&["proxy", "revoke", &other.id()]);
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "c"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "c"]);
     server.wait_for_applied(&proxy.id(), server.allowlist("home")["hash"].as_str().expect("a hash"));
     proxy.kill();
     server.terminate();
@@ -84,7 +84,7 @@ fn a_database_of_the_first_schema_keeps_everything_and_goes_on() {
     assert_eq!(server.json(&["temps"])["nodes"][0]["hottest"], sensors);
     assert!(server.proxies().iter().all(|proxy| proxy["is_approved"] == true), "each had a join token");
     proxy.start();
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "d"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "d"]);
     server.wait_for_applied(&proxy.id(), server.allowlist("home")["hash"].as_str().expect("a hash"));
     server.pulse_ok(&["join", "open"]);
     let checked = server.json(&["check"]);

@@ -30,7 +30,16 @@ fn home(server: &Server) -> String {
 
 /// Adds minipc to home; returns the list of then.
 fn grow(server: &Server) -> Value {
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly=192.0.2.5", "--endpoint", "minipc"]);
+    server.pulse_ok(&[
+        "instance",
+        "set",
+        "--yes",
+        "home",
+        "--endpoint",
+        "delly=192.0.2.5",
+        "--endpoint",
+        "minipc",
+    ]);
     server.allowlist("home")
 }
 

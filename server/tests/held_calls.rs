@@ -182,7 +182,7 @@ async fn who_does_not_read_while_its_token_is_revoked_hears_that_at_once_and_not
         }
     });
     assert_eq!(registered(&server, &join).await.proxy_id, thief.proxy_id);
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "secret"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "secret"]);
     for watch in &mut streams {
         // The list is cut, and the end says why.
         let ended = in_time("the end", watch.next()).await;

@@ -13,7 +13,16 @@ fn history_says_when_who_and_what_and_diff_says_which() {
     let server = Server::start();
     server.pulse_ok(&["instance", "add", "home", "--endpoint", "a=10.0.0.1", "--endpoint", "b=10.0.0.2"]);
     server.pulse_ok(&["instance", "add", "lab", "--endpoint", "x"]);
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "A=10.0.0.9", "--endpoint", "c=10.0.0.3"]);
+    server.pulse_ok(&[
+        "instance",
+        "set",
+        "--yes",
+        "home",
+        "--endpoint",
+        "A=10.0.0.9",
+        "--endpoint",
+        "c=10.0.0.3",
+    ]);
     server.pulse_ok(&["join", "create", "--instance", "home"]);
     server.pulse_ok(&["epoch", "new", "--yes"]);
     server.pulse_ok(&["instance", "remove", "lab"]);
@@ -59,7 +68,7 @@ fn a_revision_without_such_a_list_names_the_nearest() {
     for name in ["home", "lab"] {
         server.pulse_ok(&["instance", "add", name, "--endpoint", name]);
     }
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "other"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "other"]);
     for (arguments, text) in [
         (&["allowlist", "diff", "1", "2", "--instance", "home"][..], "the nearest are revisions 1 and 3"),
         (&["allowlist", "diff", "1", "99", "--instance", "home"], "the nearest is revision 3"),

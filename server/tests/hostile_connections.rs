@@ -165,8 +165,11 @@ async fn who_never_reads_costs_one_list_and_hears_the_newest_when_it_reads_again
         let endpoints: Vec<_> = (0..2_000)
             .map(|node| serde_json::json!({ "name": format!("node-{change}-{node}-{}", "x".repeat(30)), "ip": "" }))
             .collect();
-        let answer =
-            server.admin("PUT", "/instances/home", Some(&serde_json::json!({ "endpoints": endpoints })));
+        let answer = server.admin(
+            "PUT",
+            "/instances/home",
+            Some(&serde_json::json!({ "endpoints": endpoints, "yes": true })),
+        );
         let answer = answer.expect("the admin socket answers");
         assert_eq!(answer.status, 200, "{answer:?}");
     };

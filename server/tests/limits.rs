@@ -287,7 +287,7 @@ async fn calls_beyond_the_cap_are_told_to_come_back_while_probes_streams_and_the
     assert_eq!(server.admin("GET", "/status", None).unwrap().status, 200);
     let mut watch = good.watch(Default::default()).await;
     watch.snapshot().await;
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "third"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "third"]);
     watch.snapshot().await;
     Client::register(&server, &server.join_string(&["--instance", "home"]), "fourth").await;
 
@@ -462,9 +462,9 @@ async fn watches_have_a_cap_of_their_own() {
 async fn lists_and_reports_beyond_their_bounds_are_refused_by_name() {
     let server = server("limits: {max_nodes_per_list: 3}");
     let endpoints = ["a", "b", "c", "d"].map(|name| ["--endpoint", name]).concat();
-    let ran = server.pulse(&[&["instance", "set", "home"], &endpoints[..]].concat());
+    let ran = server.pulse(&[&["instance", "set", "--yes", "home"], &endpoints[..]].concat());
     assert!(!ran.is_success() && ran.stderr.contains('3') && ran.stderr.contains('4'), "{ran:?}");
-    server.pulse_ok(&[&["instance", "set", "home"], &endpoints[..6]].concat());
+    server.pulse_ok(&[&["instance", "set", "--yes", "home"], &endpoints[..6]].concat());
 
     let client = Client::register(&server, &join(&server, 1), "a").await;
     let readings = vec![Reading { sensor: "s".into(), ..Reading::default() }; pulse_proto::MAX_READINGS + 1];

@@ -80,11 +80,11 @@ async fn proxies_are_spread_over_the_servers_and_find_another_when_theirs_is_kil
     }
     let streams = all_in_sync(&servers[0], 3);
     assert_eq!(streams, [2, 2, 2], "each server has its share");
-    servers[1].pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "attic"]);
+    servers[1].pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "attic"]);
     all_in_sync(&servers[1], 3);
     servers[2].kill();
     all_in_sync(&servers[0], 2);
-    servers[0].pulse_ok(&["instance", "set", "home", "--endpoint", "delly"]);
+    servers[0].pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly"]);
     all_in_sync(&servers[1], 2);
 }
 

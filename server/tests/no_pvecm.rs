@@ -160,7 +160,16 @@ fn live(traces: Option<TempDir>) {
     let mut running = watched.start("run", &["run"]);
     let id = watched.proxy.id();
     server.wait_for_state(&id, "IN_SYNC");
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "minipc=192.0.2.7"]);
+    server.pulse_ok(&[
+        "instance",
+        "set",
+        "--yes",
+        "home",
+        "--endpoint",
+        "delly",
+        "--endpoint",
+        "minipc=192.0.2.7",
+    ]);
     let list = server.allowlist("home");
     server.wait_for_applied(&id, list["hash"].as_str().expect("a list has a hash"));
     eventually(PATIENCE, "a temperature of delly", || {

@@ -50,7 +50,11 @@ impl Pair {
         let endpoints: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
         let list = Allowlist::new(names.iter().map(|name| Node::new(name, "").expect("these are names")));
         self.pushed.insert(list.hash().to_string());
-        let answer = self.server.admin("PUT", "/instances/home", Some(&json!({ "endpoints": endpoints })));
+        let answer = self.server.admin(
+            "PUT",
+            "/instances/home",
+            Some(&json!({ "endpoints": endpoints, "yes": true })),
+        );
         assert_eq!(answer.expect("the server answers").status, 200);
         list.hash().to_string()
     }

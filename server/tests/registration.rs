@@ -264,8 +264,8 @@ fn a_host_that_no_instance_matches_waits_and_gets_its_list_when_the_instance_is_
     assert!(!proxy.process().has_said("not reachable"), "on the same stream");
 
     // It stays where it is when its name goes to another instance.
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "minipc"]);
-    server.pulse_ok(&["instance", "set", "other", "--endpoint", "delly"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "minipc"]);
+    server.pulse_ok(&["instance", "set", "--yes", "other", "--endpoint", "delly"]);
     let list = server.allowlist("home");
     server.wait_for_applied(&id, list["hash"].as_str().expect("a list has a hash"));
 }

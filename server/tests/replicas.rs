@@ -413,7 +413,7 @@ async fn a_change_whose_end_was_not_heard_is_looked_for_and_answered_as_what_bec
     let join = far.join_string(&["--instance", "home"]);
     let cut = || cable.is_cut.store(true, Ordering::SeqCst);
     cut();
-    far.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "new"]);
+    far.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "new"]);
     cut();
     let client = Client::register(far, &join, "delly").await;
     assert!(!cable.is_cut.load(Ordering::SeqCst), "both were cut");

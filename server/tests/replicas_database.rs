@@ -56,7 +56,8 @@ async fn a_minute_without_its_database_ends_no_stream_and_fails_each_write_with_
     assert!(matches!(other.next_kind().await, Kind::Unchanged(_)));
     drop(other);
     // A write fails, and says why.
-    let refused = here.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "new"]);
+    let refused =
+        here.pulse(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "new"]);
     assert!(!refused.is_success());
     assert!(refused.stderr.contains("could not be committed"), "{}", refused.stderr);
     let token = join.split("join=").nth(1).expect("a join string has a token");
@@ -85,7 +86,8 @@ async fn a_minute_without_its_database_ends_no_stream_and_fails_each_write_with_
     // And all of it is as before when the database is back.
     postgres.resume();
     eventually(PATIENCE, "changes are made again", || {
-        let ran = there.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "back"]);
+        let ran =
+            there.pulse(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "back"]);
         if ran.is_success() { Ok(()) } else { Err(ran.stderr) }
     });
     let list = in_time("the change", watch.snapshot()).await;
@@ -109,7 +111,7 @@ async fn a_database_that_hangs_keeps_nobody_from_looking_and_no_server_from_endi
     assert_eq!(status["revision"], json!(revision(&replicas.servers[0])));
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?} to look twice", began.elapsed());
     let began = Instant::now();
-    let refused = replicas.servers[0].pulse(&["instance", "set", "home", "--endpoint", "new"]);
+    let refused = replicas.servers[0].pulse(&["instance", "set", "--yes", "home", "--endpoint", "new"]);
     assert!(!refused.is_success());
     assert!(refused.stderr.contains("does not answer"), "{}", refused.stderr);
     assert!(began.elapsed() < Duration::from_secs(15), "it took {:?} to say so", began.elapsed());
@@ -120,7 +122,8 @@ async fn a_database_that_hangs_keeps_nobody_from_looking_and_no_server_from_endi
     replicas.postgres.go_on();
     let there = &replicas.servers[1];
     eventually(PATIENCE, "the other server goes on where it was", || {
-        let ran = there.pulse(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "back"]);
+        let ran =
+            there.pulse(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "back"]);
         if ran.is_success() { Ok(()) } else { Err(ran.stderr) }
     });
 }

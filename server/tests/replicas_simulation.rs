@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pulse::audit::Actor;
 use pulse::catalog::Catalog;
-use pulse::changes::{ChangeError, Changes};
+use pulse::changes::{ChangeError, Changes, NewInstance};
 use pulse::fleet::Fleet;
 use pulse::inventory::Inventory;
 use pulse::metrics::Metrics;
@@ -77,8 +77,10 @@ impl Replica {
         self.working.spawn(async move {
             let admin = Actor::admin(0);
             let nodes = vec![Node::new(&format!("node-{number}"), "").expect("it is a name")];
-            let changed = match changes.set_endpoints(&admin, name, nodes.clone()).await {
-                Err(ChangeError::NotFound { .. }) => changes.add_instance(&admin, name, nodes).await,
+            let changed = match changes.set_endpoints(&admin, name, nodes.clone(), true).await {
+                Err(ChangeError::NotFound { .. }) => {
+                    changes.add_instance(&admin, NewInstance::typed(name, nodes)).await
+                }
                 changed => changed,
             };
             match changed {

@@ -241,7 +241,7 @@ async fn a_token_that_a_person_brings_is_taken_up_while_the_proxy_runs() {
         if log.iter().any(|line| line.contains("the token file is not used")) { Ok(()) } else { Err(log) }
     });
     let changed = |endpoints: &[&str]| {
-        server.pulse_ok(&[&["instance", "set", "home"], endpoints].concat());
+        server.pulse_ok(&[&["instance", "set", "--yes", "home"], endpoints].concat());
         server.wait_for_applied(&id, server.allowlist("home")["hash"].as_str().expect("a list has a hash"));
     };
     changed(&["--endpoint", "delly", "--endpoint", "nas"]);

@@ -67,7 +67,8 @@ fn median(mut bytes: Vec<u64>) -> u64 {
 fn change(server: &Server, number: usize) {
     let nodes = (0..7).map(|at| json!({ "name": format!("node-{}", (number + 9 * at) % NODES) }));
     let endpoints: Vec<_> = std::iter::once(json!({ "name": "delly" })).chain(nodes).collect();
-    let answer = server.admin("PUT", "/instances/home", Some(&json!({ "endpoints": endpoints })));
+    let answer =
+        server.admin("PUT", "/instances/home", Some(&json!({ "endpoints": endpoints, "yes": true })));
     let answer = answer.expect("the admin socket answers");
     assert_eq!(answer.status, 200, "{answer:?}");
 }

@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pulse::audit::{Entry, FIRST};
 use pulse::config::{Database, DatabaseUrl};
-use pulse::inventory::Instance;
+use pulse::inventory::{Held, Instance, Origin, Source, Use, Wish};
 use pulse::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
 use pulse::report::{NodeReport, Readings, Report, Sensor};
-use pulse::store::{Change, Commit, KeptList, Loaded, Mark, ProxyStatus, Retention, Store, StoreError};
+use pulse::store::{
+    Change, Commit, KeptList, Leave, Loaded, Mark, ProxyStatus, Retention, Store, StoreError,
+};
 use pulse_proto::signature::SigningKey;
 use pulse_proto::{Allowlist, Clock, Node, Position, Scope, SensorKind, SignedAllowlist, TokenDigest};
 use pulse_test_support::postgres;
@@ -77,7 +79,7 @@ fn node(name: &str, address: &str) -> Node {
 }
 
 fn instance(n: u128, name: &str, endpoints: Vec<Node>) -> Instance {
-    Instance { id: id(n), name: name.into(), endpoints, created_at: at(n as u64), removed_at: None }
+    Instance::new(id(n), name, endpoints, at(n as u64))
 }
 
 fn proxy(n: u128, instance: Option<Uuid>) -> Proxy {
@@ -135,7 +137,15 @@ fn entry(n: u64) -> Entry {
 
 fn commit(expected: u64, changes: Vec<Change>) -> Commit {
     let (expected_hash, audit) = (String::new(), entry(expected));
-    Commit { expected, expected_hash, revision: expected + 1, changes, lists: vec![], audit }
+    Commit {
+        expected,
+        expected_hash,
+        revision: expected + 1,
+        changes,
+        lists: vec![],
+        leave: Leave::Alone,
+        audit,
+    }
 }
 
 /// Commits it, decided on the history that the database has.
@@ -240,7 +250,7 @@ async fn every_field_of_the_catalog_is_read_back() {
         "Home.lab_1",
         vec![node("pve", "10.0.0.2"), node("delly", ""), node("v6", "2001:db8::5"), node("dns", "a.example")],
     );
-    let gone = Instance { removed_at: Some(at(50)), ..instance(3, "gone", vec![]) };
+    let gone = instance(3, "gone", vec![]).with(|facts| facts.removed_at = Some(at(50)));
     let plain = proxy(10, None);
     let full = Proxy {
         kind: ProxyKind::Http,
@@ -299,7 +309,10 @@ async fn every_field_of_the_catalog_is_read_back() {
     check(store.load().await.unwrap());
 
     // Rows are replaced, and a dropped token is not known any more.
-    let renamed = Instance { name: "attic".into(), endpoints: vec![node("one", "")], ..home.clone() };
+    let renamed = home.with(|facts| {
+        facts.name = "attic".into();
+        facts.replace(Origin::Manual, vec![node("one", "")], at(60));
+    });
     let used = JoinToken { used: 4, ..join_tokens[1].clone() };
     let current = CtrlToken { standing: TokenStanding::Current, ..tokens[1] };
     let active = Proxy { standing: Standing::Active, ..revoked.clone() };
@@ -735,7 +748,7 @@ async fn nodes_between_which_somebody_took_one_away_are_all_written_anew() {
     put(&store, named(0, &["a", "b", "c"])).await.unwrap();
     assert_eq!(shell(&folder).execute("DELETE FROM instance_nodes WHERE name = 'b'", []).unwrap(), 1);
     put(&store, named(1, &["a", "c", "d"])).await.unwrap();
-    assert_eq!(store.load().await.unwrap().instances[0].endpoints, nodes(&["a", "c", "d"]));
+    assert_eq!(store.load().await.unwrap().instances[0].endpoints(), nodes(&["a", "c", "d"]));
 }
 
 #[tokio::test]
@@ -1291,6 +1304,20 @@ impl Model {
     }
 }
 
+fn random_source(dice: &mut Dice) -> Source {
+    let hosts = 1 + dice.below(3);
+    let urls = (0..hosts).map(|host| format!("https://pve{host}:8006").parse().expect("it is one")).collect();
+    let fingerprints =
+        (0..dice.below(3)).map(|_| format!("{:064x}", dice.below(9)).parse().expect("it is one")).collect();
+    Source {
+        urls,
+        token_id: "pulse@pve!monitor".to_owned(),
+        sealed_secret: Arc::from(vec![dice.below(9) as u8; 40]),
+        fingerprints,
+        poll_interval: Duration::from_millis(1_500 + dice.below(9)),
+    }
+}
+
 fn random_change(dice: &mut Dice) -> Change {
     let nodes = |dice: &mut Dice| -> Vec<Node> {
         (0..dice.below(4)).map(|_| node(&format!("n{}", dice.below(9)), "10.0.0.1")).collect()
@@ -1300,10 +1327,33 @@ fn random_change(dice: &mut Dice) -> Change {
             let n = u128::from(dice.below(5));
             let removed_at = (dice.below(3) == 0).then(|| at(dice.below(99)));
             let endpoints = nodes(dice);
-            Change::Instance(Arc::new(Instance {
-                removed_at,
-                ..instance(n, &format!("i{}", dice.below(9)), endpoints)
-            }))
+            let told = nodes(dice);
+            let instance = instance(n, &format!("i{}", dice.below(9)), endpoints).with(|facts| {
+                facts.removed_at = removed_at;
+                facts.replace(Origin::Cluster, told, at(dice.below(99)));
+                facts.standing = [Use::Active, Use::Paused, Use::Excluded][dice.below(3) as usize];
+                if dice.below(2) == 0 {
+                    facts.source = Some(random_source(dice));
+                }
+                for _ in 0..dice.below(3) {
+                    let address = (dice.below(2) == 0).then(|| "192.0.2.1".to_owned());
+                    let wish = Wish { address, standing: Use::Excluded };
+                    facts.wishes.insert(format!("n{}", dice.below(9)), wish);
+                }
+                for origin in [Origin::Manual, Origin::Cluster] {
+                    if dice.below(2) == 0 {
+                        let held = Held {
+                            nodes: nodes(dice),
+                            gone: vec!["n1".to_owned(), "n2".to_owned()],
+                            by: "cluster".to_owned(),
+                            at: at(dice.below(99)),
+                            is_discarded: dice.below(2) == 0,
+                        };
+                        facts.held.insert(origin, held);
+                    }
+                }
+            });
+            Change::Instance(Arc::new(instance))
         }
         1 => {
             let instance = (dice.below(2) == 0).then(|| id(0));

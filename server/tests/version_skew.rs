@@ -35,7 +35,7 @@ fn join(server: &Server, relay: &Relay) -> Proxy {
 fn lists_apply_and_readings_arrive(server: &Server, proxy: &Proxy) {
     let first = server.allowlist("home");
     server.wait_for_applied(&proxy.id(), hash(&first));
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "nas"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "nas"]);
     let second = server.allowlist("home");
     assert_ne!(hash(&first), hash(&second));
     server.wait_for_applied(&proxy.id(), hash(&second));
@@ -187,7 +187,7 @@ fn an_outcome_that_is_not_known_is_refused_and_nothing_is_taken_for_applied() {
     });
     let proxy = join(&server, &relay);
     let first = server.wait_for_state(&proxy.id(), "IN_SYNC")["applied"].clone();
-    server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "nas"]);
+    server.pulse_ok(&["instance", "set", "--yes", "home", "--endpoint", "delly", "--endpoint", "nas"]);
     // The list is in force all the same, and the proxy goes on.
     let list = server.allowlist("home");
     proxy.wait_for_status("the list is in force", |status| status["list"]["hash"] == list["hash"]);

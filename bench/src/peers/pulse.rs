@@ -197,7 +197,10 @@ impl Pulse {
     /// Sets the list of an instance. Returns when that was asked for.
     pub(crate) fn set(&self, instance: &str, list: &List) -> Outcome<u64> {
         let path = format!("/instances/{instance}");
-        let (mut stream, request) = self.prepare("PUT", &path, Some(&list.endpoints()))?;
+        let mut body = list.endpoints();
+        // Each list is another one as a whole.
+        body["yes"] = true.into();
+        let (mut stream, request) = self.prepare("PUT", &path, Some(&body))?;
         let asked_ns = now_ns();
         stream.write_all(request.as_bytes()).doing("ask for a change")?;
         let answer = read_answer(stream).doing("read the answer to a change")?;

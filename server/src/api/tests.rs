@@ -50,7 +50,7 @@ fn a_proxy_keeps_its_keys() {
     let at = time(SystemTime::UNIX_EPOCH);
     let mark = Mark { epoch: 1, revision: 2, hash: "sha256:00".into(), at };
     let proxy = Proxy {
-        id: Uuid::nil(),
+        id: uuid::Uuid::nil(),
         hostname: "delly".into(),
         kind: "socket".into(),
         proxy_url: String::new(),

@@ -19,6 +19,18 @@ pub enum Allowlist {
         #[arg(long, value_name = "REV")]
         revision: Option<u64>,
     },
+    /// Show changes that would take away too much, and wait for an admin
+    Held,
+    /// Let the changes of an instance go out that are held
+    Confirm {
+        /// The instance's name
+        instance: String,
+    },
+    /// Say no to the changes of an instance that are held: the list stays as it is until its cluster says something else
+    Discard {
+        /// The instance's name
+        instance: String,
+    },
     /// Show how lists came about: revision, when, who, and how many nodes came and went
     History {
         /// The list of one instance [default: every list]

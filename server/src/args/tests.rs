@@ -32,7 +32,24 @@ fn every_documented_line_is_understood() {
         "pulse instance list --json",
         "pulse instance show home",
         "pulse instance set home --endpoint delly=2001:db8::5",
+        "pulse instance add home --pve https://pve1.lan:8006 --pve https://[2001:db8::1]:8006 --token-id a@pve!b --token-secret-file f",
+        "pulse instance add home --pve https://pve:8006 --token-id a@pve!b --token-secret-file - --poll-interval 30s --no-check",
+        "pulse instance set home --endpoint delly --yes",
+        "pulse instance set home --token-secret-file f",
+        "pulse instance set home --no-pve",
+        "pulse instance pause home",
+        "pulse instance exclude home --yes",
+        "pulse instance resume home",
         "pulse instance remove home --yes",
+        "pulse node list",
+        "pulse node address home pve1 192.0.2.1",
+        "pulse node address home pve1",
+        "pulse node pause home pve1",
+        "pulse node exclude home pve1 --yes",
+        "pulse node resume home pve1",
+        "pulse allowlist held",
+        "pulse allowlist confirm home",
+        "pulse allowlist discard home",
         "pulse join create",
         "pulse join create --instance home --scope all --uses 3 --ttl 90m",
         "pulse join list",
@@ -119,7 +136,10 @@ fn an_endpoint_without_an_address_is_a_node_known_by_name() {
     let only_name = Node::new("delly", "").unwrap();
     for line in ["pulse instance add home --endpoint delly", "pulse instance add home --endpoint delly="] {
         let endpoints = vec![only_name.clone()];
-        assert_eq!(admin(line), Admin::Instance(Instance::Add { name: "home".into(), endpoints }));
+        assert_eq!(
+            admin(line),
+            Admin::Instance(Instance::Add { name: "home".into(), endpoints, pve: Pve::default() })
+        );
     }
 }
 

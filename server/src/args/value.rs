@@ -6,6 +6,9 @@ use clap::ValueEnum;
 use pulse_proto::Node;
 
 use crate::api;
+use crate::poller::{MAX_INTERVAL, MIN_INTERVAL};
+use crate::pve::address::PveUrl;
+use crate::pve::certificate::Fingerprint;
 
 /// Which nodes a proxy may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,6 +32,25 @@ impl From<Scope> for api::ScopeKind {
 pub(super) fn endpoint(text: &str) -> Result<Node, String> {
     let (name, address) = text.split_once('=').unwrap_or((text, ""));
     Node::new(name, address).map_err(|error| error.to_string())
+}
+
+/// Where Proxmox VE is asked.
+pub(super) fn pve_url(text: &str) -> Result<String, String> {
+    text.parse::<PveUrl>().map(|url| url.to_string())
+}
+
+/// The fingerprint of a certificate.
+pub(super) fn fingerprint(text: &str) -> Result<String, String> {
+    text.parse::<Fingerprint>().map(|fingerprint| fingerprint.to_string())
+}
+
+/// How often Proxmox VE is asked.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = pulse_config::parse_duration(text)?;
+    if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
+        return Ok(interval);
+    }
+    Err(format!("must be {} s to {} s, but is {text:?}", MIN_INTERVAL.as_secs(), MAX_INTERVAL.as_secs()))
 }
 
 /// How long something is good for.

@@ -14,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::inventory::Instance;
 use crate::publish::{Lists, Publisher};
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
-use crate::store::Change;
+use crate::store::{Change, Leave};
 
 /// The next catalog, and the rows that lead to it.
 pub(super) struct Draft<'a> {
@@ -31,13 +31,25 @@ pub(super) struct Draft<'a> {
     stamped: BTreeSet<Scope>,
     /// Proxies whose streams shall look again.
     concerned: BTreeSet<Uuid>,
+    /// Leave to make it.
+    leave: Leave,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(before: &'a Catalog, at: SystemTime) -> Draft<'a> {
         let after = Catalog { revision: before.revision + 1, ..before.clone() };
         let (touched, stamped, concerned) = Default::default();
-        Draft { before, after, at, changes: Vec::new(), touched, stamped, concerned }
+        Draft { before, after, at, changes: Vec::new(), touched, stamped, concerned, leave: Leave::Alone }
+    }
+
+    /// The change is made only if this leave is good still.
+    pub(super) fn under(&mut self, leave: Leave) {
+        self.leave = leave;
+    }
+
+    /// Leave to make it.
+    pub(super) fn leave(&self) -> Leave {
+        self.leave
     }
 
     /// Whether nothing is changed.
@@ -68,7 +80,7 @@ impl<'a> Draft<'a> {
         let Catalog { inventory, registry, .. } = &self.after;
         // Only hosts that the instance names: how many others wait, or are known, costs nothing.
         let mut named: BTreeMap<Uuid, &Arc<Proxy>> = BTreeMap::new();
-        for node in &instance.endpoints {
+        for node in instance.endpoints() {
             named.extend(registry.proxies_named(node.name()).map(|proxy| (proxy.id, proxy)));
             if let Address::Ip(address) = node.address() {
                 named.extend(registry.proxies_at(*address).map(|proxy| (proxy.id, proxy)));
@@ -191,13 +203,8 @@ mod tests {
     const HOSTS: u128 = 2_000;
 
     fn instance(n: u128, nodes: &[&str]) -> Instance {
-        Instance {
-            id: Uuid::from_u128(n),
-            name: format!("i{n}"),
-            endpoints: nodes.iter().map(|node| Node::new(node, "").expect("it is a name")).collect(),
-            created_at: SystemTime::UNIX_EPOCH,
-            removed_at: None,
-        }
+        let nodes = nodes.iter().map(|node| Node::new(node, "").expect("it is a name")).collect();
+        Instance::new(Uuid::from_u128(n), &format!("i{n}"), nodes, SystemTime::UNIX_EPOCH)
     }
 
     fn proxy(n: u128, hostname: &str, instance: Option<u128>) -> Proxy {

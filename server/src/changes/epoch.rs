@@ -47,6 +47,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::changes::NewInstance;
     use crate::store::{Retention, Store};
 
     const BEGUN_MS: u64 = 1_767_323_045_006;
@@ -68,7 +69,7 @@ mod tests {
         let (store, changes) = open(folder.path(), at(BEGUN_MS)).await;
         for name in ["home", "lab"] {
             let node = Node::new(name, "").unwrap();
-            changes.add_instance(&Actor::Server, name, vec![node]).await.unwrap();
+            changes.add_instance(&Actor::Server, NewInstance::typed(name, vec![node])).await.unwrap();
         }
         changes.remove_instance(&Actor::Server, "lab", false).await.unwrap();
         let lists = |changes: &Changes| {

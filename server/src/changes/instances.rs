@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pulse_proto::Node;
 use serde_json::json;
@@ -9,38 +10,57 @@ use uuid::Uuid;
 
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
-use crate::inventory::Instance;
+use crate::inventory::{Facts, Held, Instance, Origin, Source, too_many_gone};
+
+/// An instance that is to be.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    /// Its identity: what belongs to it can be sealed before it is there.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Nodes that were typed.
+    pub endpoints: Vec<Node>,
+    /// Where further ones come from, and what its cluster tells at the moment.
+    pub source: Option<(Source, Vec<Node>)>,
+}
+
+impl NewInstance {
+    /// One whose nodes are typed.
+    #[must_use]
+    pub fn typed(name: &str, endpoints: Vec<Node>) -> NewInstance {
+        NewInstance { id: Uuid::now_v7(), name: name.to_owned(), endpoints, source: None }
+    }
+}
 
 impl Changes {
-    /// Adds an instance with its static endpoints.
+    /// Adds an instance.
     ///
     /// # Errors
     /// [`ChangeError::Invalid`] for the name, [`ChangeError::AlreadyThere`], [`ChangeError::Store`].
-    pub async fn add_instance(
-        &self,
-        actor: &Actor,
-        name: &str,
-        endpoints: Vec<Node>,
-    ) -> Result<Arc<Instance>, ChangeError> {
-        check_name(name)?;
+    pub async fn add_instance(&self, actor: &Actor, new: NewInstance) -> Result<Arc<Instance>, ChangeError> {
+        check_name(&new.name)?;
         self.apply(actor, |draft| {
-            if draft.before.inventory.by_name(name).is_some() {
-                return Err(ChangeError::AlreadyThere(name.to_owned()));
+            if draft.before.inventory.by_name(&new.name).is_some() {
+                return Err(ChangeError::AlreadyThere(new.name.clone()));
             }
-            let detail = json!({ "endpoints": lines(&endpoints) });
-            let instance = Instance {
-                id: Uuid::now_v7(),
-                name: name.to_owned(),
-                endpoints: endpoints.clone(),
-                created_at: draft.at,
-                removed_at: None,
-            };
-            Ok((draft.put_instance(instance), note("instance.add", name, detail)))
+            let instance = Instance::new(new.id, &new.name, new.endpoints.clone(), draft.at).with(|facts| {
+                if let Some((source, members)) = &new.source {
+                    facts.replace(Origin::Cluster, members.clone(), draft.at);
+                    facts.source = Some(source.clone());
+                }
+            });
+            let mut detail = json!({ "endpoints": lines(instance.endpoints()) });
+            if let Some((source, _)) = &new.source {
+                detail["pve"] = super::sources::noted(source);
+            }
+            Ok((draft.put_instance(instance), note("instance.add", &new.name, detail)))
         })
         .await
     }
 
-    /// Replaces the endpoints of an instance. Equal ones change nothing, and wake nobody.
+    /// Replaces the nodes of an instance that were typed or imported. Equal ones change nothing, and wake nobody. What would take
+    /// away too much is held, unless it is `confirmed`.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`], [`ChangeError::Invalid`] if a list becomes too long, [`ChangeError::Store`].
@@ -49,29 +69,27 @@ impl Changes {
         actor: &Actor,
         name: &str,
         endpoints: Vec<Node>,
+        confirmed: bool,
     ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
+            let after = before.with(|facts| set_typed(facts, endpoints.clone(), draft.at));
             // Mostly one node of many is new; the whole lists stand in the history, under their revisions.
-            let (had, has): (HashSet<_>, HashSet<_>) =
-                (before.endpoints.iter().collect(), endpoints.iter().collect());
-            let detail = json!({
-                "added": lines(has.difference(&had).copied()),
-                "removed": lines(had.difference(&has).copied()),
-                "nodes": endpoints.len(),
-                "nodes_before": before.endpoints.len(),
-            });
-            if endpoints == before.endpoints {
+            let detail = difference(&before, &after);
+            if after == *before {
                 return Ok((Arc::clone(&before), note("instance.set", &before.name, detail)));
             }
-            let after = draft.put_instance(Instance {
-                id: before.id,
-                name: before.name.clone(),
-                endpoints: endpoints.clone(),
-                created_at: before.created_at,
-                removed_at: before.removed_at,
-            });
-            Ok((after, note("instance.set", &before.name, detail)))
+            if let Some(gone) = too_many_gone(before.endpoints(), after.endpoints()).filter(|_| !confirmed) {
+                let held = Held {
+                    nodes: endpoints.clone(),
+                    gone,
+                    by: actor.to_string(),
+                    at: draft.at,
+                    is_discarded: false,
+                };
+                return Ok(hold(draft, &before, Origin::Manual, held));
+            }
+            Ok((draft.put_instance(after), note("instance.set", &before.name, detail)))
         })
         .await
     }
@@ -93,19 +111,78 @@ impl Changes {
             if proxies > 0 && !confirmed {
                 return Err(ChangeError::NeedsYes { name: before.name.clone(), proxies });
             }
-            let removed = Instance { endpoints: Vec::new(), removed_at: Some(draft.at), ..(*before).clone() };
+            let removed = before.with(|facts| {
+                facts.nodes.clear();
+                facts.wishes.clear();
+                facts.held.clear();
+                // With it the sealed secret goes.
+                facts.source = None;
+                facts.removed_at = Some(draft.at);
+            });
             draft.put_instance(removed);
-            let detail = json!({ "before": lines(&before.endpoints), "proxies": proxies });
+            let detail = json!({ "before": lines(before.endpoints()), "proxies": proxies });
             Ok(((), note("instance.remove", &before.name, detail)))
         })
         .await
     }
 }
 
+/// Puts what was typed in the place of what was typed or imported before.
+pub(super) fn set_typed(facts: &mut Facts, endpoints: Vec<Node>, at: SystemTime) {
+    let wanted: HashSet<&Node> = endpoints.iter().collect();
+    // What stays has its origin still.
+    facts.nodes.retain(|known| known.origin != Origin::Import || wanted.contains(&known.node));
+    let known: HashSet<Node> = {
+        let others = facts.nodes.iter().filter(|known| known.origin != Origin::Manual);
+        others.map(|known| known.node.clone()).collect()
+    };
+    let typed = endpoints.into_iter().filter(|node| !known.contains(node)).collect();
+    facts.replace(Origin::Manual, typed, at);
+    facts.held.remove(&Origin::Manual);
+}
+
+/// Holds a change until an admin says more. What is held already, or was said no to, stays as it is.
+pub(super) fn hold(
+    draft: &mut Draft<'_>,
+    before: &Arc<Instance>,
+    origin: Origin,
+    held: Held,
+) -> (Arc<Instance>, Note) {
+    let detail = json!({
+        "of": origin.as_str(),
+        "gone": held.gone,
+        "nodes": lines(&held.nodes),
+        "nodes_before": before.endpoints().len(),
+    });
+    let note = note("allowlist.hold", &before.name, detail);
+    if before.held.get(&origin).is_some_and(|present| same(&present.nodes, &held.nodes)) {
+        return (Arc::clone(before), note);
+    }
+    let after = before.with(|facts| drop(facts.held.insert(origin, held)));
+    (draft.put_instance(after), note)
+}
+
+/// Whether both are the same nodes, in any order.
+pub(super) fn same(one: &[Node], other: &[Node]) -> bool {
+    one.len() == other.len() && lines(one) == lines(other)
+}
+
 /// The instance of this name, as it is before the change.
 pub(super) fn present(draft: &Draft<'_>, name: &str) -> Result<Arc<Instance>, ChangeError> {
     let not_found = || ChangeError::NotFound { what: "instance", name: name.to_owned() };
     draft.before.inventory.by_name(name).cloned().ok_or_else(not_found)
+}
+
+/// What comes and goes, for the audit log.
+pub(super) fn difference(before: &Instance, after: &Instance) -> serde_json::Value {
+    let (had, has): (HashSet<_>, HashSet<_>) =
+        (before.endpoints().iter().collect(), after.endpoints().iter().collect());
+    json!({
+        "added": lines(has.difference(&had).copied()),
+        "removed": lines(had.difference(&has).copied()),
+        "nodes": after.endpoints().len(),
+        "nodes_before": before.endpoints().len(),
+    })
 }
 
 /// The name of an instance keeps the rules of a node's name.
@@ -119,12 +196,12 @@ fn check_name(name: &str) -> Result<(), ChangeError> {
     }
 }
 
-fn note(action: &'static str, name: &str, detail: serde_json::Value) -> Note {
+pub(super) fn note(action: &'static str, name: &str, detail: serde_json::Value) -> Note {
     Note { action, target: format!("instance:{name}"), detail }
 }
 
 /// Nodes as they are noted, in order.
-fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+pub(super) fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
     let mut lines: Vec<String> = nodes.into_iter().map(Node::line).collect();
     lines.sort_unstable();
     lines

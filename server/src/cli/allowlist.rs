@@ -1,8 +1,10 @@
 //! `pulse allowlist …`.
 
+use http::Method;
+
 use super::client::segment;
 use super::failure::Failure;
-use super::{Asking, history, show};
+use super::{Asking, history, now, show, sources, text};
 use crate::api;
 use crate::args::Allowlist;
 
@@ -12,6 +14,26 @@ impl Asking {
             Allowlist::Show { instance, all, revision } => {
                 let path = path_of_list("/allowlists", instance, *all, &[("revision", *revision)]);
                 self.get(&path, |lists: api::Allowlists| show::allowlists(&lists)).await
+            }
+            Allowlist::Held => self.get("/instances", |all: api::Instances| sources::held(&all, now())).await,
+            Allowlist::Confirm { instance } => {
+                let path = format!("/instances/{}/held/confirm", segment(instance));
+                self.send(Method::POST, &path, &(), |one: api::Instance| {
+                    let nodes = text::count(one.endpoints.len(), "node");
+                    format!(
+                        "what was held of instance {} is in force: it has {nodes} now\n",
+                        text::clean(&one.name)
+                    )
+                })
+                .await
+            }
+            Allowlist::Discard { instance } => {
+                let path = format!("/instances/{}/held/discard", segment(instance));
+                self.send(Method::POST, &path, &(), |one: api::Instance| {
+                    let nodes = text::count(one.endpoints.len(), "node");
+                    format!("instance {} keeps its {nodes}\n", text::clean(&one.name))
+                })
+                .await
             }
             Allowlist::History { instance, all, limit } => {
                 let limit = [("limit", Some(u64::from(*limit)))];

@@ -15,28 +15,36 @@ const OTHER_SENSORS: usize = 2;
 
 pub(super) fn instances(all: &Instances, now: SystemTime) -> String {
     if all.instances.is_empty() {
-        return "no instance yet; add one with `pulse instance add NAME --endpoint NODE=ADDR`\n".to_owned();
+        return "no instance yet; add one with `pulse instance add NAME --pve https://HOST:8006 …` (see its --help), or `--endpoint NODE=ADDR`\n".to_owned();
     }
-    let mut table = Table::new(["NAME", "NODES", "PROXIES", "ADDED", "ID"]);
+    let mut table = Table::new(["NAME", "NODES", "PROXIES", "SOURCE", "STATE", "ADDED", "ID"]);
     for one in &all.instances {
         table.row([
             one.name.clone(),
             one.endpoints.len().to_string(),
             one.proxies.to_string(),
+            one.pve.as_ref().map_or("manual", |_| "pve").to_owned(),
+            state(one),
             ago(one.created_at, now),
             one.id.to_string(),
         ]);
     }
-    table.render()
+    let problems = all.instances.iter().filter_map(|one| Some((one, one.pve.as_ref()?.problem.as_ref()?)));
+    let problems = problems.map(|(one, problem)| format!("{}: {}\n", clean(&one.name), clean(problem)));
+    table.render() + &problems.collect::<String>()
 }
 
-pub(super) fn instance(one: &Instance) -> String {
-    let mut facts = Table::plain();
-    facts.row(["name".into(), one.name.clone()]);
-    facts.row(["id".into(), one.id.to_string()]);
-    facts.row(["added".into(), time(one.created_at)]);
-    facts.row(["proxies".into(), one.proxies.to_string()]);
-    format!("{}\n{}", facts.render(), nodes(&one.endpoints))
+/// An instance in a few words.
+fn state(one: &Instance) -> String {
+    let waiting = one.held.iter().filter(|held| !held.is_discarded).count();
+    let mut words = vec![one.pve.as_ref().map_or(one.standing.as_str(), |pve| &pve.state).to_owned()];
+    if waiting > 0 {
+        words.push("held".to_owned());
+    }
+    if !one.conflicts.is_empty() {
+        words.push("conflict".to_owned());
+    }
+    words.join(", ")
 }
 
 fn nodes(nodes: &[Node]) -> String {

@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use uuid::Uuid;
 
 use super::*;
-use crate::args::{Instance, Join, Proxy, Scope};
+use crate::args::{Instance, Join, Proxy, Pve, Scope};
 
 fn at(seconds: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(1_767_323_045 + seconds).expect("within the calendar")
@@ -298,7 +298,7 @@ async fn a_request_reaches_the_server_as_the_api_has_it() {
         "created_at": "2026-01-02T03:04:05Z", "later": true,
     });
     let endpoints = vec![pulse_proto::Node::new("delly", "10.0.0.1").unwrap()];
-    let add = Admin::Instance(Instance::Add { name: "home".into(), endpoints });
+    let add = Admin::Instance(Instance::Add { name: "home".into(), endpoints, pve: Pve::default() });
     let (text, asked) = ask(StatusCode::CREATED, answer.clone(), add, false).await;
     assert_eq!(text.unwrap(), "added instance home with 1 node\n");
     let body = r#"{"name":"home","endpoints":[{"name":"delly","ip":"10.0.0.1"}]}"#.to_owned();

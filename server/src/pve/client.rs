@@ -18,9 +18,10 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::address::PveUrl;
-use super::certificate::{self, Trust};
+use super::certificate::{self, Fingerprint, Trust};
 use super::{Doubt, refusal};
 
 /// How long all of a poll may take: connection, handshake and every answer.
@@ -94,20 +95,9 @@ impl Client {
     /// [`Doubt::Unreachable`], [`Doubt::Certificate`].
     pub async fn connect(url: &PveUrl, token: &ApiToken, trust: &Trust) -> Result<Client, Doubt> {
         let deadline = Instant::now() + LONGEST;
+        let (stream, _) = dial(url, trust, deadline).await?;
         let unreachable = |why: String| Doubt::Unreachable { host: url.authority(), why };
         let slow = || unreachable(format!("it does not answer within {} s", LONGEST.as_secs()));
-        let connecting = TcpStream::connect((url.host(), url.port()));
-        let connected = timeout_at(deadline, connecting).await.map_err(|_| slow())?;
-        let stream = connected.map_err(|error| unreachable(error.to_string()))?;
-        // Questions are short, and each waits for its answer.
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
-        let (config, shown) = certificate::handshake(trust)
-            .map_err(|error| unreachable(format!("TLS cannot be set up: {error}")))?;
-        let name =
-            ServerName::try_from(url.host().to_owned()).map_err(|error| unreachable(error.to_string()))?;
-        let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
-        let handshake = timeout_at(deadline, handshake).await.map_err(|_| slow())?;
-        let stream = handshake.map_err(|error| not_trusted(&error, url, shown.fingerprint()))?;
         let opened =
             timeout_at(deadline, http1::handshake(TokioIo::new(stream))).await.map_err(|_| slow())?;
         let (sender, connection) = opened.map_err(|error| unreachable(error.to_string()))?;
@@ -162,6 +152,37 @@ impl Client {
     }
 }
 
+/// The certificate that a host shows. Nothing is sent to it but the greeting.
+///
+/// # Errors
+/// [`Doubt::Unreachable`]; [`Doubt::Certificate`] if it is not trusted, with what it is.
+pub async fn look(url: &PveUrl, trust: &Trust) -> Result<Option<Fingerprint>, Doubt> {
+    let (_, shown) = dial(url, trust, Instant::now() + LONGEST).await?;
+    Ok(shown)
+}
+
+/// A connection, whose host has shown a certificate that is trusted.
+async fn dial(
+    url: &PveUrl,
+    trust: &Trust,
+    deadline: Instant,
+) -> Result<(TlsStream<TcpStream>, Option<Fingerprint>), Doubt> {
+    let unreachable = |why: String| Doubt::Unreachable { host: url.authority(), why };
+    let slow = || unreachable(format!("it does not answer within {} s", LONGEST.as_secs()));
+    let connecting = TcpStream::connect((url.host(), url.port()));
+    let connected = timeout_at(deadline, connecting).await.map_err(|_| slow())?;
+    let stream = connected.map_err(|error| unreachable(error.to_string()))?;
+    // Questions are short, and each waits for its answer.
+    stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+    let (config, shown) = certificate::handshake(trust)
+        .map_err(|error| unreachable(format!("TLS cannot be set up: {error}")))?;
+    let name = ServerName::try_from(url.host().to_owned()).map_err(|error| unreachable(error.to_string()))?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let handshake = timeout_at(deadline, handshake).await.map_err(|_| slow())?;
+    let stream = handshake.map_err(|error| not_trusted(&error, url, shown.fingerprint()))?;
+    Ok((stream, shown.fingerprint()))
+}
+
 async fn body(mut body: hyper::body::Incoming) -> Result<Bytes, String> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -176,7 +197,7 @@ async fn body(mut body: hyper::body::Incoming) -> Result<Bytes, String> {
     Ok(whole.freeze())
 }
 
-fn not_trusted(error: &io::Error, url: &PveUrl, shown: Option<certificate::Fingerprint>) -> Doubt {
+fn not_trusted(error: &io::Error, url: &PveUrl, shown: Option<Fingerprint>) -> Doubt {
     let host = url.authority();
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
     match cause.and_then(|cause| certificate::explain(cause, &host, shown)) {

@@ -1,6 +1,6 @@
-//! `/instances`: list, add, show, set, remove.
+//! `/instances`: list, add, show, set, use, remove.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -9,20 +9,19 @@ use axum::http::StatusCode;
 use axum::response::{Json, Response};
 use pulse_proto::Node;
 use serde::Deserialize;
-use uuid::Uuid;
 
-use super::apart;
 use super::refusal::Refusal;
+use super::{apart, sources, views};
 use crate::Pulse;
-use crate::api::{self, time};
+use crate::api;
 use crate::audit::Actor;
 use crate::catalog::Catalog;
-use crate::changes::ChangeError;
+use crate::changes::{ChangeError, NewInstance};
 use crate::inventory::Instance;
 use crate::listen::admin_socket::AdminPeer;
 
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
-    apart(move || Json(all(&pulse.changes.catalog()))).await
+    apart(move || Json(views::all(&pulse))).await
 }
 
 pub(super) async fn add(
@@ -30,9 +29,18 @@ pub(super) async fn add(
     Extension(peer): Extension<AdminPeer>,
     Json(add): Json<api::AddInstance>,
 ) -> Result<(StatusCode, Json<api::Instance>), Refusal> {
-    let endpoints = nodes(&add.endpoints)?;
-    let added = pulse.changes.add_instance(&Actor::admin(peer.uid), &add.name, endpoints).await?;
-    Ok((StatusCode::CREATED, Json(one(&pulse.changes.catalog(), &added))))
+    let mut new = NewInstance::typed(&add.name, nodes(&add.endpoints)?);
+    let catalog = pulse.changes.catalog();
+    if catalog.inventory.by_name(&add.name).is_some() {
+        // Before a host is asked for nothing.
+        return Err(ChangeError::AlreadyThere(add.name).into());
+    }
+    if let Some(pve) = &add.pve {
+        let empty = Instance::new(new.id, &add.name, Vec::new(), pulse.clock.now());
+        new.source = Some(sources::wanted(&pulse, &empty, pve).await?);
+    }
+    let added = pulse.changes.add_instance(&Actor::admin(peer.uid), new).await?;
+    Ok((StatusCode::CREATED, Json(views::one(&pulse, &added))))
 }
 
 pub(super) async fn show(
@@ -40,7 +48,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let catalog = pulse.changes.catalog();
-    Ok(Json(one(&catalog, present(&catalog, &name)?)))
+    Ok(Json(views::one(&pulse, present(&catalog, &name)?)))
 }
 
 pub(super) async fn set(
@@ -50,8 +58,20 @@ pub(super) async fn set(
     Json(set): Json<api::SetEndpoints>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let endpoints = nodes(&set.endpoints)?;
-    let changed = pulse.changes.set_endpoints(&Actor::admin(peer.uid), &name, endpoints).await?;
-    Ok(Json(one(&pulse.changes.catalog(), &changed)))
+    let actor = Actor::admin(peer.uid);
+    let changed = pulse.changes.set_endpoints(&actor, &name, endpoints, set.yes).await?;
+    Ok(Json(views::one(&pulse, &changed)))
+}
+
+pub(super) async fn set_use(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(name): Path<String>,
+    Json(set): Json<api::SetUse>,
+) -> Result<Json<api::Instance>, Refusal> {
+    let (actor, standing) = (Actor::admin(peer.uid), views::standing_of(set.standing));
+    let changed = pulse.changes.use_instance(&actor, &name, standing, set.yes).await?;
+    Ok(Json(views::one(&pulse, &changed)))
 }
 
 /// `?yes=true` on a removal that takes something from proxies.
@@ -73,34 +93,9 @@ pub(super) async fn remove(
 }
 
 /// The present instance of this name.
-pub(super) fn present<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Instance, ChangeError> {
+pub(super) fn present<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Arc<Instance>, ChangeError> {
     let not_found = || ChangeError::NotFound { what: "instance", name: name.to_owned() };
-    catalog.inventory.by_name(name).map(|instance| &**instance).ok_or_else(not_found)
-}
-
-fn all(catalog: &Catalog) -> api::Instances {
-    let mut proxies: HashMap<Uuid, usize> = HashMap::new();
-    for instance in catalog.registry.proxies().filter_map(|proxy| proxy.instance) {
-        *proxies.entry(instance).or_default() += 1;
-    }
-    let count = |instance: &Instance| proxies.get(&instance.id).copied().unwrap_or_default();
-    let instances = catalog.inventory.present().map(|instance| view(instance, count(instance))).collect();
-    api::Instances { instances }
-}
-
-fn one(catalog: &Catalog, instance: &Instance) -> api::Instance {
-    let belongs = |proxy: &&Arc<crate::registry::Proxy>| proxy.instance == Some(instance.id);
-    view(instance, catalog.registry.proxies().filter(belongs).count())
-}
-
-fn view(instance: &Instance, proxies: usize) -> api::Instance {
-    api::Instance {
-        id: instance.id,
-        name: instance.name.clone(),
-        endpoints: instance.endpoints.iter().map(api::Node::from).collect(),
-        proxies,
-        created_at: time(instance.created_at),
-    }
+    catalog.inventory.by_name(name).ok_or_else(not_found)
 }
 
 /// The nodes in the order in which they were given. Doubles, those that differ in case only too, are one: the first.

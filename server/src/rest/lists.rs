@@ -239,13 +239,11 @@ mod tests {
     fn catalog(names: &[&str]) -> Catalog {
         let mut inventory = Inventory::default();
         for (at, name) in names.iter().enumerate() {
-            inventory.put(Arc::new(Instance {
-                id: Uuid::from_u128(at as u128 + 1),
-                name: (*name).to_owned(),
-                endpoints: vec![Node::new(&format!("node-{name}"), "").expect("a node")],
-                created_at: SystemTime::UNIX_EPOCH,
-                removed_at: None,
-            }));
+            let (id, nodes) = (
+                Uuid::from_u128(at as u128 + 1),
+                vec![Node::new(&format!("node-{name}"), "").expect("a node")],
+            );
+            inventory.put(Arc::new(Instance::new(id, name, nodes, SystemTime::UNIX_EPOCH)));
         }
         Catalog {
             server_id: Uuid::nil(),

@@ -87,6 +87,7 @@ fn is_local(request: &Request) -> bool {
 mod tests {
     use super::*;
     use crate::audit::Actor;
+    use crate::changes::NewInstance;
     use crate::rest::tests::pulse_until;
     use crate::shutdown::{Ended, Signals};
     use axum::body::Body;
@@ -124,11 +125,11 @@ mod tests {
 
         let shell = rusqlite::Connection::open(folder.path().join("pulse.db")).unwrap();
         shell.execute_batch("ALTER TABLE audit RENAME TO away").unwrap();
-        pulse.changes.add_instance(&Actor::admin(0), "home", vec![]).await.unwrap_err();
+        pulse.changes.add_instance(&Actor::admin(0), NewInstance::typed("home", vec![])).await.unwrap_err();
         let (status, body) = readyz().await;
         assert!(status == StatusCode::OK && body.contains(r#""status":"degraded""#), "{body}");
         shell.execute_batch("ALTER TABLE away RENAME TO audit").unwrap();
-        pulse.changes.add_instance(&Actor::admin(0), "home", vec![]).await.unwrap();
+        pulse.changes.add_instance(&Actor::admin(0), NewInstance::typed("home", vec![])).await.unwrap();
         assert_eq!(readyz().await, (StatusCode::OK, r#"{"status":"ok"}"#.to_owned()));
 
         hand.stop();

@@ -26,7 +26,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: &str, mut error: String) -> Refusal {
+    pub(super) fn new(status: StatusCode, reason: &str, mut error: String) -> Refusal {
         // It may quote what was asked for, which may be as long as a request.
         error.truncate(error.floor_char_boundary(MAX_TEXT_BYTES));
         Refusal { status, error: ApiError { error, reason: reason.to_owned(), field: None } }
@@ -63,6 +63,9 @@ impl From<ChangeError> for Refusal {
             ChangeError::NotFound { .. } => StatusCode::NOT_FOUND,
             ChangeError::AlreadyThere(_)
             | ChangeError::NeedsYes { .. }
+            | ChangeError::TooManyGone { .. }
+            | ChangeError::NothingHeld(_)
+            | ChangeError::NoSource(..)
             | ChangeError::NotActive(..)
             | ChangeError::NotApproved(_)
             | ChangeError::NoWindow

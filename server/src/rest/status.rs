@@ -24,7 +24,7 @@ fn status(pulse: &Pulse) -> api::Status {
     // Nodes that were taken off keep their last reading in the database, and are shown no more.
     let is_listed = |report: &NodeReport| {
         let instance = catalog.inventory.instance(report.instance);
-        instance.is_some_and(|instance| instance.endpoints.contains(&report.node))
+        instance.is_some_and(|instance| instance.endpoints().contains(&report.node))
     };
     let mut newest = pulse.readings.newest();
     newest.retain(|report| is_listed(report));

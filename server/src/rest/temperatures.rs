@@ -52,7 +52,7 @@ fn views(
 ) -> Vec<api::NodeTemperatures> {
     let present = catalog.inventory.present();
     let there: HashSet<(Uuid, &Node)> =
-        present.flat_map(|instance| instance.endpoints.iter().map(|node| (instance.id, node))).collect();
+        present.flat_map(|instance| instance.endpoints().iter().map(|node| (instance.id, node))).collect();
     let is_shown = |report: &&Arc<NodeReport>| {
         is_meant(&report.node, meant) && there.contains(&(report.instance, &report.node))
     };
@@ -93,7 +93,7 @@ fn reading(sensor: &Sensor, temperature_celsius: f64) -> api::Reading {
 /// Why there is nothing to show of a node, and what to do.
 fn nothing_of(catalog: &Catalog, meant: &str) -> String {
     let short: String = meant.chars().take(80).collect();
-    let mut endpoints = catalog.inventory.present().flat_map(|instance| &instance.endpoints);
+    let mut endpoints = catalog.inventory.present().flat_map(|instance| instance.endpoints());
     if endpoints.any(|node| is_meant(node, Some(meant))) {
         format!(
             "no reading of node {short:?} has arrived yet; `pulse proxy list` shows which proxies are connected"
@@ -123,13 +123,7 @@ mod tests {
         let created_at = SystemTime::UNIX_EPOCH;
         let endpoints = vec![node("delly"), node("minipc")];
         let id = Uuid::from_u128(1);
-        inventory.put(Arc::new(Instance {
-            id,
-            name: "home".into(),
-            endpoints,
-            created_at,
-            removed_at: None,
-        }));
+        inventory.put(Arc::new(Instance::new(id, "home", endpoints, created_at)));
         Catalog {
             server_id: Uuid::nil(),
             epoch: 1,

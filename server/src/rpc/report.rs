@@ -202,8 +202,9 @@ fn check_sensor(reading: &v1::Reading, prefix: fmt::Arguments<'_>) -> Result<Sen
 
 /// The instance to which a node belongs that this proxy reports, or why there is none.
 fn instance_of(catalog: &Catalog, proxy: &Proxy, node: &Node) -> Result<Uuid, String> {
-    let is_in =
-        |id: &Uuid| catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints.contains(node));
+    let is_in = |id: &Uuid| {
+        catalog.inventory.instance(*id).is_some_and(|instance| instance.endpoints().contains(node))
+    };
     let own = proxy.instance.filter(|id| proxy.scope_kind == ScopeKind::Instance || is_in(id));
     if let Some(instance) = own {
         return Ok(instance);

@@ -51,9 +51,12 @@ pub(super) fn change_status(error: &ChangeError) -> Status {
         ChangeError::TooMany { reason, .. } => {
             retry(Code::ResourceExhausted, reason, &text, Duration::from_secs(60))
         }
-        ChangeError::NeedsYes { .. } | ChangeError::NotApproved(_) | ChangeError::NoWindow => {
-            refusal(Code::FailedPrecondition, error.reason(), &text)
-        }
+        ChangeError::NeedsYes { .. }
+        | ChangeError::TooManyGone { .. }
+        | ChangeError::NothingHeld(_)
+        | ChangeError::NoSource(..)
+        | ChangeError::NotApproved(_)
+        | ChangeError::NoWindow => refusal(Code::FailedPrecondition, error.reason(), &text),
         ChangeError::Invalid { field, rule } => invalid(field, rule),
         ChangeError::Token(_) => refusal(Code::Internal, error.reason(), &text),
     }

@@ -11,9 +11,12 @@ pub(super) mod check;
 mod dictionary;
 pub(super) mod fault;
 pub(super) mod history;
+pub(super) mod instances;
+mod leave;
 pub(in crate::store) mod link;
 pub(super) mod lists;
 mod pace;
+pub(super) mod polls;
 mod retention;
 mod sensors;
 mod sessions;
@@ -44,8 +47,8 @@ use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::{
-    Ahead, Beat, Commit, Copied, Heard, ListChange, ListFound, Loaded, Newer, NodeReport, Others,
-    ProxyStatus, Recorded, Report, Retention, Stand, StoreError, postgres, sqlite,
+    Ahead, Beat, Commit, Copied, Heard, Leave, ListChange, ListFound, Loaded, Newer, NodeReport, Others,
+    PollStatus, ProxyStatus, Recorded, Report, Retention, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
 use crate::sealing::SealingKey;
@@ -265,7 +268,7 @@ impl Engine {
                 revision: fleet.revision,
                 signing_key,
                 audit_hash: audit::hash_at(sql, fleet.revision)?,
-                instances: catalog::instances(sql, catalog::EVERY)?,
+                instances: instances::after(sql, catalog::EVERY)?,
                 proxies: catalog::proxies(sql, catalog::EVERY)?,
                 tokens: catalog::tokens(sql, catalog::EVERY)?,
                 join_tokens: catalog::join_tokens(sql, catalog::EVERY)?,
@@ -274,6 +277,7 @@ impl Engine {
                 statuses: statuses::all(sql)?,
                 ahead: ahead::all(sql)?,
                 newest: history::newest(sql)?,
+                polls: polls::all(sql)?,
             })
         })
         .await
@@ -281,6 +285,19 @@ impl Engine {
 
     pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<String, StoreError> {
         self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit)).await
+    }
+
+    pub(super) async fn leave(
+        &self,
+        work: &'static str,
+        life: Duration,
+    ) -> std::result::Result<Option<Leave>, StoreError> {
+        let Some(Shared { replica, .. }) = self.shared else { return Ok(Some(Leave::Alone)) };
+        self.transact("take a lease", move |sql, _| leave::take(sql, work, replica, life)).await
+    }
+
+    pub(super) async fn save_polls(&self, polls: Vec<PollStatus>) -> std::result::Result<(), StoreError> {
+        self.transact("save what became of asking Proxmox VE", move |sql, _| polls::put(sql, &polls)).await
     }
 
     pub(super) async fn newer(&self, held: Stand) -> std::result::Result<Option<Newer>, StoreError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use pulse_proto::{SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
-use super::ProxyStatus;
+use super::{PollStatus, ProxyStatus};
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::NodeReport;
@@ -89,6 +89,8 @@ pub struct Others {
     pub streams: Vec<OthersStream>,
     /// The newest reports of nodes; this server's own may be among them.
     pub newest: Vec<NodeReport>,
+    /// What became of asking Proxmox VE: all of it.
+    pub polls: Vec<PollStatus>,
 }
 
 /// Which other server has the stream of a proxy.

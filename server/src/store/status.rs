@@ -71,3 +71,22 @@ pub struct Ahead {
     /// When it was noticed.
     pub noticed_at: SystemTime,
 }
+
+/// What became of asking Proxmox VE for the nodes of an instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PollStatus {
+    /// The instance.
+    pub instance: Uuid,
+    /// When it was asked last.
+    pub asked_at: SystemTime,
+    /// When it last told all that was asked, and could be believed.
+    pub heard_at: Option<SystemTime>,
+    /// Which host told it.
+    pub url: String,
+    /// That host's version of Proxmox VE.
+    pub version: String,
+    /// Why what it says changes nothing, and what to do; empty: it can be believed.
+    pub problem: String,
+    /// Since when.
+    pub problem_since: Option<SystemTime>,
+}

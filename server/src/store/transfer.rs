@@ -37,8 +37,23 @@ const FLEET: Table = table("fleet", &["id", "server_id", "epoch", "revision", "c
 
 /// Every other table that both databases have, those first to which others refer.
 const TABLES: &[Table] = &[
-    table("instances", &["id", "name", "created_at", "removed_at", "revision"], "id"),
-    table("instance_nodes", &["instance_id", "place", "name", "address"], "instance_id, place"),
+    table("instances", &["id", "name", "created_at", "removed_at", "revision", "standing"], "id"),
+    table(
+        "instance_nodes",
+        &["instance_id", "place", "name", "address", "origin", "confirmed_at"],
+        "instance_id, place",
+    ),
+    table("node_wishes", &["instance_id", "name", "address", "standing"], "instance_id, name"),
+    table(
+        "held_changes",
+        &["instance_id", "origin", "nodes", "gone", "held_by", "held_at", "is_discarded"],
+        "instance_id, origin",
+    ),
+    table(
+        "instance_polls",
+        &["instance_id", "asked_at", "heard_at", "url", "version", "problem", "problem_since"],
+        "instance_id",
+    ),
     table(
         "proxies",
         &[

@@ -49,7 +49,7 @@ pub(crate) async fn home(server: &Server) -> Client {
 }
 
 pub(crate) fn set_nodes(server: &Server, nodes: &[&str]) -> Instant {
-    let mut arguments = vec!["instance", "set", "home"];
+    let mut arguments = vec!["instance", "set", "--yes", "home"];
     nodes.iter().for_each(|node| arguments.extend(["--endpoint", node]));
     server.pulse_ok(&arguments);
     Instant::now()

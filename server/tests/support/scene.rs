@@ -44,7 +44,16 @@ impl Scene {
         self.pushes += 1;
         let node = format!("node-{}", self.pushes);
         let begun = Instant::now();
-        self.server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", &node]);
+        self.server.pulse_ok(&[
+            "instance",
+            "set",
+            "--yes",
+            "home",
+            "--endpoint",
+            "delly",
+            "--endpoint",
+            &node,
+        ]);
         let list = self.watch.snapshot().await;
         assert!(begun.elapsed() < PROMPT, "a push took {:?}", begun.elapsed());
         assert_eq!(list.nodes.len(), 2);
@@ -58,7 +67,7 @@ impl Scene {
         let name = |node| format!("node-{}-{node}-{padding}", self.pushes);
         let endpoints: Vec<_> = (0..nodes).map(|node| json!({ "name": name(node) })).collect();
         let begun = Instant::now();
-        let body = json!({ "endpoints": endpoints });
+        let body = json!({ "endpoints": endpoints, "yes": true });
         let answer = self.server.admin("PUT", "/instances/home", Some(&body)).expect("the server answers");
         assert_eq!(answer.status, 200, "{answer:?}");
         let list = self.watch.snapshot().await;

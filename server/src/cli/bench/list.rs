@@ -54,7 +54,7 @@ mod tests {
         let (one, other) = (List::new("bench-0a1b2c3d", 2_000, 1), List::new("bench-0a1b2c3d", 2_000, 2));
         assert_ne!(one.hash(), other.hash());
         assert_eq!(one.nodes().len(), 2_000);
-        let body = serde_json::to_vec(&api::SetEndpoints { endpoints: one.endpoints() }).unwrap();
+        let body = serde_json::to_vec(&api::SetEndpoints { endpoints: one.endpoints(), yes: true }).unwrap();
         assert!(body.len() < api::MAX_REQUEST_BYTES, "{}", body.len());
     }
 }

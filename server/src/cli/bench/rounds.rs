@@ -61,7 +61,7 @@ impl<'a> Rounds<'a> {
     async fn push(&mut self, nodes: usize) -> Result<Times, Failure> {
         self.number += 1;
         let list = List::new(self.stage.name(), nodes, self.number);
-        let set = api::SetEndpoints { endpoints: list.endpoints() };
+        let set = api::SetEndpoints { endpoints: list.endpoints(), yes: true };
         let began = Instant::now();
         let change = self.stage.set(&set);
         let streams = &mut *self.streams;

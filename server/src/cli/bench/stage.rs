@@ -44,7 +44,7 @@ impl Stage {
 
     /// Makes the instance and the join token; returns the join string.
     pub(super) async fn set_up(&self, proxies: u32, list: &List) -> Result<String, Failure> {
-        let add = api::AddInstance { name: self.name.clone(), endpoints: list.endpoints() };
+        let add = api::AddInstance { name: self.name.clone(), endpoints: list.endpoints(), pve: None };
         self.client.call(Method::POST, "/instances", &add).await?;
         let create = api::CreateJoin {
             instance: Some(self.name.clone()),

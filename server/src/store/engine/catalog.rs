@@ -1,10 +1,7 @@
-//! The catalog: the fleet's row, instances, proxies, tokens.
+//! The catalog: the fleet's row, proxies, tokens; instances have a file of their own.
 //!
 //! In: the changes of a commit. Out: all rows, at start.
 //! Always: every row carries the revision at which it last changed, and no row is ever taken out.
-
-use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use std::sync::Arc;
 
@@ -13,9 +10,8 @@ use pulse_proto::{Clock, Node, TokenDigest};
 use uuid::Uuid;
 
 use super::fault::{Fault, Result};
-use super::sql::{Cells, Sql, Value, integer, millis, rows, values, word_of};
-use super::{audit, lists};
-use crate::inventory::Instance;
+use super::sql::{Cells, Sql, integer, millis, rows, values, word_of};
+use super::{audit, instances, leave, lists};
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
@@ -89,7 +85,7 @@ pub(in crate::store) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option
     Ok(Some(Newer {
         epoch,
         stand: Stand { server_id, revision, audit_hash: audit::hash_at(database, revision)? },
-        instances: instances(database, after)?,
+        instances: instances::after(database, after)?,
         proxies: proxies(database, after)?,
         tokens: tokens(database, after)?,
         dropped_tokens: dropped_tokens(database, after)?,
@@ -110,6 +106,7 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
     if moved == 0 {
         return Err(Fault::Conflict(revision(database)?));
     }
+    leave::check(commit.leave, database)?;
     // Another history can have come to the same number.
     if audit::hash_at(database, commit.expected)? != commit.expected_hash {
         return Err(Fault::OtherHistory { revision: commit.expected });
@@ -117,7 +114,7 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
     let revision = integer(commit.revision);
     for change in &commit.changes {
         match change {
-            Change::Instance(instance) => put_instance(database, instance, revision)?,
+            Change::Instance(instance) => instances::put(database, instance, revision)?,
             Change::Proxy(proxy) => put_proxy(database, proxy, revision)?,
             Change::Token(token) => put_token(database, token, revision)?,
             Change::DropToken(digest) => drop_token(database, digest, revision)?,
@@ -133,84 +130,6 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
     }
     database.ring(commit.revision)?;
     audit::append(database, std::slice::from_ref(&commit.audit), Some(commit.revision))
-}
-
-fn put_instance(database: &dyn Sql, instance: &Instance, revision: i64) -> Result<()> {
-    let id = instance.id.to_string();
-    database.execute(
-        "INSERT INTO instances (id, name, created_at, removed_at, revision) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (id) DO UPDATE SET name = excluded.name, created_at = excluded.created_at,
-                 removed_at = excluded.removed_at, revision = excluded.revision",
-        &values![&id, &instance.name, millis(instance.created_at), instance.removed_at.map(millis), revision],
-    )?;
-    put_nodes(database, &id, &instance.endpoints)
-}
-
-/// Writes those nodes of an instance that differ from the stored ones: of many mostly one does.
-fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[Node]) -> Result<()> {
-    let (mut different, mut stored_count, mut has_gap) = (Vec::new(), 0, false);
-    let mut address = String::new();
-    database.query(
-        "SELECT place, name, address FROM instance_nodes WHERE instance_id = $1 ORDER BY place",
-        &values![instance],
-        &mut |row| {
-            let is = |column, expected: Value<'_>| row.value(column).is_ok_and(|value| value == expected);
-            has_gap |= !is("place", Value::Integer(stored_count as i64));
-            if let Some(node) = nodes.get(stored_count) {
-                address.clear();
-                write!(address, "{}", node.address()).expect("a string takes all");
-                if !is("name", node.name().into()) || !is("address", Value::from(&*address)) {
-                    different.push(stored_count);
-                }
-            }
-            stored_count += 1;
-            Ok(())
-        },
-    )?;
-    // Places have no gap, unless somebody else wrote here: then all are written anew.
-    if has_gap || stored_count > nodes.len() {
-        let keep = if has_gap { 0 } else { nodes.len() };
-        database.execute(
-            "DELETE FROM instance_nodes WHERE instance_id = $1 AND (place < 0 OR place >= $2)",
-            &values![instance, keep as i64],
-        )?;
-        stored_count = keep;
-    }
-    if has_gap {
-        different.clear();
-    }
-    let mut rows = different.into_iter().chain(stored_count..nodes.len()).map(|place| {
-        let node = &nodes[place];
-        values![instance, place as i64, node.name(), node.address().to_string()].into()
-    });
-    database.execute_each(
-        "INSERT INTO instance_nodes (instance_id, place, name, address) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (instance_id, place) DO UPDATE SET name = excluded.name, address = excluded.address",
-        &mut rows,
-    )?;
-    Ok(())
-}
-
-/// The instances that changed after a revision. As all that follow: [`EVERY`] stands before all of them.
-pub(in crate::store) fn instances(database: &dyn Sql, after: i64) -> Result<Vec<Instance>> {
-    let sql = "SELECT id, name, created_at, removed_at FROM instances WHERE revision > $1 ORDER BY id";
-    let nodes = "SELECT n.instance_id, n.name, n.address FROM instance_nodes AS n
-                   JOIN instances AS i ON i.id = n.instance_id AND i.revision > $1 ORDER BY n.instance_id, n.place";
-    let mut endpoints: HashMap<Uuid, Vec<Node>> = HashMap::new();
-    rows(database, "instance_nodes", nodes, &values![after], |cells| {
-        endpoints.entry(cells.parsed("instance_id")?).or_default().push(node(cells)?);
-        Ok(())
-    })?;
-    rows(database, "instances", sql, &values![after], |cells| {
-        let id: Uuid = cells.parsed("id")?;
-        Ok(Instance {
-            id,
-            name: cells.plain("name")?,
-            endpoints: endpoints.remove(&id).unwrap_or_default(),
-            created_at: cells.time("created_at")?,
-            removed_at: cells.time_if_any("removed_at")?,
-        })
-    })
 }
 
 /// The node in the columns `name` and `address`.

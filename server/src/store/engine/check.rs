@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, integer, rows, values};
-use super::{ahead, audit, catalog, history, lists, statuses};
+use super::{ahead, audit, catalog, history, instances, lists, statuses};
 use crate::audit::FIRST;
 use crate::store::{Checked, Finding};
 
@@ -86,7 +86,7 @@ impl Check<'_> {
         if !self.kind.is_newest {
             return Ok(());
         }
-        catalog::instances(self.sql, catalog::EVERY)?;
+        instances::after(self.sql, catalog::EVERY)?;
         catalog::proxies(self.sql, catalog::EVERY)?;
         catalog::tokens(self.sql, catalog::EVERY)?;
         catalog::join_tokens(self.sql, catalog::EVERY)?;

@@ -25,10 +25,9 @@ use super::pace::Pace;
 use super::retention::Batch;
 use super::sessions::{Place, Sessions};
 use super::sql::{Sql, millis};
-use super::{history, retention};
+use super::{history, leave, retention};
 use crate::report::Report;
-use crate::store::postgres::leases;
-use crate::store::{Recorded, Retention, StoreError};
+use crate::store::{Leave, Recorded, Retention, StoreError};
 
 /// The most reports in one transaction. It bounds how long a commit waits for the transaction under way: of 30
 /// values each they take some 5 ms; and a disk that flushes 100 times a second still takes 50,000 reports.
@@ -239,8 +238,7 @@ impl Writer {
     /// Leave to do the upkeep. `None`: another server has it.
     fn leave(&mut self) -> Result<Option<Leave>> {
         let Some(replica) = self.replica else { return Ok(Some(Leave::Alone)) };
-        let fence = self.transact(|transaction, _| leases::take(transaction, PRUNING, replica))?;
-        Ok(fence.map(|fence| Leave::Lease(replica, fence)))
+        self.transact(|transaction, _| leave::take(transaction, PRUNING, replica, PRUNING_LIFE))
     }
 
     /// Empties the log into the database and closes it.
@@ -338,25 +336,8 @@ impl Work {
 
 /// What old readings and sessions are deleted under, where several servers could.
 const PRUNING: &str = "pruning";
-
-/// Leave to do the upkeep, for some steps of it.
-#[derive(Clone, Copy)]
-enum Leave {
-    /// No other server is there.
-    Alone,
-    /// A lease with this number.
-    Lease(Uuid, i64),
-}
-
-impl Leave {
-    /// Looks whether it is good still. The caller's transaction keeps it so.
-    fn check(self, database: &dyn Sql) -> Result<()> {
-        match self {
-            Leave::Alone => Ok(()),
-            Leave::Lease(replica, fence) => leases::hold(database, PRUNING, replica, fence),
-        }
-    }
-}
+/// How long the upkeep's lease lasts. The work is begun anew more often than that, and renews it.
+const PRUNING_LIFE: Duration = Duration::from_secs(180);
 
 /// The work that nobody waits for, in small steps between the others.
 struct Upkeep {
@@ -392,7 +373,7 @@ impl Upkeep {
             }
         };
         let batch = writer.transact(|transaction, _| {
-            leave.check(transaction)?;
+            leave::check(leave, transaction)?;
             retention::trim(transaction, retention, now)
         });
         if matches!(batch, Ok(Batch::More)) {
@@ -404,7 +385,7 @@ impl Upkeep {
         if batch.is_ok() && Instant::now() >= self.sweep_at {
             self.sweep_at = Instant::now() + SWEEP_INTERVAL;
             let swept = writer.transact(|transaction, dictionary| {
-                leave.check(transaction)?;
+                leave::check(leave, transaction)?;
                 retention::sweep(transaction, dictionary, retention, now)
             });
             if let Err(fault) = swept {

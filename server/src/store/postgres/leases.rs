@@ -11,18 +11,20 @@ use uuid::Uuid;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
 
-/// How long one lasts. Its work is begun anew more often than that, and renews it.
-const LIFE: Duration = Duration::from_secs(180);
-
-/// Takes a lease that is free, or renews one that is held. Out: its number; `None`: another server has it.
-pub(in crate::store) fn take(database: &dyn Sql, name: &'static str, holder: Uuid) -> Result<Option<i64>> {
+/// Takes a lease that is free, or renews one that is held, for `life` from now on. Out: its number; `None`: another server has it.
+pub(in crate::store) fn take(
+    database: &dyn Sql,
+    name: &'static str,
+    holder: Uuid,
+    life: Duration,
+) -> Result<Option<i64>> {
     let sql = "INSERT INTO leases (name, holder, fence, ends_at)
                VALUES ($1, $2, 1, unix_ms() + $3)
                ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, ends_at = excluded.ends_at,
                    fence = CASE WHEN leases.holder = excluded.holder THEN leases.fence ELSE leases.fence + 1 END
                WHERE leases.holder = excluded.holder OR leases.ends_at <= unix_ms()
                RETURNING fence";
-    let life = i64::try_from(LIFE.as_millis()).unwrap_or(i64::MAX);
+    let life = i64::try_from(life.as_millis()).unwrap_or(i64::MAX);
     row(database, "leases", sql, &values![name, holder, life], |cells| cells.plain("fence"))
 }
 
@@ -75,7 +77,10 @@ mod tests {
         on_a_thread(|mut paused, mut other| {
             let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
             let take = |connection: &mut Connection, holder| {
-                connection.transact(|sql| take(sql, "work", holder)).expect("the database answers").0
+                connection
+                    .transact(|sql| take(sql, "work", holder, Duration::from_secs(180)))
+                    .expect("the database answers")
+                    .0
             };
             assert_eq!(take(&mut paused, first), Some(1));
             assert_eq!(take(&mut paused, first), Some(1), "it renews its own");

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::store::engine::fault::Result;
 use crate::store::engine::sql::{Sql, row, rows, values};
-use crate::store::engine::{history, statuses};
+use crate::store::engine::{history, polls, statuses};
 use crate::store::{Others, OthersStream};
 
 /// Reads it, on one view. `since` is what the look before came to; 0: everything.
@@ -27,6 +27,7 @@ pub(in crate::store) fn others(database: &dyn Sql, replica: Uuid, since: i64) ->
             Ok(OthersStream { proxy: cells.parsed("proxy_id")?, replica: server })
         })?,
         newest: history::newest_written(database, since)?,
+        polls: polls::all(database)?,
     })
 }
 

@@ -16,7 +16,10 @@ use crate::store::engine::sql::{Sql, row, values};
 use crate::store::engine::{catalog, sql};
 
 /// Each brings the schema from the version that is its index to the next.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/postgres/0001_initial.sql"),
+    include_str!("../migrations/postgres/0002_sources.sql"),
+];
 
 /// PostgreSQL before it is not tested: `server_version_num`.
 const MIN_SERVER_VERSION: i64 = 150_000;

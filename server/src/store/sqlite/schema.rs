@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0002_joining.sql"),
     include_str!("../migrations/sqlite/0003_older_database.sql"),
     include_str!("../migrations/sqlite/0004_kept_list.sql"),
+    include_str!("../migrations/sqlite/0006_sources.sql"),
 ];
 
 /// Before this one a writer and a checkpoint on two connections could damage a WAL database
@@ -33,8 +34,18 @@ const MIN_SQLITE_VERSION: i32 = 3_051_003;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tables that are small, and needed whole: those checked at start. The others can be many gigabytes.
-const CHECKED_TABLES: [&str; 7] =
-    ["fleet", "instances", "instance_nodes", "proxies", "ctrl_tokens", "join_tokens", "join_windows"];
+const CHECKED_TABLES: [&str; 10] = [
+    "fleet",
+    "instances",
+    "instance_nodes",
+    "instance_sources",
+    "node_wishes",
+    "held_changes",
+    "proxies",
+    "ctrl_tokens",
+    "join_tokens",
+    "join_windows",
+];
 
 /// Takes the lock that says which server has the data folder. It lasts as long as the file is open.
 pub(in crate::store) fn lock(data_dir: &Path) -> std::result::Result<File, StoreError> {

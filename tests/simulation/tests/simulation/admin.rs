@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pulse::Pulse;
 use pulse::audit::Actor;
-use pulse::changes::{ChangeError, NewJoin};
+use pulse::changes::{ChangeError, NewInstance, NewJoin};
 use pulse::registry::ScopeKind;
 use pulse_proto::{Node, Token};
 use uuid::Uuid;
@@ -69,14 +69,16 @@ fn nodes(names: &[String]) -> Vec<Node> {
 /// Adds an instance with nodes.
 pub(crate) fn add_instance(name: &'static str, names: Vec<String>) -> Work {
     Box::new(move |pulse| {
-        Box::pin(async move { said(pulse.changes.add_instance(&admin(), name, nodes(&names)).await) })
+        Box::pin(async move {
+            said(pulse.changes.add_instance(&admin(), NewInstance::typed(name, nodes(&names))).await)
+        })
     })
 }
 
 /// Gives an instance other nodes.
 pub(crate) fn set_nodes(name: &'static str, names: Vec<String>) -> Work {
     Box::new(move |pulse| {
-        Box::pin(async move { said(pulse.changes.set_endpoints(&admin(), name, nodes(&names)).await) })
+        Box::pin(async move { said(pulse.changes.set_endpoints(&admin(), name, nodes(&names), true).await) })
     })
 }
 

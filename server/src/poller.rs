@@ -1,0 +1,319 @@
+//! Asks Proxmox VE who is a member of each instance, again and again.
+//!
+//! In: the sources in the catalog. Out: a change for each instance whose members changed; for people, what became of asking.
+//! Always: each instance has a task of its own, which asks one question at a time, so that one that hangs slows no other; where
+//! several servers share the database, one of them asks. Never: lets doubt change a list.
+
+mod members;
+mod polls;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pulse_proto::{Chance, Clock};
+use rustls::RootCertStore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+use crate::audit::Actor;
+use crate::changes::{ChangeError, Changes, Told};
+use crate::inventory::{Facts, Instance, Source, Use};
+use crate::pve::address::PveUrl;
+use crate::pve::certificate::{Fingerprint, Trust};
+use crate::pve::client::{self, ApiToken};
+use crate::pve::{Doubt, poll};
+use crate::shutdown::Drain;
+use crate::store::{Leave, Store, StoreError};
+pub use members::nodes_of;
+pub use polls::Polls;
+
+/// How often a source is asked if an admin does not say.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+/// The shortest interval.
+pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest interval.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A source that could not be believed is asked less often, down to this; or on its own interval, if that is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// An instance that is new here is asked within this time: many of them not all at once.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// The lease of the server that asks, and how often it is renewed.
+const WORK: &str = "polling";
+const LEASE_LIFE: Duration = Duration::from_secs(15);
+const LEASE_RENEWAL: Duration = Duration::from_secs(5);
+
+/// Where a secret of an instance is sealed for, so that it opens nowhere else.
+#[must_use]
+pub fn place_of_secret(server_id: Uuid, instance: Uuid) -> String {
+    format!("instance_sources.sealed_secret of {server_id}/{instance}")
+}
+
+/// Asks Proxmox VE. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Poller {
+    store: Store,
+    changes: Changes,
+    polls: Polls,
+    /// The system's authorities, read once.
+    roots: Arc<RootCertStore>,
+    clock: Clock,
+    chance: Chance,
+}
+
+/// An instance that is asked, and the task that does.
+struct Asked {
+    source: Source,
+    task: AbortHandle,
+}
+
+impl Poller {
+    /// Of what it needs.
+    #[must_use]
+    pub fn new(store: Store, changes: Changes, polls: Polls, clock: Clock, chance: Chance) -> Poller {
+        Poller { store, changes, polls, roots: Arc::new(system_roots()), clock, chance }
+    }
+
+    /// Asks all sources until the server goes down.
+    pub async fn keep_polling(self, drain: Drain) {
+        let mut revisions = self.changes.revisions();
+        let (mut tasks, mut asked) = (JoinSet::new(), HashMap::new());
+        let mut leave = None;
+        loop {
+            let now = self.leave().await;
+            if now != leave {
+                // Whoever goes on under an old lease would change nothing any more.
+                tasks.shutdown().await;
+                asked.clear();
+                leave = now;
+            }
+            if let Some(leave) = leave {
+                self.follow_catalog(leave, &mut asked, &mut tasks);
+            }
+            self.polls.save(&self.store, self.clock.now()).await;
+            tokio::select! {
+                () = drain.started() => break,
+                changed = revisions.changed() => if changed.is_err() { break },
+                Some(Err(error)) = tasks.join_next(), if !tasks.is_empty() => {
+                    if error.is_panic() {
+                        tracing::error!(%error, "asking an instance panicked: a defect; it is begun anew");
+                        tasks.shutdown().await;
+                        asked.clear();
+                    }
+                }
+                () = sleep(LEASE_RENEWAL) => {}
+            }
+        }
+        tasks.shutdown().await;
+        self.polls.save_all(&self.store).await;
+    }
+
+    /// Leave to ask; `None`: another server does, or the database cannot be asked who does.
+    async fn leave(&self) -> Option<Leave> {
+        match timeout(LEASE_RENEWAL, self.store.leave(WORK, LEASE_LIFE)).await {
+            Ok(Ok(leave)) => leave,
+            Ok(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "who asks Proxmox VE is not known");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Begins to ask what is new, and ends asking what is gone or has changed.
+    fn follow_catalog(&self, leave: Leave, asked: &mut HashMap<Uuid, Asked>, tasks: &mut JoinSet<()>) {
+        let catalog = self.changes.catalog();
+        let is_asked = |instance: &Instance| instance.is_present() && instance.standing == Use::Active;
+        let source_of = |id: Uuid| {
+            let instance = catalog.inventory.instance(id).filter(|instance| is_asked(instance));
+            instance.and_then(|instance| instance.source.as_ref())
+        };
+        asked.retain(|id, asked| {
+            let stays = source_of(*id) == Some(&asked.source);
+            if !stays {
+                asked.task.abort();
+            }
+            stays
+        });
+        self.polls
+            .keep_only(|id| catalog.inventory.instance(id).is_some_and(|instance| instance.source.is_some()));
+        for instance in catalog.inventory.present().filter(|instance| is_asked(instance)) {
+            let Some(source) = instance.source.clone() else { continue };
+            asked.entry(instance.id).or_insert_with(|| {
+                let (this, id, server) = (self.clone(), instance.id, catalog.server_id);
+                let task = tasks.spawn({
+                    let source = source.clone();
+                    async move { this.ask_on(id, server, source, leave).await }
+                });
+                Asked { source, task }
+            });
+        }
+    }
+
+    /// Asks one instance for ever.
+    async fn ask_on(&self, id: Uuid, server: Uuid, source: Source, leave: Leave) {
+        let mut doubts = 0;
+        sleep(SPREAD.mul_f64(self.chance.fraction())).await;
+        loop {
+            let is_believed = self.ask(id, server, &source, leave).await;
+            doubts = if is_believed { 0 } else { doubts + 1 };
+            sleep(pause(source.poll_interval, doubts, self.chance.fraction())).await;
+        }
+    }
+
+    /// Asks one instance once. Out: whether it could be believed.
+    async fn ask(&self, id: Uuid, server: Uuid, source: &Source, leave: Leave) -> bool {
+        let secret = match self.secret(id, server, source) {
+            Ok(secret) => secret,
+            Err(problem) => return self.doubt(id, problem),
+        };
+        let told = match self.poll(source, &secret).await {
+            Ok(told) => told,
+            Err(problem) => return self.doubt(id, problem),
+        };
+        let catalog = self.changes.catalog();
+        let Some(instance) = catalog.inventory.instance(id) else { return true };
+        let nodes = match nodes_of(&told.membership, told.url.host(), instance) {
+            Ok(nodes) => nodes,
+            Err(doubt) => return self.doubt(id, doubt.to_string()),
+        };
+        let told_of = Told { instance: id, nodes, heard_before: self.polls.heard_at(id), leave };
+        match self.changes.take_members(&Actor::Cluster, &told_of).await {
+            Ok(()) => {
+                let Told { nodes, .. } = told_of;
+                let now = self.clock.now();
+                if let Some(before) = self.polls.heard(id, now, &told.url, &told.version.text, &nodes) {
+                    tracing::info!(instance = %instance.name, %before, "Proxmox VE can be believed again");
+                }
+                true
+            }
+            // Another server asks by now; this one hears so.
+            Err(ChangeError::Store(StoreError::LeaseLost { .. })) => true,
+            Err(error) => self.doubt(id, format!("what the cluster tells is not taken: {error}")),
+        }
+    }
+
+    /// The nodes that a source tells at this moment, for one who is about to use it; not yet of an instance that is there.
+    ///
+    /// # Errors
+    /// Why nothing can be believed.
+    pub async fn try_source(
+        &self,
+        source: &Source,
+        token: &ApiToken,
+        facts: &Facts,
+    ) -> Result<(poll::Told, Vec<pulse_proto::Node>), poll::Unheard> {
+        let trust = self.trust(source);
+        let asked = poll::Source { urls: source.urls.clone(), token: token.clone(), trust };
+        let told = poll::poll(&asked).await?;
+        match nodes_of(&told.membership, told.url.host(), facts) {
+            Ok(nodes) => Ok((told, nodes)),
+            Err(doubt) => Err(poll::Unheard(vec![(told.url, doubt)])),
+        }
+    }
+
+    /// The certificate that a host shows, and why the system does not trust it, if it does not.
+    pub async fn look(&self, url: &PveUrl) -> (Option<Fingerprint>, Option<Doubt>) {
+        match client::look(url, &Trust::System(Arc::clone(&self.roots))).await {
+            Ok(shown) => (shown, None),
+            Err(doubt @ Doubt::Certificate { shown, .. }) => (shown, Some(doubt)),
+            Err(doubt) => (None, Some(doubt)),
+        }
+    }
+
+    async fn poll(&self, source: &Source, token: &ApiToken) -> Result<poll::Told, String> {
+        let asked =
+            poll::Source { urls: source.urls.clone(), token: token.clone(), trust: self.trust(source) };
+        poll::poll(&asked).await.map_err(|poll::Unheard(doubts)| said(&doubts))
+    }
+
+    fn trust(&self, source: &Source) -> Trust {
+        match source.fingerprints.is_empty() {
+            true => Trust::System(Arc::clone(&self.roots)),
+            false => Trust::Pinned(source.fingerprints.clone()),
+        }
+    }
+
+    fn secret(&self, id: Uuid, server: Uuid, source: &Source) -> Result<ApiToken, String> {
+        let sealed = source.sealed_secret.to_vec();
+        let opened = self.store.open_sealed(&place_of_secret(server, id), &sealed);
+        let secret = opened.map_err(|error| error.to_string())?;
+        let secret = String::from_utf8(secret).map_err(|_| "the API token's secret is no text".to_owned())?;
+        ApiToken::new(&source.token_id, &secret)
+    }
+
+    fn doubt(&self, id: Uuid, problem: String) -> bool {
+        let catalog = self.changes.catalog();
+        let name = catalog.inventory.instance(id).map_or("", |instance| instance.name.as_str());
+        if self.polls.doubted(id, self.clock.now(), &problem) {
+            tracing::warn!(instance = name, %problem, "what Proxmox VE says cannot be believed; the list stays as it is");
+        }
+        false
+    }
+}
+
+/// Why each host could not be believed; the same reason once.
+pub fn said(doubts: &[(PveUrl, Doubt)]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for (url, doubt) in doubts {
+        let text = doubt.to_string();
+        // Those that name no host themselves are put behind one, where there are several.
+        let text = if doubts.len() > 1 && !text.contains(url.host()) {
+            format!("{}: {text}", url.authority())
+        } else {
+            text
+        };
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts.join("; ")
+}
+
+/// How long to wait until a source is asked again. `chance` is between 0 and 1.
+fn pause(interval: Duration, doubts: u32, chance: f64) -> Duration {
+    if doubts < 2 {
+        // Ten percent around the interval, so that many instances spread by themselves.
+        return interval.mul_f64(0.9 + 0.2 * chance);
+    }
+    let longest = LONGEST_PAUSE.max(interval);
+    let longer = interval.saturating_mul(1 << (doubts - 1).min(10)).min(longest);
+    longer.mul_f64(0.5 + 0.5 * chance).max(interval.mul_f64(0.9))
+}
+
+/// The authorities that the system trusts.
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_be_believed_is_asked_less_often_and_at_least_once_a_minute() {
+        let (ten, hour) = (Duration::from_secs(10), Duration::from_secs(3600));
+        for chance in [0.0, 0.5, 0.99] {
+            for doubts in [0, 1] {
+                let wait = pause(ten, doubts, chance);
+                assert!(wait >= Duration::from_secs(9) && wait <= Duration::from_secs(11), "{wait:?}");
+            }
+            for doubts in 2..60 {
+                assert!(pause(ten, doubts, chance) <= LONGEST_PAUSE);
+                assert!(pause(ten, doubts, chance) >= Duration::from_secs(9));
+            }
+            assert!(pause(hour, 9, chance) >= Duration::from_secs(3240), "its own interval is longer");
+        }
+        assert!(pause(ten, 9, 0.99) > Duration::from_secs(55));
+    }
+}

@@ -1,0 +1,32 @@
+//! `/instances/{name}/held`: changes that would take away too much, and what an admin says to them.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::response::Json;
+
+use super::refusal::Refusal;
+use super::views;
+use crate::Pulse;
+use crate::api;
+use crate::audit::Actor;
+use crate::listen::admin_socket::AdminPeer;
+
+pub(super) async fn confirm(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(name): Path<String>,
+) -> Result<Json<api::Instance>, Refusal> {
+    let changed = pulse.changes.confirm_held(&Actor::admin(peer.uid), &name).await?;
+    Ok(Json(views::one(&pulse, &changed)))
+}
+
+pub(super) async fn discard(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(name): Path<String>,
+) -> Result<Json<api::Instance>, Refusal> {
+    let changed = pulse.changes.discard_held(&Actor::admin(peer.uid), &name).await?;
+    Ok(Json(views::one(&pulse, &changed)))
+}

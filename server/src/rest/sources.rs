@@ -1,0 +1,169 @@
+//! `/instances/{name}/pve` and `/pve/certificates`: Proxmox VE as the source of an instance's nodes.
+//!
+//! Always: a source is asked before it is taken, unless the admin says not to; a certificate that nobody trusts is refused with its
+//! fingerprint. Never: gives the token's secret back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Json;
+use pulse_proto::Node;
+
+use super::instances::present;
+use super::refusal::Refusal;
+use super::views;
+use crate::Pulse;
+use crate::api;
+use crate::audit::Actor;
+use crate::inventory::{Facts, Source};
+use crate::listen::admin_socket::AdminPeer;
+use crate::poller::{self, place_of_secret};
+use crate::pve::address::PveUrl;
+use crate::pve::certificate::Fingerprint;
+use crate::pve::client::ApiToken;
+use crate::pve::poll::Unheard;
+
+/// The most hosts of one instance that are asked in turn, and the most certificates: a cluster has 32 nodes, or a few more.
+const MAX_HOSTS: usize = 64;
+
+pub(super) async fn set(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(name): Path<String>,
+    Json(set): Json<api::SetPve>,
+) -> Result<Json<api::Instance>, Refusal> {
+    let catalog = pulse.changes.catalog();
+    let instance = present(&catalog, &name)?;
+    let (source, _) = wanted(&pulse, instance, &set).await?;
+    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, Some(source)).await?;
+    Ok(Json(views::one(&pulse, &changed)))
+}
+
+pub(super) async fn remove(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Path(name): Path<String>,
+) -> Result<Json<api::Instance>, Refusal> {
+    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, None).await?;
+    Ok(Json(views::one(&pulse, &changed)))
+}
+
+pub(super) async fn certificates(
+    State(pulse): State<Arc<Pulse>>,
+    Json(look): Json<api::LookAtCertificates>,
+) -> Result<Json<api::CertificatesShown>, Refusal> {
+    let urls = urls(&look.urls)?;
+    let mut certificates = Vec::new();
+    for url in &urls {
+        let (fingerprint, problem) = pulse.poller.look(url).await;
+        certificates.push(api::CertificateShown {
+            url: url.to_string(),
+            fingerprint: fingerprint.map(|fingerprint| fingerprint.to_string()),
+            is_trusted: problem.is_none(),
+            problem: problem.map(|problem| problem.to_string()),
+        });
+    }
+    Ok(Json(api::CertificatesShown { certificates }))
+}
+
+/// The source that an admin wants for an instance, and the nodes that it tells. Unless the admin says not to, it is asked first.
+pub(super) async fn wanted(
+    pulse: &Pulse,
+    instance: &Facts,
+    set: &api::SetPve,
+) -> Result<(Source, Vec<Node>), Refusal> {
+    let before = instance.source.as_ref();
+    let urls = match (&set.urls, before) {
+        (Some(given), _) => urls(given)?,
+        (None, Some(before)) => before.urls.clone(),
+        (None, None) => return Err(missing("pve.urls", "--pve")),
+    };
+    let token_id = match (&set.token_id, before) {
+        (Some(given), _) => given.clone(),
+        (None, Some(before)) => before.token_id.clone(),
+        (None, None) => return Err(missing("pve.token_id", "--token-id")),
+    };
+    let fingerprints = match (&set.fingerprints, before) {
+        (Some(given), _) => fingerprints(given)?,
+        (None, Some(before)) => before.fingerprints.clone(),
+        (None, None) => Vec::new(),
+    };
+    let poll_interval = match (set.poll_interval_seconds, before) {
+        (Some(seconds), _) => interval(seconds)?,
+        (None, Some(before)) => before.poll_interval,
+        (None, None) => poller::DEFAULT_INTERVAL,
+    };
+    let place = place_of_secret(pulse.changes.catalog().server_id, instance.id);
+    let secret = match (&set.token_secret, before) {
+        (Some(given), _) => given.trim().to_owned(),
+        // Else it could be had by pointing the instance at a host of one's own.
+        (None, Some(before)) if set.urls.is_some() && urls.iter().any(|url| !before.urls.contains(url)) => {
+            let text = "further hosts would be shown the API token: say so by giving its secret again (--token-secret-file)";
+            return Err(Refusal::invalid("pve.token_secret", text.to_owned()));
+        }
+        (None, Some(before)) => {
+            let opened = pulse.store.open_sealed(&place, &before.sealed_secret)?;
+            String::from_utf8_lossy(&opened).into_owned()
+        }
+        (None, None) => return Err(missing("pve.token_secret", "--token-secret-file")),
+    };
+    let token = ApiToken::new(&token_id, &secret).map_err(|rule| Refusal::invalid("pve.token_id", rule))?;
+    let sealed_secret = Arc::from(pulse.store.seal(&place, secret.as_bytes())?);
+    let source = Source { urls, token_id, sealed_secret, fingerprints, poll_interval };
+    if set.is_unchecked {
+        return Ok((source, Vec::new()));
+    }
+    match pulse.poller.try_source(&source, &token, instance).await {
+        Ok((_, nodes)) => Ok((source, nodes)),
+        Err(Unheard(doubts)) => {
+            let text =
+                format!("{}; nothing was changed (--no-check takes it all the same)", poller::said(&doubts));
+            Err(Refusal::new(StatusCode::CONFLICT, "PVE_NOT_BELIEVED", text))
+        }
+    }
+}
+
+fn urls(given: &[String]) -> Result<Vec<PveUrl>, Refusal> {
+    if given.is_empty() || given.len() > MAX_HOSTS {
+        return Err(Refusal::invalid("pve.urls", format!("there must be 1 to {MAX_HOSTS} URLs")));
+    }
+    let mut urls: Vec<PveUrl> = Vec::new();
+    for (at, url) in given.iter().enumerate() {
+        let url = url.parse().map_err(|rule| Refusal::invalid(format!("pve.urls[{at}]"), rule))?;
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
+    }
+    Ok(urls)
+}
+
+fn fingerprints(given: &[String]) -> Result<Vec<Fingerprint>, Refusal> {
+    if given.len() > MAX_HOSTS {
+        return Err(Refusal::invalid("pve.fingerprints", format!("there must be at most {MAX_HOSTS}")));
+    }
+    let mut fingerprints: Vec<Fingerprint> = Vec::new();
+    for (at, text) in given.iter().enumerate() {
+        let one = text.parse().map_err(|rule| Refusal::invalid(format!("pve.fingerprints[{at}]"), rule))?;
+        if !fingerprints.contains(&one) {
+            fingerprints.push(one);
+        }
+    }
+    Ok(fingerprints)
+}
+
+fn interval(seconds: f64) -> Result<Duration, Refusal> {
+    let (least, most) = (poller::MIN_INTERVAL, poller::MAX_INTERVAL);
+    let interval =
+        Duration::try_from_secs_f64(seconds).ok().filter(|interval| (least..=most).contains(interval));
+    interval.ok_or_else(|| {
+        let rule = format!("must be {} to {} seconds", least.as_secs(), most.as_secs());
+        Refusal::invalid("pve.poll_interval_seconds", rule)
+    })
+}
+
+fn missing(field: &str, flag: &str) -> Refusal {
+    Refusal::invalid(field, format!("is needed: give it with {flag}"))
+}
