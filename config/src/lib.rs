@@ -23,16 +23,20 @@
 
 mod environment;
 mod file;
+mod list_file;
 mod log;
 mod quantity;
 mod remark;
 mod section;
+mod static_list;
 mod tree;
 
 pub use environment::Environment;
 pub use file::{MAX_FILE_BYTES, read_text};
+pub use list_file::{ListForm, Listed, ListedEntry, read_each_entry, read_list_file};
 pub use log::{LogFormat, LogLevel};
 pub use quantity::{parse_boolean, parse_bytes, parse_duration, show_bytes, show_duration};
 pub use remark::{Mistakes, Place, Remark, Warning};
 pub use section::{Reading, Section, nearest, read};
+pub use static_list::{Network, StaticEntry, StaticList};
 pub use tree::{Document, Entry, Node, Value};

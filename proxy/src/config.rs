@@ -9,11 +9,10 @@ mod block;
 mod legacy;
 mod own_path;
 mod server_url;
-mod static_list;
 
 pub use block::{AddBlockError, ControlPlaneBlock, add_control_plane_block};
+pub use pulse_config::{Network, StaticEntry, StaticList};
 pub use server_url::{ServerUrl, ServerUrlError};
-pub use static_list::{Network, StaticEntry, StaticList};
 
 use pulse_config::{
     Document, Environment, LogFormat, LogLevel, Mistakes, Place, Reading, Remark, Section, Warning,
@@ -313,7 +312,7 @@ impl ListFiles {
         let entries = own_path::check(&path)
             .map_err(|rule| Mistakes::in_file(&file, None, rule))
             .and_then(|()| pulse_config::read_text(&path))
-            .and_then(|text| text.map(|text| static_list::read_list_file(&text, &file)).transpose());
+            .and_then(|text| text.map(|text| pulse_config::read_list_file(&text, &file)).transpose());
         match entries {
             Ok(Some(entries)) => return entries,
             Ok(None) if named.is_some() => {

@@ -11,6 +11,7 @@ pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod fleet;
+pub mod import;
 pub mod index;
 pub mod inventory;
 pub mod limits;

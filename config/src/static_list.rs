@@ -1,10 +1,9 @@
-//! The nodes that the configuration itself allows: what a proxy falls back to, and what older installs live by.
+//! The nodes that a configuration itself allows: what a proxy falls back to, and what older installs live by.
 //!
-//! In: texts from `allowed_nodes`, its environment variable and `allowed_nodes_file`. Out: [`StaticList`].
+//! In: the text of an entry. Out: [`StaticEntry`], and [`StaticList`] of many.
 //! Always: an address is canonical, a name keeps its spelling, doubles (names: in any case) are one entry.
 //! Never: takes a name for a network, or asks DNS.
 
-use pulse_config::{Document, Environment, Mistakes, Remark, Value, nearest, read};
 use pulse_proto::Node;
 use std::collections::HashSet;
 use std::fmt;
@@ -98,78 +97,6 @@ impl fmt::Display for StaticEntry {
             Self::Network(Network { address, prefix }) => write!(f, "{address}/{prefix}"),
         }
     }
-}
-
-/// Reads the text of an `allowed_nodes_file`, in any of its three forms: a block with the key `allowed_nodes`, a bare
-/// list, or plain lines with `#` comments and an optional leading `-`.
-///
-/// # Errors
-/// Every entry that is none, and every key that is unknown.
-pub(crate) fn read_list_file(text: &str, file: &str) -> Result<Vec<StaticEntry>, Mistakes> {
-    let key = "allowed_nodes";
-    match Document::parse(text, file) {
-        Ok(document) => match document.root.value {
-            Value::Map(_) => {
-                let reading =
-                    read(&document, &Environment::default(), "", |keys| keys.union(key, str::parse))?;
-                Ok(reading.value)
-            }
-            Value::List(nodes) => {
-                let texts = nodes.iter().map(|node| match &node.value {
-                    Value::Scalar(text) => Ok((node.line, text.trim())),
-                    Value::Null => Ok((node.line, "")),
-                    other => Err((
-                        node.line,
-                        format!("each entry must be a single value, but is {}", other.kind()),
-                    )),
-                });
-                entries(texts, file)
-            }
-            Value::Null => Ok(Vec::new()),
-            Value::Scalar(_) => plain_lines(text, file),
-        },
-        // Lines are no YAML, for example if a comment stands between two names: but what was begun as YAML is told as such.
-        Err(mistakes) if looks_like_yaml(text, key) => Err(mistakes),
-        Err(_) => plain_lines(text, file),
-    }
-}
-
-fn looks_like_yaml(text: &str, key: &str) -> bool {
-    text.lines().map(str::trim).any(|line| {
-        let word = line.split_once(':').map(|(word, _)| word);
-        line.starts_with(['[', '{']) && !line.ends_with(']')
-            || word.is_some_and(|word| nearest(word, [key]).is_some())
-    })
-}
-
-fn plain_lines(text: &str, file: &str) -> Result<Vec<StaticEntry>, Mistakes> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.lines().enumerate().map(|(index, line)| {
-        let line = line.split('#').next().unwrap_or_default().trim();
-        let entry = line.strip_prefix('-').unwrap_or(line).trim();
-        Ok((index + 1, entry))
-    });
-    entries(lines, file)
-}
-
-fn entries<'t>(
-    texts: impl Iterator<Item = Result<(usize, &'t str), (usize, String)>>,
-    file: &str,
-) -> Result<Vec<StaticEntry>, Mistakes> {
-    let mut entries = Vec::new();
-    let mut mistakes: Vec<Remark> = Vec::new();
-    for text in texts {
-        let entry = match text {
-            Ok((_, "")) => continue,
-            Ok((line, text)) => text.parse().map_err(|mistake| (line, mistake)),
-            Err(mistake) => Err(mistake),
-        };
-        match entry {
-            Ok(entry) => entries.push(entry),
-            Err((line, text)) => mistakes.extend(Mistakes::in_file(file, Some(line), text).into_remarks()),
-        }
-    }
-    if mistakes.is_empty() { Ok(entries) } else { Err(Mistakes::new(mistakes)) }
 }
 
 fn network(text: &str) -> Option<Network> {
@@ -272,38 +199,5 @@ mod tests {
         assert!(super::network("0.0.0.0/0").unwrap().contains("255.1.2.3".parse().unwrap()));
         assert!(!super::network("::/0").unwrap().contains("10.0.0.1".parse().unwrap()));
         assert!(super::network("fd00::1/128").unwrap().contains("fd00::1".parse().unwrap()));
-    }
-
-    #[test]
-    fn all_three_forms_of_the_file_are_read() {
-        for text in [
-            "allowed_nodes:\n  - delly\n  - 10.0.0.0/24\n  - fd00::1\n",
-            "allowed_nodes: [delly]\nallowed_nodes:\n- 10.0.0.0/24\n- fd00::1\n",
-            "- delly\n- 10.0.0.0/24\n- fd00::1\n",
-            "[delly, 10.0.0.0/24, 'fd00::1']\n",
-            "delly\n10.0.0.0/24\nfd00::1\n",
-            "# mine\ndelly # the first\n\n- 10.0.0.0/24\r\n  fd00::1\n",
-            "\u{feff}delly\n-10.0.0.0/24\n#x\nfd00::1",
-            "fd00::1\n# between\ndelly\n10.0.0.0/24\n",
-        ] {
-            let mut found: Vec<_> =
-                read_list_file(text, "f").expect(text).iter().map(ToString::to_string).collect();
-            found.sort();
-            assert_eq!(found, ["10.0.0.0/24", "delly", "fd00::1"], "{text:?}");
-        }
-        for text in ["", "# nothing\n", "allowed_nodes:\n", "[]", "allowed_nodes: []\n", "- \n"] {
-            assert_eq!(read_list_file(text, "f"), Ok(vec![]), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn mistakes_in_the_file_name_their_lines() {
-        let mistakes = |text: &str| read_list_file(text, "f").unwrap_err().to_string();
-        assert!(mistakes("delly\n*\na b\n").starts_with("f:2: node name \"*\""));
-        assert_eq!(mistakes("delly\n*\na b\n").lines().count(), 2);
-        assert!(mistakes("- [a]\n").starts_with("f:1: each entry must be a single value"));
-        assert!(mistakes("allowed_node: [a]\n").contains("did you mean allowed_nodes?"));
-        assert!(mistakes("allowed_nodes:\n\t- a\n").contains("tabs"));
-        assert!(mistakes("allowed_nodes: [a, b\n").contains("not valid YAML"));
     }
 }
