@@ -529,13 +529,6 @@ impl Store {
         self.engine.copy(to).await
     }
 
-    pub fn seal(&self, _place: &str, _secret: &[u8]) -> Result<Vec<u8>, StoreError> {
-        unimplemented!()
-    }
-    pub fn open_sealed(&self, _place: &str, _sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        unimplemented!()
-    }
-
     /// Whether the last write succeeded.
     pub fn is_writable(&self) -> bool {
         self.engine.is_writable()

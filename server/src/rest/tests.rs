@@ -78,7 +78,7 @@ async fn an_instance_is_added_changed_shown_and_removed() {
     let (status, refused) = ask(&pulse, "PUT", "/instances/home", range).await;
     assert_eq!((status, &refused["field"]), (422, &json!("endpoints[1]")));
 
-    let set = json!({"endpoints": [{"name": "minipc", "ip": ""}]});
+    let set = json!({"endpoints": [{"name": "minipc", "ip": ""}], "yes": true});
     let (status, changed) = ask(&pulse, "PUT", "/instances/HOME", set.clone()).await;
     assert_eq!((status, &changed["endpoints"], &changed["id"]), (200, &set["endpoints"], &added["id"]));
     assert_eq!(ask(&pulse, "GET", "/instances/home", Value::Null).await, (200, changed.clone()));
