@@ -104,7 +104,7 @@ fn every_row_that_is_not_as_it_was_written_is_named() {
             "table instances that is not there",
         ),
         ("UPDATE instances SET id = 'no uuid'", "", "", "table instances, row no uuid"),
-        ("UPDATE fleet SET signing_key = x'00'", "fleet", "1", "the key that signs lists cannot be read"),
+        ("UPDATE fleet SET signing_key = x'00'", "fleet", "1", "the key that signs lists cannot be opened"),
         ("DELETE FROM fleet", "", "", "table fleet has no row"),
     ] {
         let shell = Connection::open(&path).unwrap();

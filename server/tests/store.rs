@@ -41,9 +41,9 @@ async fn try_open(folder: &TempDir, retention: Retention) -> Result<Store, Store
         return Store::open(folder.path(), retention, Clock::system()).await;
     };
     let url = DatabaseUrl::parse(&url).expect("it is a URL");
-    let database =
-        Database { url, password_file: None, password: None, ca_file: None, secret_key_file: None };
-    Store::connect(folder.path(), &database, retention, Clock::system()).await
+    let database = Database { url, password_file: None, password: None, ca_file: None };
+    let secret_key = folder.path().join("secret.key");
+    Store::connect(folder.path(), &database, &secret_key, retention, Clock::system()).await
 }
 
 /// Whether the database is a file, which the test looks into with a program of its own.

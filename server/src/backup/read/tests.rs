@@ -33,6 +33,7 @@ fn described(parts: &[Part]) -> (Vec<u8>, String) {
         server_id: uuid::Uuid::nil(),
         epoch: 1,
         revision: 1,
+        secret_key_file: None,
         schema: 1,
         parts: parts.to_vec(),
     };
