@@ -146,9 +146,15 @@ fn a_damaged_file_is_said_to_be_one_and_nothing_else_is_guessed() {
     let mut server = some_changes();
     stop(&mut server);
     let path = server.data_dir().join("pulse.db");
+    // A page that is not of the schema, without which nothing can be asked.
+    let shell = Connection::open(&path).unwrap();
+    let page: usize = shell
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'audit'", [], |row| row.get::<_, i64>(0))
+        .map(|page| usize::try_from(page).unwrap())
+        .unwrap();
+    drop(shell);
     let mut bytes = std::fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[length - 4096..].fill(0xa5);
+    bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
     std::fs::write(&path, &bytes).unwrap();
     let ran = server.pulse(&["check"]);
     assert!(ran.code == Some(1) && ran.stdout.contains("damaged"), "{ran:?}");

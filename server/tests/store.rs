@@ -1266,6 +1266,7 @@ impl Model {
                 Change::JoinToken(row) => drop(self.join_tokens.insert(row.id.clone(), (**row).clone())),
                 Change::JoinWindow(row) => drop(self.join_windows.insert(row.id, (**row).clone())),
                 Change::Epoch(epoch) => panic!("this model has one epoch, not {epoch}"),
+                Change::SealingKey(exchange) => panic!("this model has one key, not {exchange:?}"),
             }
         }
         for list in &commit.lists {

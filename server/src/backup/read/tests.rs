@@ -33,8 +33,8 @@ fn described(parts: &[Part]) -> (Vec<u8>, String) {
         server_id: uuid::Uuid::nil(),
         epoch: 1,
         revision: 1,
-        secret_key_file: None,
         schema: 1,
+        secret_key_file: None,
         parts: parts.to_vec(),
     };
     let text = serde_json::to_vec(&manifest).expect("it is JSON");
