@@ -13,6 +13,7 @@ mod epoch;
 mod expiry;
 mod instances;
 mod join;
+mod key;
 mod load;
 mod members;
 mod proxies;
@@ -44,6 +45,7 @@ pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use members::Told;
 pub use register::{Registered, Registration};
+pub use sources::{WantedSource, place_of_secret};
 
 /// How many proxies are rung before other tasks have their turn.
 const RINGS_OF_A_TURN: usize = 96;

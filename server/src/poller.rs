@@ -11,19 +11,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pulse_proto::{Chance, Clock};
+use pulse_proto::{Chance, Clock, Node};
 use rustls::RootCertStore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::audit::Actor;
-use crate::changes::{ChangeError, Changes, Told};
+use crate::changes::{ChangeError, Changes, Told, WantedSource, place_of_secret};
 use crate::inventory::{Facts, Instance, Source, Use};
+use crate::pve::Doubt;
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::{Fingerprint, Trust};
 use crate::pve::client::{self, ApiToken};
-use crate::pve::{Doubt, poll};
+use crate::pve::poll::{self, Unheard};
 use crate::shutdown::Drain;
 use crate::store::{Leave, Store, StoreError};
 pub use members::nodes_of;
@@ -46,12 +47,6 @@ const SPREAD: Duration = Duration::from_secs(1);
 const WORK: &str = "polling";
 const LEASE_LIFE: Duration = Duration::from_secs(15);
 const LEASE_RENEWAL: Duration = Duration::from_secs(5);
-
-/// Where a secret of an instance is sealed for, so that it opens nowhere else.
-#[must_use]
-pub fn place_of_secret(server_id: Uuid, instance: Uuid) -> String {
-    format!("instance_sources.sealed_secret of {server_id}/{instance}")
-}
 
 /// Asks Proxmox VE. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -167,13 +162,13 @@ impl Poller {
 
     /// Asks one instance once. Out: whether it could be believed.
     async fn ask(&self, id: Uuid, server: Uuid, source: &Source, leave: Leave) -> bool {
-        let secret = match self.secret(id, server, source) {
-            Ok(secret) => secret,
+        let token = match self.token(id, server, source) {
+            Ok(token) => token,
             Err(problem) => return self.doubt(id, problem),
         };
-        let told = match self.poll(source, &secret).await {
+        let told = match self.poll(&source.urls, &token, &source.fingerprints).await {
             Ok(told) => told,
-            Err(problem) => return self.doubt(id, problem),
+            Err(Unheard(doubts)) => return self.doubt(id, said(&doubts)),
         };
         let catalog = self.changes.catalog();
         let Some(instance) = catalog.inventory.instance(id) else { return true };
@@ -197,23 +192,14 @@ impl Poller {
         }
     }
 
-    /// The nodes that a source tells at this moment, for one who is about to use it; not yet of an instance that is there.
+    /// The nodes that a source tells at this moment, for an instance that does not use it yet.
     ///
     /// # Errors
     /// Why nothing can be believed.
-    pub async fn try_source(
-        &self,
-        source: &Source,
-        token: &ApiToken,
-        facts: &Facts,
-    ) -> Result<(poll::Told, Vec<pulse_proto::Node>), poll::Unheard> {
-        let trust = self.trust(source);
-        let asked = poll::Source { urls: source.urls.clone(), token: token.clone(), trust };
-        let told = poll::poll(&asked).await?;
-        match nodes_of(&told.membership, told.url.host(), facts) {
-            Ok(nodes) => Ok((told, nodes)),
-            Err(doubt) => Err(poll::Unheard(vec![(told.url, doubt)])),
-        }
+    pub async fn try_source(&self, wanted: &WantedSource, facts: &Facts) -> Result<Vec<Node>, Unheard> {
+        let told = self.poll(&wanted.urls, &wanted.token, &wanted.fingerprints).await?;
+        let nodes = nodes_of(&told.membership, told.url.host(), facts);
+        nodes.map_err(|doubt| Unheard(vec![(told.url, doubt)]))
     }
 
     /// The certificate that a host shows, and why the system does not trust it, if it does not.
@@ -225,20 +211,20 @@ impl Poller {
         }
     }
 
-    async fn poll(&self, source: &Source, token: &ApiToken) -> Result<poll::Told, String> {
-        let asked =
-            poll::Source { urls: source.urls.clone(), token: token.clone(), trust: self.trust(source) };
-        poll::poll(&asked).await.map_err(|poll::Unheard(doubts)| said(&doubts))
-    }
-
-    fn trust(&self, source: &Source) -> Trust {
-        match source.fingerprints.is_empty() {
+    async fn poll(
+        &self,
+        urls: &[PveUrl],
+        token: &ApiToken,
+        fingerprints: &[Fingerprint],
+    ) -> Result<poll::Told, Unheard> {
+        let trust = match fingerprints.is_empty() {
             true => Trust::System(Arc::clone(&self.roots)),
-            false => Trust::Pinned(source.fingerprints.clone()),
-        }
+            false => Trust::Pinned(fingerprints.to_vec()),
+        };
+        poll::poll(&poll::Source { urls: urls.to_vec(), token: token.clone(), trust }).await
     }
 
-    fn secret(&self, id: Uuid, server: Uuid, source: &Source) -> Result<ApiToken, String> {
+    fn token(&self, id: Uuid, server: Uuid, source: &Source) -> Result<ApiToken, String> {
         let sealed = source.sealed_secret.to_vec();
         let opened = self.store.open_sealed(&place_of_secret(server, id), &sealed);
         let secret = opened.map_err(|error| error.to_string())?;

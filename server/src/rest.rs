@@ -17,6 +17,7 @@ mod epoch;
 mod held;
 mod instances;
 mod join_tokens;
+mod key;
 mod lists;
 mod nodes;
 pub mod probes;
@@ -70,6 +71,7 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/allowlists/diff", get(lists::diff))
         .route("/backup", post(backup::make))
         .route("/epoch", post(epoch::begin))
+        .route("/key/rotate", post(key::rotate))
         .route("/temperatures", get(temperatures::list))
         .route("/status", get(status::show))
         .route("/tls/rotate", post(tls::rotate))

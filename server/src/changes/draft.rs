@@ -11,10 +11,12 @@ use uuid::Uuid;
 use super::ChangeError;
 use crate::allowlist;
 use crate::catalog::Catalog;
-use crate::inventory::Instance;
+use crate::inventory::{Instance, Source};
 use crate::publish::{Lists, Publisher};
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
-use crate::store::{Change, Leave};
+use crate::store::{Change, Leave, SealingExchange, StoreError};
+
+use super::sources::place_of_secret;
 
 /// The next catalog, and the rows that lead to it.
 pub(super) struct Draft<'a> {
@@ -62,6 +64,20 @@ impl<'a> Draft<'a> {
         self.after.epoch = epoch;
         self.concerned.extend(self.after.registry.proxies().map(|proxy| proxy.id));
         self.changes.push(Change::Epoch(epoch));
+    }
+
+    /// Seals everything anew, under another key. The store does that with its rows; what the next catalog holds of them is sealed
+    /// anew here, without a change of its own.
+    pub(super) fn exchange_key(&mut self, exchange: &SealingExchange) -> Result<(), StoreError> {
+        for instance in self.before.inventory.present() {
+            let Some(source) = &instance.source else { continue };
+            let place = place_of_secret(self.before.server_id, instance.id);
+            let sealed = Arc::from(exchange.reseal(&place, &source.sealed_secret)?);
+            let source = Source { sealed_secret: sealed, ..source.clone() };
+            self.after.inventory.put(Arc::new(instance.with(|facts| facts.source = Some(source))));
+        }
+        self.changes.push(Change::SealingKey(exchange.clone()));
+        Ok(())
     }
 
     /// Adds or changes an instance; hosts that wait for it are assigned to it.

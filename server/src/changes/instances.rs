@@ -8,9 +8,10 @@ use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::sources::{WantedSource, noted};
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
-use crate::inventory::{Facts, Held, Instance, Origin, Source, too_many_gone};
+use crate::inventory::{Facts, Held, Instance, Origin, too_many_gone};
 
 /// An instance that is to be.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub struct NewInstance {
     /// Nodes that were typed.
     pub endpoints: Vec<Node>,
     /// Where further ones come from, and what its cluster tells at the moment.
-    pub source: Option<(Source, Vec<Node>)>,
+    pub source: Option<(WantedSource, Vec<Node>)>,
 }
 
 impl NewInstance {
@@ -44,15 +45,19 @@ impl Changes {
             if draft.before.inventory.by_name(&new.name).is_some() {
                 return Err(ChangeError::AlreadyThere(new.name.clone()));
             }
+            let source = match &new.source {
+                Some((wanted, _)) => Some(self.sealed(draft.before.server_id, new.id, wanted, None)?),
+                None => None,
+            };
             let instance = Instance::new(new.id, &new.name, new.endpoints.clone(), draft.at).with(|facts| {
-                if let Some((source, members)) = &new.source {
+                if let Some((_, members)) = &new.source {
                     facts.replace(Origin::Cluster, members.clone(), draft.at);
-                    facts.source = Some(source.clone());
                 }
+                facts.source = source;
             });
             let mut detail = json!({ "endpoints": lines(instance.endpoints()) });
-            if let Some((source, _)) = &new.source {
-                detail["pve"] = super::sources::noted(source);
+            if let Some(source) = &instance.source {
+                detail["pve"] = noted(source);
             }
             Ok((draft.put_instance(instance), note("instance.add", &new.name, detail)))
         })

@@ -1,16 +1,68 @@
 //! Where the nodes of an instance come from: Proxmox VE, or nobody but an admin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pulse_proto::Node;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::instances::{difference, note, present};
 use super::{ChangeError, Changes};
 use crate::audit::Actor;
 use crate::inventory::{Instance, KnownNode, Origin, Source};
+use crate::pve::address::PveUrl;
+use crate::pve::certificate::Fingerprint;
+use crate::pve::client::ApiToken;
+use crate::store::Store;
+
+/// Where the secret of an instance's API token belongs: it is sealed for it, and opens nowhere else.
+#[must_use]
+pub fn place_of_secret(server_id: Uuid, instance: Uuid) -> String {
+    Store::place_of("instance_sources", "sealed_secret", server_id, instance)
+}
+
+/// A source as an admin wants it: its secret is not sealed yet.
+#[derive(Clone, Debug)]
+pub struct WantedSource {
+    /// The hosts that are asked, in turn. Not empty.
+    pub urls: Vec<PveUrl>,
+    /// The API token.
+    pub token: ApiToken,
+    /// The certificates that are trusted; empty: those that the system trusts.
+    pub fingerprints: Vec<Fingerprint>,
+    /// How often it is asked.
+    pub poll_interval: Duration,
+}
 
 impl Changes {
+    /// A source with its secret sealed. Within a change, so that no exchange of the key comes between. The same secret stays as it
+    /// is sealed.
+    pub(super) fn sealed(
+        &self,
+        server_id: Uuid,
+        instance: Uuid,
+        wanted: &WantedSource,
+        before: Option<&Source>,
+    ) -> Result<Source, ChangeError> {
+        let place = place_of_secret(server_id, instance);
+        let is_same = |source: &&Source| {
+            let opened = self.store.open_sealed(&place, &source.sealed_secret);
+            opened.is_ok_and(|secret| secret == wanted.token.secret().as_bytes())
+        };
+        let sealed_secret = match before.filter(is_same) {
+            Some(source) => Arc::clone(&source.sealed_secret),
+            None => Arc::from(self.store.seal(&place, wanted.token.secret().as_bytes())?),
+        };
+        Ok(Source {
+            urls: wanted.urls.clone(),
+            token_id: wanted.token.id().to_owned(),
+            sealed_secret,
+            fingerprints: wanted.fingerprints.clone(),
+            poll_interval: wanted.poll_interval,
+        })
+    }
+
     /// Gives an instance another source, or none: then what its cluster told stays, as if an admin had typed it.
     ///
     /// # Errors
@@ -19,10 +71,15 @@ impl Changes {
         &self,
         actor: &Actor,
         name: &str,
-        source: Option<Source>,
+        source: Option<WantedSource>,
     ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
+            let server_id = draft.before.server_id;
+            let source = match &source {
+                Some(wanted) => Some(self.sealed(server_id, before.id, wanted, before.source.as_ref())?),
+                None => None,
+            };
             let after = before.with(|facts| {
                 if source.is_none() {
                     let mut told: Vec<Node> = Vec::new();
@@ -43,7 +100,7 @@ impl Changes {
                     facts.replace(Origin::Manual, typed, draft.at);
                     facts.held.remove(&Origin::Cluster);
                 }
-                facts.source = source.clone();
+                facts.source.clone_from(&source);
             });
             let mut detail = difference(&before, &after);
             detail["pve"] = after.source.as_ref().map_or(serde_json::Value::Null, noted);

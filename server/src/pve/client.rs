@@ -64,6 +64,11 @@ impl ApiToken {
         &self.id
     }
 
+    /// Its secret, for whoever seals it.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
     fn header(&self) -> Result<HeaderValue, Doubt> {
         let text = format!("PVEAPIToken={}={}", self.id, self.secret);
         let mut value = HeaderValue::try_from(text)

@@ -18,9 +18,10 @@ use super::views;
 use crate::Pulse;
 use crate::api;
 use crate::audit::Actor;
-use crate::inventory::{Facts, Source};
+use crate::changes::{WantedSource, place_of_secret};
+use crate::inventory::Facts;
 use crate::listen::admin_socket::AdminPeer;
-use crate::poller::{self, place_of_secret};
+use crate::poller;
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::Fingerprint;
 use crate::pve::client::ApiToken;
@@ -37,8 +38,8 @@ pub(super) async fn set(
 ) -> Result<Json<api::Instance>, Refusal> {
     let catalog = pulse.changes.catalog();
     let instance = present(&catalog, &name)?;
-    let (source, _) = wanted(&pulse, instance, &set).await?;
-    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, Some(source)).await?;
+    let (wanted, _) = wanted(&pulse, instance, &set).await?;
+    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, Some(wanted)).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 
@@ -74,7 +75,7 @@ pub(super) async fn wanted(
     pulse: &Pulse,
     instance: &Facts,
     set: &api::SetPve,
-) -> Result<(Source, Vec<Node>), Refusal> {
+) -> Result<(WantedSource, Vec<Node>), Refusal> {
     let before = instance.source.as_ref();
     let urls = match (&set.urls, before) {
         (Some(given), _) => urls(given)?,
@@ -96,7 +97,6 @@ pub(super) async fn wanted(
         (None, Some(before)) => before.poll_interval,
         (None, None) => poller::DEFAULT_INTERVAL,
     };
-    let place = place_of_secret(pulse.changes.catalog().server_id, instance.id);
     let secret = match (&set.token_secret, before) {
         (Some(given), _) => given.trim().to_owned(),
         // Else it could be had by pointing the instance at a host of one's own.
@@ -105,19 +105,19 @@ pub(super) async fn wanted(
             return Err(Refusal::invalid("pve.token_secret", text.to_owned()));
         }
         (None, Some(before)) => {
+            let place = place_of_secret(pulse.changes.catalog().server_id, instance.id);
             let opened = pulse.store.open_sealed(&place, &before.sealed_secret)?;
             String::from_utf8_lossy(&opened).into_owned()
         }
         (None, None) => return Err(missing("pve.token_secret", "--token-secret-file")),
     };
     let token = ApiToken::new(&token_id, &secret).map_err(|rule| Refusal::invalid("pve.token_id", rule))?;
-    let sealed_secret = Arc::from(pulse.store.seal(&place, secret.as_bytes())?);
-    let source = Source { urls, token_id, sealed_secret, fingerprints, poll_interval };
+    let wanted = WantedSource { urls, token, fingerprints, poll_interval };
     if set.is_unchecked {
-        return Ok((source, Vec::new()));
+        return Ok((wanted, Vec::new()));
     }
-    match pulse.poller.try_source(&source, &token, instance).await {
-        Ok((_, nodes)) => Ok((source, nodes)),
+    match pulse.poller.try_source(&wanted, instance).await {
+        Ok(nodes) => Ok((wanted, nodes)),
         Err(Unheard(doubts)) => {
             let text =
                 format!("{}; nothing was changed (--no-check takes it all the same)", poller::said(&doubts));
