@@ -37,8 +37,10 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest interval.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A source that could not be believed is asked less often, down to this; or on its own interval, if that is longer.
+/// A source that cannot be believed is asked less often, down to a sixth, but at least once a minute; or on its own interval, if
+/// that is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_INTERVALS: u32 = 6;
 
 /// An instance that is new here is asked within this time: many of them not all at once.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -266,7 +268,7 @@ fn pause(interval: Duration, doubts: u32, chance: f64) -> Duration {
         // Ten percent around the interval, so that many instances spread by themselves.
         return interval.mul_f64(0.9 + 0.2 * chance);
     }
-    let longest = LONGEST_PAUSE.max(interval);
+    let longest = (interval * LONGEST_INTERVALS).min(LONGEST_PAUSE).max(interval);
     let longer = interval.saturating_mul(1 << (doubts - 1).min(10)).min(longest);
     longer.mul_f64(0.5 + 0.5 * chance).max(interval.mul_f64(0.9))
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -99,13 +99,22 @@ impl FakeProxmox {
     /// When it cannot listen.
     #[must_use]
     pub fn start() -> FakeProxmox {
+        FakeProxmox::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same, at another address of this machine.
+    ///
+    /// # Panics
+    /// When it cannot listen.
+    #[must_use]
+    pub fn start_at(address: IpAddr) -> FakeProxmox {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime can be started");
         // Not by way of the runtime: a test may be a task of another one.
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let listener = std::net::TcpListener::bind((address, 0)).expect("a port is free");
         listener.set_nonblocking(true).expect("a socket can do that");
         let address = listener.local_addr().expect("it is bound");
-        let (certificate, config) = self_signed();
+        let (certificate, config) = made(&Shown::default());
         let tls = Arc::new(Mutex::new(config));
         let state = Arc::new(Mutex::new(State::default()));
         runtime.spawn(accept(listener, Arc::clone(&tls), Arc::clone(&state)));
@@ -164,9 +173,21 @@ impl FakeProxmox {
 
     /// A certificate of another key, for handshakes from now on.
     pub fn change_certificate(&self) {
-        let (certificate, config) = self_signed();
+        self.show(&Shown::default());
+    }
+
+    /// Another certificate, for handshakes from now on.
+    pub fn show(&self, shown: &Shown<'_>) {
+        let (certificate, config) = made(shown);
         *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = config;
         *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = certificate;
+    }
+
+    /// The SHA-256 fingerprint of the certificate that it shows, as openssl prints it.
+    pub fn fingerprint(&self) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.certificate());
+        let pairs: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        pairs.join(":")
     }
 
     /// The certificate that it shows.
@@ -207,10 +228,69 @@ fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn self_signed() -> (CertificateDer<'static>, Arc<ServerConfig>) {
-    let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("it is a name");
+/// What kind of certificate a host shows.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// The name in it, a DNS name or an address.
+    pub name: &'a str,
+    /// Whether its time is over.
+    pub is_expired: bool,
+    /// Who signs it; `None`: itself.
+    pub authority: Option<&'a FakeAuthority>,
+}
+
+impl Default for Shown<'_> {
+    fn default() -> Self {
+        Shown { name: "127.0.0.1", is_expired: false, authority: None }
+    }
+}
+
+/// An authority that a system can be told to trust.
+#[derive(Debug)]
+pub struct FakeAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl FakeAuthority {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When no key can be made.
+    #[must_use]
+    pub fn new() -> FakeAuthority {
+        let mut params = CertificateParams::new(Vec::new()).expect("it is no name");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key can be made");
+        let pem = params.self_signed(&key).expect("a certificate can be made").pem();
+        FakeAuthority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+}
+
+impl Default for FakeAuthority {
+    fn default() -> Self {
+        FakeAuthority::new()
+    }
+}
+
+fn made(shown: &Shown<'_>) -> (CertificateDer<'static>, Arc<ServerConfig>) {
+    let mut params = CertificateParams::new([shown.name.to_owned()]).expect("it is a name");
+    if shown.is_expired {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+    }
     let key = KeyPair::generate().expect("a key can be made");
-    let made = params.self_signed(&key).expect("a certificate can be made");
+    let made = match shown.authority {
+        Some(authority) => params.signed_by(&key, &authority.issuer),
+        None => params.self_signed(&key),
+    };
+    let made = made.expect("a certificate can be made");
     let pem = key.serialize_pem();
     let private = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("it was just made");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
