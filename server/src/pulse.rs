@@ -17,6 +17,7 @@ use crate::backup::make::Backups;
 use crate::changes::{Changes, catalog};
 use crate::config::Config;
 use crate::fleet::{Fleet, FleetView, SyncState};
+use crate::inventory::Use;
 use crate::limits::CallLimits;
 use crate::metrics::Metrics;
 use crate::poller::{Poller, Polls};
@@ -185,6 +186,23 @@ impl Pulse {
             *counts.entry(self.view(proxy).state.as_str()).or_default() += 1;
         }
         counts
+    }
+
+    /// How many instances ask Proxmox VE, and cannot believe what it says.
+    pub fn instances_with_problems(&self) -> usize {
+        let catalog = self.changes.catalog();
+        let asked = catalog.inventory.present().filter(|instance| instance.standing == Use::Active);
+        let asked = asked.filter(|instance| instance.source.is_some());
+        asked
+            .filter(|instance| self.polls.of(instance.id).is_some_and(|poll| !poll.problem.is_empty()))
+            .count()
+    }
+
+    /// How many changes would take away too much, and wait for an admin.
+    pub fn held_changes(&self) -> usize {
+        let catalog = self.changes.catalog();
+        let held = catalog.inventory.present().flat_map(|instance| instance.held.values());
+        held.filter(|held| !held.is_discarded).count()
     }
 
     /// The service for proxies.

@@ -25,7 +25,8 @@ pub enum Doubt {
     },
     /// An answer is empty.
     #[error(
-        "the answer to {path} is empty: the API token may lack the privilege Sys.Audit on /; give it the role PVEAuditor there"
+        "the answer to {path} is empty: the API token may lack the privilege Sys.Audit on /; `pulse instance add --help` has the commands \
+         that give it"
     )]
     Empty {
         /// What was asked.
@@ -97,17 +98,21 @@ pub fn refusal(status: u16, said: &str, node: &str) -> Option<Doubt> {
             "{node} does not let the API token in (401 {said}): check --token-id (USER@REALM!ID), and that the token has not expired"
         ),
         403 => {
-            let privilege = missing_privilege(said).unwrap_or("Sys.Audit on /");
+            let privilege = missing_privilege(said).unwrap_or("Sys.Audit");
             format!(
-                "the API token lacks the privilege {privilege} (403 from {node}): give it the role PVEAuditor on /"
+                "the API token lacks the privilege {privilege} on / (403 from {node}): `pulse instance add --help` has the commands that \
+                 give it"
             )
         }
         501 => format!(
             "{node} knows no such path (501 {said}): does the URL name a Proxmox VE host, without a path behind the port?"
         ),
-        595 => format!("{node} cannot reach the node that was asked for (595 {said}): is that node up?"),
+        595 => format!(
+            "{node} passed the question on to a node that does not answer (595 {said}): is that node up?"
+        ),
         596 => format!(
-            "{node} cannot talk to the node that was asked for (596 {said}): its certificate may be another; `pvecm updatecerts` on it mends that"
+            "{node} passed the question on to a node that it cannot talk to (596 {said}): its certificate may be another; `pvecm \
+             updatecerts` on it mends that"
         ),
         500 if said.contains("hostname lookup") => {
             format!("{node} cannot find the address of a node ({said}): mend /etc/hosts or DNS there")

@@ -254,6 +254,15 @@ pub struct Status {
     pub certificate: Option<Certificate>,
     /// How many instances there are.
     pub instances: usize,
+    /// How many of them ask Proxmox VE, and cannot believe what it says.
+    #[serde(default)]
+    pub instances_with_problems: usize,
+    /// How many changes would take away too much, and wait for an admin.
+    #[serde(default)]
+    pub held_changes: usize,
+    /// How many nodes contradict each other.
+    #[serde(default)]
+    pub conflicts: usize,
     /// How many proxies there are.
     pub proxies: usize,
     /// How many of them are in each last-sync state.

@@ -327,7 +327,14 @@ pub(super) fn status(status: &Status) -> String {
             fact("trouble", format!("the files on disk are not used: {}", clean(trouble)));
         }
     }
-    fact("instances", status.instances.to_string());
+    let remarks = [
+        (status.instances_with_problems, "with a problem: see `pulse instance list`"),
+        (status.held_changes, "changes held: see `pulse allowlist held`"),
+        (status.conflicts, "conflicts: see `pulse node list`"),
+    ];
+    let remarks = remarks.iter().filter(|(number, _)| *number > 0);
+    let remarks: String = remarks.map(|(number, text)| format!("; {number} {text}")).collect();
+    fact("instances", format!("{}{remarks}", status.instances));
     let mut states: Vec<String> = Vec::new();
     for (state, number) in status.proxies_by_state.iter().filter(|(_, number)| **number > 0) {
         states.push(format!("{number} {state}"));

@@ -54,10 +54,27 @@ async fn ask(url: &PveUrl, source: &Source) -> Result<Told, Doubt> {
     let mut client = Client::connect(url, &source.token, &source.trust).await?;
     let version = answers::version(&client.get("/version").await?)?;
     let membership = answers::membership(&client.get("/cluster/status").await?)?;
-    answers::agree(&membership, &answers::nodes("/nodes", &client.get("/nodes").await?)?)?;
-    // Who may see the nodes may see what runs on them; what is hidden there is no doubt of who is a member.
-    answers::nodes("/cluster/resources", &client.get("/cluster/resources").await?)?;
-    Ok(Told { url: url.clone(), version, membership })
+    let asked_further = async {
+        answers::agree(&membership, &answers::nodes("/nodes", &client.get("/nodes").await?)?)?;
+        // Who may see the nodes may see what runs on them; what is hidden there is no doubt of who is a member.
+        answers::nodes("/cluster/resources", &client.get("/cluster/resources").await?)
+    };
+    match asked_further.await {
+        Ok(_) => Ok(Told { url: url.clone(), version, membership }),
+        Err(doubt) => Err(with_offline(doubt, &membership)),
+    }
+}
+
+/// A refusal names no node; those that the cluster calls offline are the ones to look at.
+fn with_offline(doubt: Doubt, membership: &Membership) -> Doubt {
+    let offline = membership.members.iter().filter(|member| !member.is_online);
+    let offline: Vec<&str> = offline.map(|member| member.name.as_str()).collect();
+    match doubt {
+        Doubt::Refused(text) if !offline.is_empty() => {
+            Doubt::Refused(format!("{text}; offline, says the cluster: {}", offline.join(", ")))
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

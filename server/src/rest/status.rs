@@ -9,6 +9,7 @@ use pulse_proto::join::authority;
 use super::apart;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
+use crate::inventory::conflicts;
 use crate::replicas::GONE;
 use crate::report::NodeReport;
 use crate::store::Ahead;
@@ -43,6 +44,9 @@ fn status(pulse: &Pulse) -> api::Status {
         ca_path: tls.and_then(Tls::ca_file).map(|path| path.display().to_string()),
         certificate: tls.map(|tls| super::tls::certificate(&tls.condition())),
         instances: catalog.inventory.present().count(),
+        instances_with_problems: pulse.instances_with_problems(),
+        held_changes: pulse.held_changes(),
+        conflicts: conflicts(&catalog.inventory).len(),
         proxies: catalog.registry.proxies().count(),
         proxies_by_state: by_state.map(|(state, count)| (state.to_owned(), count)).collect(),
         streams: streams(pulse),

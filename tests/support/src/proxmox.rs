@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -161,6 +161,20 @@ impl FakeProxmox {
         self.answer("/cluster/resources", Reply::of(json!({ "data": nodes }).to_string()));
     }
 
+    /// A member is not there, says its cluster from now on.
+    ///
+    /// # Panics
+    /// When there is no such member.
+    pub fn set_offline(&self, name: &str) {
+        let mut state = self.state();
+        let status = state.answers.get_mut("/cluster/status").expect("it has a cluster");
+        let mut answer: Value = serde_json::from_slice(&status.body).expect("it is JSON");
+        let members = answer["data"].as_array_mut().expect("it is a list");
+        let member = members.iter_mut().find(|member| member["name"] == name && member["type"] == "node");
+        member.expect("it is a member")["online"] = 0.into();
+        status.body = answer.to_string().into();
+    }
+
     /// What it answers to a path below `/api2/json` from now on.
     pub fn answer(&self, path: &str, reply: Reply) {
         self.state().answers.insert(path.to_owned(), reply);
@@ -261,6 +275,7 @@ impl FakeAuthority {
     pub fn new() -> FakeAuthority {
         let mut params = CertificateParams::new(Vec::new()).expect("it is no name");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "fake authority");
         let key = KeyPair::generate().expect("a key can be made");
         let pem = params.self_signed(&key).expect("a certificate can be made").pem();
         FakeAuthority { issuer: Issuer::new(params, key), pem }
