@@ -7,7 +7,7 @@ SHELL := bash
 # Cargo uses every core by itself; two at once would only wait for each other's locks.
 .NOTPARALLEL:
 
-.PHONY: all help demo test fuzz soak check build release clean tools format lint docs proto deny alone
+.PHONY: all help demo test fuzz soak soak-polls check build release clean tools format lint docs proto deny alone
 .PHONY: bench bench-quick bench-replicas bench-setup bench-heap bench-docs
 
 all: help
@@ -36,6 +36,9 @@ fuzz: tools ## fuzzes each target for ten minutes (some 45 minutes on 2 cores)
 	@scripts/fuzz.sh 600
 
 # The release build, as ten minutes at full speed of any other would say nothing of what is installed.
+soak-polls: ## 50 instances with 20 nodes each, asked for ten minutes
+	PULSE_POLL_SECONDS=600 cargo test --release --locked -p pulse --test proxmox_many -- --nocapture
+
 soak: ## 2,000 proxies that come and go, changes and reports, for ten minutes
 	PULSE_SOAK_SECONDS=600 PULSE_SOAK_STREAMS=2000 cargo test --release --locked -p pulse --test soak
 

@@ -18,7 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub use label::{Bucket, ConnectionRefusal, HandshakeFailure, ReportResult, StreamEnd};
+pub use label::{Bucket, ConnectionRefusal, HandshakeFailure, PollResult, ReportResult, StreamEnd};
 
 /// The media type of [`Metrics::encode`]: OpenMetrics, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,6 +30,9 @@ const PUSH_LATENCY_SECONDS: [f64; 15] =
 /// A commit is one fsync: 0.1 ms on a good disk, seconds on a dying one.
 const COMMIT_SECONDS: [f64; 12] =
     [0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0, 10.0];
+
+/// A poll is a handshake and four answers: 10 ms in a rack, and 10 s are the end.
+const POLL_SECONDS: [f64; 9] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0];
 
 /// One label: its name, and a value that is an enum above or a constant of the contract.
 type Label<T> = [(&'static str, T); 1];
@@ -61,6 +64,13 @@ pub struct Metrics {
     pub revision: Gauge,
     /// `pulse_database_older_than_fleet`: 1 while proxies hold lists that this database never made, else 0.
     pub database_older_than_fleet: Gauge,
+    /// `pulse_pve_poll_seconds`: how long one poll of Proxmox VE took, whatever came of it.
+    pub pve_poll_seconds: Histogram,
+    /// `pulse_instances_with_problems`: instances whose Proxmox VE cannot be believed at the moment.
+    pub instances_with_problems: Gauge,
+    /// `pulse_held_changes`: changes that would take away too much, and wait for an admin.
+    pub held_changes: Gauge,
+    pve_polls: Family<Label<PollResult>, Counter>,
     list_refusals: Family<Label<&'static str>, Counter>,
     refusals: Family<Label<&'static str>, Counter>,
     rate_limited: Family<Label<Bucket>, Counter>,
@@ -120,6 +130,25 @@ impl Metrics {
                 "Whether proxies hold lists that this database never made",
                 Gauge::default(),
             ),
+            pve_poll_seconds: register(
+                r,
+                "pulse_pve_poll_seconds",
+                "How long one poll of Proxmox VE took",
+                Histogram::new(POLL_SECONDS),
+            ),
+            instances_with_problems: register(
+                r,
+                "pulse_instances_with_problems",
+                "Instances whose Proxmox VE cannot be believed",
+                Gauge::default(),
+            ),
+            held_changes: register(
+                r,
+                "pulse_held_changes",
+                "Changes that would take away too much, and wait for an admin",
+                Gauge::default(),
+            ),
+            pve_polls: register(r, "pulse_pve_polls", "Polls of Proxmox VE, by result", Family::default()),
             list_refusals: register(
                 r,
                 "pulse_list_refusals",
@@ -189,6 +218,11 @@ impl Metrics {
         .set(started.as_secs_f64());
         metrics.registry = registry;
         metrics
+    }
+
+    /// Counts a poll of Proxmox VE (`pulse_pve_polls_total`).
+    pub fn polled(&self, result: PollResult) {
+        self.pve_polls.get_or_create(&[("result", result)]).inc();
     }
 
     /// Counts a list that a proxy refused (`pulse_list_refusals_total`); `reason` is a name of the contract's enum.
@@ -301,6 +335,7 @@ mod tests {
         metrics.set_certificates([("server", UNIX_EPOCH + std::time::Duration::from_secs(7))], true);
         metrics.stream_ended(StreamEnd::Drained);
         metrics.reported(ReportResult::Repeated);
+        metrics.polled(PollResult::Doubted);
         metrics.connection_refused(ConnectionRefusal::Limit);
         metrics.handshake_failed(HandshakeFailure::NotTls);
         let text = metrics.encode();
@@ -318,6 +353,10 @@ mod tests {
             "pulse_certificate_reload_failing 1",
             "pulse_watch_streams_ended_total{reason=\"drained\"} 1",
             "pulse_reports_total{result=\"repeated\"} 1",
+            "pulse_pve_polls_total{result=\"doubted\"} 1",
+            "pulse_pve_poll_seconds_count 0",
+            "pulse_instances_with_problems 0",
+            "pulse_held_changes 0",
             "pulse_readings_total 0",
             "pulse_connections 0",
             "pulse_connections_refused_total{reason=\"limit\"} 1",

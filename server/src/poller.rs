@@ -14,12 +14,13 @@ use std::time::Duration;
 use pulse_proto::{Chance, Clock, Node};
 use rustls::RootCertStore;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::audit::Actor;
 use crate::changes::{ChangeError, Changes, Told, WantedSource, place_of_secret};
 use crate::inventory::{Facts, Instance, Source, Use};
+use crate::metrics::{Metrics, PollResult};
 use crate::pve::Doubt;
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::{Fingerprint, Trust};
@@ -42,8 +43,9 @@ pub const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_INTERVALS: u32 = 6;
 
-/// An instance that is new here is asked within this time: many of them not all at once.
-const SPREAD: Duration = Duration::from_secs(1);
+/// An instance that is new, or asked otherwise from now on, is asked within this time. Who begins to ask all of them takes an interval
+/// for it, so that they are not asked at one time.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The lease of the server that asks, and how often it is renewed.
 const WORK: &str = "polling";
@@ -56,6 +58,7 @@ pub struct Poller {
     store: Store,
     changes: Changes,
     polls: Polls,
+    metrics: Arc<Metrics>,
     /// The system's authorities, read once.
     roots: Arc<RootCertStore>,
     clock: Clock,
@@ -71,25 +74,33 @@ struct Asked {
 impl Poller {
     /// Of what it needs.
     #[must_use]
-    pub fn new(store: Store, changes: Changes, polls: Polls, clock: Clock, chance: Chance) -> Poller {
-        Poller { store, changes, polls, roots: Arc::new(system_roots()), clock, chance }
+    pub fn new(
+        store: Store,
+        changes: Changes,
+        polls: Polls,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        chance: Chance,
+    ) -> Poller {
+        Poller { store, changes, polls, metrics, roots: Arc::new(system_roots()), clock, chance }
     }
 
     /// Asks all sources until the server goes down.
     pub async fn keep_polling(self, drain: Drain) {
         let mut revisions = self.changes.revisions();
         let (mut tasks, mut asked) = (JoinSet::new(), HashMap::new());
-        let mut leave = None;
+        let (mut leave, mut is_beginning) = (None, true);
         loop {
             let now = self.leave().await;
             if now != leave {
                 // Whoever goes on under an old lease would change nothing any more.
                 tasks.shutdown().await;
                 asked.clear();
-                leave = now;
+                (leave, is_beginning) = (now, true);
             }
             if let Some(leave) = leave {
-                self.follow_catalog(leave, &mut asked, &mut tasks);
+                self.follow_catalog(leave, is_beginning, &mut asked, &mut tasks);
+                is_beginning = false;
             }
             self.polls.save(&self.store, self.clock.now()).await;
             tokio::select! {
@@ -122,7 +133,13 @@ impl Poller {
     }
 
     /// Begins to ask what is new, and ends asking what is gone or has changed.
-    fn follow_catalog(&self, leave: Leave, asked: &mut HashMap<Uuid, Asked>, tasks: &mut JoinSet<()>) {
+    fn follow_catalog(
+        &self,
+        leave: Leave,
+        is_beginning: bool,
+        asked: &mut HashMap<Uuid, Asked>,
+        tasks: &mut JoinSet<()>,
+    ) {
         let catalog = self.changes.catalog();
         let is_asked = |instance: &Instance| instance.is_present() && instance.standing == Use::Active;
         let source_of = |id: Uuid| {
@@ -142,9 +159,13 @@ impl Poller {
             let Some(source) = instance.source.clone() else { continue };
             asked.entry(instance.id).or_insert_with(|| {
                 let (this, id, server) = (self.clone(), instance.id, catalog.server_id);
+                let within = if is_beginning { source.poll_interval } else { SOON };
                 let task = tasks.spawn({
                     let source = source.clone();
-                    async move { this.ask_on(id, server, source, leave).await }
+                    async move {
+                        sleep(within.mul_f64(this.chance.fraction())).await;
+                        this.ask_on(id, server, source, leave).await;
+                    }
                 });
                 Asked { source, task }
             });
@@ -154,9 +175,11 @@ impl Poller {
     /// Asks one instance for ever.
     async fn ask_on(&self, id: Uuid, server: Uuid, source: Source, leave: Leave) {
         let mut doubts = 0;
-        sleep(SPREAD.mul_f64(self.chance.fraction())).await;
         loop {
+            let begun = Instant::now();
             let is_believed = self.ask(id, server, &source, leave).await;
+            self.metrics.pve_poll_seconds.observe(begun.elapsed().as_secs_f64());
+            self.metrics.polled(if is_believed { PollResult::Believed } else { PollResult::Doubted });
             doubts = if is_believed { 0 } else { doubts + 1 };
             sleep(pause(source.poll_interval, doubts, self.chance.fraction())).await;
         }
@@ -168,7 +191,12 @@ impl Poller {
             Ok(token) => token,
             Err(problem) => return self.doubt(id, problem),
         };
-        let told = match self.poll(&source.urls, &token, &source.fingerprints).await {
+        // Who answered last is asked first: a host that hangs costs its time once.
+        let mut urls = source.urls.clone();
+        let last = self.polls.of(id).map(|poll| poll.url).unwrap_or_default();
+        let first = urls.iter().position(|url| url.to_string() == last).unwrap_or_default();
+        urls.rotate_left(first);
+        let told = match self.poll(&urls, &token, &source.fingerprints).await {
             Ok(told) => told,
             Err(Unheard(doubts)) => return self.doubt(id, said(&doubts)),
         };

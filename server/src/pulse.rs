@@ -129,8 +129,14 @@ impl Pulse {
             None => public_address::node_name(),
         };
         let polls = Polls::new(loaded.polls);
-        let poller =
-            Poller::new(store.clone(), changes.clone(), polls.clone(), clock.clone(), Chance::system());
+        let poller = Poller::new(
+            store.clone(),
+            changes.clone(),
+            polls.clone(),
+            Arc::clone(&metrics),
+            clock.clone(),
+            Chance::system(),
+        );
         let looks = Looks { fleet: fleet.clone(), readings: readings.clone(), polls: polls.clone() };
         let replicas = Replicas::new(store.clone(), changes.clone(), looks, &name);
         Ok(Pulse {

@@ -49,6 +49,16 @@ label! {
 }
 
 label! {
+    /// What became of asking Proxmox VE for the nodes of an instance.
+    PollResult {
+        /// What it said could be believed.
+        Believed = "believed",
+        /// It could not, and changed nothing.
+        Doubted = "doubted",
+    }
+}
+
+label! {
     /// What became of a report of temperatures.
     ReportResult {
         /// Its readings were stored.

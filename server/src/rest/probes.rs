@@ -61,6 +61,9 @@ async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
 
 fn scraped(pulse: &Pulse) -> impl IntoResponse + use<> {
     pulse.metrics.set_proxies(pulse.proxies_by_state());
+    let count = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    pulse.metrics.instances_with_problems.set(count(pulse.instances_with_problems()));
+    pulse.metrics.held_changes.set(count(pulse.held_changes()));
     if let Some(condition) = pulse.tls.as_ref().map(|tls| tls.condition()) {
         let ends = [("server", Some(condition.ends_at)), ("ca", condition.authority_ends_at)];
         let ends = ends.into_iter().filter_map(|(name, at)| Some((name, at?)));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -78,6 +79,7 @@ struct State {
     answers: BTreeMap<String, Reply>,
     token: Option<String>,
     asked: Vec<String>,
+    polled: Vec<Instant>,
     under_way: usize,
     most_under_way: usize,
 }
@@ -219,6 +221,11 @@ impl FakeProxmox {
         self.state().asked.clone()
     }
 
+    /// When polls of it began.
+    pub fn polled(&self) -> Vec<Instant> {
+        self.state().polled.clone()
+    }
+
     /// The most questions that were under way at one time.
     pub fn most_under_way(&self) -> usize {
         self.state().most_under_way
@@ -341,6 +348,9 @@ async fn answer(
     let path = request.uri().path().strip_prefix("/api2/json").unwrap_or_default().to_owned();
     let reply = {
         let mut state = lock(&state);
+        if path == "/version" {
+            state.polled.push(Instant::now());
+        }
         state.asked.push(path.clone());
         state.under_way += 1;
         state.most_under_way = state.most_under_way.max(state.under_way);
