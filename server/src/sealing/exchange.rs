@@ -5,7 +5,6 @@
 //! there.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{SealingError, SealingKey, failed};
@@ -70,13 +69,11 @@ pub fn settle(
     let next = next_of(path);
     let mut unfinished = next.clone().into_os_string();
     unfinished.push(".new");
-    for left in [next, unfinished.into()] {
-        match fs::remove_file(&left) {
-            Ok(()) => {
-                tracing::info!(path = %left.display(), "removed what an exchange of the sealing key left")
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed("remove", &left, &error)),
+    for left in [next, PathBuf::from(unfinished)] {
+        // Looked for first: where nothing can be written, nothing can be removed either, though it is not there.
+        if fs::symlink_metadata(&left).is_ok() {
+            fs::remove_file(&left).map_err(|error| failed("remove", &left, &error))?;
+            tracing::info!(path = %left.display(), "removed what an exchange of the sealing key left");
         }
     }
     Ok(key)

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::OwnedMutexGuard;
@@ -22,8 +22,8 @@ pub(in crate::store) struct Sealing {
     /// Whether its file is the server's own, so that it exchanges it by itself.
     is_own: bool,
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// An exchange of which it is not known whether it was committed.
-    unheard: Mutex<Option<SealingExchange>>,
+    /// A key of which it is not known whether it was committed.
+    unheard: Mutex<Option<Arc<SealingKey>>>,
 }
 
 /// One key that takes the place of another: committed as [`Change::SealingKey`](super::Change::SealingKey).
@@ -105,22 +105,22 @@ impl Sealing {
     /// After the commit, of which this is heard: the new key is in force and has its place.
     pub(in crate::store) fn end(
         &self,
-        exchange: SealingExchange,
+        exchange: &SealingExchange,
         committed: std::result::Result<(), &Fault>,
     ) {
         match committed {
-            Ok(()) => self.put_in_force(&exchange),
-            Err(Fault::Undecided) => *self.unheard() = Some(exchange),
+            Ok(()) => self.put_in_force(&exchange.to),
+            Err(Fault::Undecided) => *self.unheard() = Some(Arc::clone(&exchange.to)),
             // The next key stays where it is: the next exchange takes it, or the next start removes it.
             Err(_) => {}
         }
     }
 
-    fn put_in_force(&self, exchange: &SealingExchange) {
+    fn put_in_force(&self, key: &Arc<SealingKey>) {
         *self.unheard() = None;
-        self.key.store(Arc::clone(&exchange.to));
-        if exchange.is_own
-            && let Err(error) = sealing::put_in_place(exchange.to.path())
+        self.key.store(Arc::clone(key));
+        if self.is_own
+            && let Err(error) = sealing::put_in_place(key.path())
         {
             // It is on the disk, under its other name, which the next start knows.
             tracing::error!(
@@ -137,16 +137,16 @@ impl Sealing {
             |key: &SealingKey| sealed::open_signing(key, fleet.server_id, &fleet.signing_key).map(drop);
         let Err(wrong) = opens(&self.key()) else { return Ok(()) };
         let unheard = self.unheard().clone();
-        match unheard.filter(|exchange| opens(&exchange.to).is_ok()) {
-            Some(exchange) => {
-                self.put_in_force(&exchange);
+        match unheard.filter(|key| opens(key).is_ok()) {
+            Some(key) => {
+                self.put_in_force(&key);
                 Ok(())
             }
             None => Err(wrong),
         }
     }
 
-    fn unheard(&self) -> std::sync::MutexGuard<'_, Option<SealingExchange>> {
+    fn unheard(&self) -> MutexGuard<'_, Option<Arc<SealingKey>>> {
         self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,5 +175,63 @@ fn new_key(
             Ok(None) | Err(SealingError::Unfit(_)) => SealingKey::generate(from.path()),
             Err(error) => Err(error),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn fleet(key: &SealingKey) -> Fleet {
+        let server_id = Uuid::from_u128(7);
+        let signing_key = sealed::seal_signing(key, server_id, b"secret").unwrap();
+        Fleet { server_id, epoch: 1, revision: 1, signing_key }
+    }
+
+    #[tokio::test]
+    async fn a_commit_without_word_of_it_is_in_force_once_the_database_shows_it_and_no_other_key_ever() {
+        for is_made in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("secret.key");
+            let sealing = Sealing::new(SealingKey::open_or_make(&path).unwrap(), &path);
+            let exchange = sealing.prepare(None).await.unwrap();
+            sealing.write(&exchange).unwrap();
+            sealing.end(&exchange, Err(&Fault::Undecided));
+            let (old, new) = (Arc::clone(&exchange.from), Arc::clone(&exchange.to));
+            drop(exchange);
+            assert!(sealing.key().is_same(&old), "it is not known");
+            assert_eq!(sealing::all_of(&path).unwrap().len(), 2, "both are kept");
+            let stranger = SealingKey::generate(&path).unwrap();
+            assert!(matches!(sealing.verify(&fleet(&stranger)), Err(Fault::Sealed(_))));
+            let needed = if is_made { &new } else { &old };
+            sealing.verify(&fleet(needed)).unwrap();
+            assert!(sealing.key().is_same(needed));
+            assert!(SealingKey::open(&path).unwrap().is_same(needed));
+            // What was not made may yet be on the other side's disk: the next exchange goes on with its key.
+            let next = sealing.prepare(None).await.unwrap();
+            assert_eq!(next.to.is_same(&new), !is_made);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_key_that_could_not_be_put_in_its_place_is_put_there_by_the_next_exchange() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.key");
+        let sealing = Sealing::new(SealingKey::open_or_make(&path).unwrap(), &path);
+        let exchange = sealing.prepare(None).await.unwrap();
+        sealing.write(&exchange).unwrap();
+        // A folder is in the way.
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        std::fs::create_dir_all(path.join("in the way")).unwrap();
+        sealing.end(&exchange, Ok(()));
+        assert!(sealing.key().is_same(&exchange.to));
+        drop(exchange);
+        assert!(sealing.prepare(None).await.is_err(), "the one in force is not written over");
+        std::fs::remove_dir_all(&path).unwrap();
+        let next = sealing.prepare(None).await.unwrap();
+        assert!(SealingKey::open(&path).unwrap().is_same(&sealing.key()));
+        assert!(!next.to.is_same(&sealing.key()));
     }
 }

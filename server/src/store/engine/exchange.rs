@@ -27,7 +27,7 @@ impl Engine {
                     catalog::commit(sql, &commit)
                 })
             });
-            sealing.end(exchange, outcome.as_ref().map(drop));
+            sealing.end(&exchange, outcome.as_ref().map(drop));
             if outcome.is_ok() {
                 // What was sealed under the old key is gone from the log as well.
                 writer.link.empty_log();

@@ -15,7 +15,9 @@ use crate::sealing::{self, SealingError, SealingKey};
 
 /// Columns that are sealed, beside those of the fleet's own row: table, key of its rows (text), column.
 /// Whatever is sealed stands here, and its place is what [`place_in`] says: an exchange of the key seals it anew.
-const SEALED: &[(&str, &str, &str)] = &[("instance_sources", "instance_id", "sealed_secret")];
+const SEALED: &[Column] = &[("instance_sources", "instance_id", "sealed_secret")];
+
+type Column = (&'static str, &'static str, &'static str);
 
 /// The column of the key that signs lists.
 pub(in crate::store) const SIGNING: &str = "signing_key";
@@ -104,23 +106,76 @@ pub(in crate::store) fn reseal_rows(
     from: &SealingKey,
     to: &SealingKey,
 ) -> Result<()> {
-    for (table, key, column) in SEALED {
-        let all = format!("SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL");
-        let found = rows(database, table, &all, &[], |cells| {
-            Ok((cells.plain::<String>(key)?, cells.plain::<Vec<u8>>(column)?))
-        })?;
-        let mut sealed = Vec::new();
-        for (row, secret) in found {
-            let secret = anew(from, to, &place_in(table, column, fleet, &row), &secret)?;
-            sealed.push(values![secret, row].to_vec());
-        }
-        let update = format!("UPDATE {table} SET {column} = $1 WHERE {key} = $2");
-        database.execute_each(&update, &mut sealed.into_iter())?;
+    SEALED.iter().try_for_each(|sealed| reseal_column(database, *sealed, fleet, from, to))
+}
+
+fn reseal_column(
+    database: &dyn Sql,
+    (table, key, column): Column,
+    fleet: Uuid,
+    from: &SealingKey,
+    to: &SealingKey,
+) -> Result<()> {
+    let all = format!("SELECT {key}, {column} FROM {table} WHERE {column} IS NOT NULL");
+    let found = rows(database, table, &all, &[], |cells| {
+        Ok((cells.plain::<String>(key)?, cells.plain::<Vec<u8>>(column)?))
+    })?;
+    let mut sealed = Vec::new();
+    for (row, secret) in found {
+        let secret = anew(from, to, &place_in(table, column, fleet, &row), &secret)?;
+        sealed.push(values![secret, row].to_vec());
     }
-    Ok(())
+    let update = format!("UPDATE {table} SET {column} = $1 WHERE {key} = $2");
+    database.execute_each(&update, &mut sealed.into_iter())
 }
 
 fn anew(from: &SealingKey, to: &SealingKey, place: &str, sealed: &[u8]) -> Result<Vec<u8>> {
     let secret = from.open_sealed(place, sealed).map_err(Fault::Sealed)?;
     to.seal(place, &secret).map_err(Fault::Sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::store::sqlite::Statements;
+
+    #[test]
+    fn a_sealed_column_of_another_table_is_sealed_anew_row_by_row_or_refused_as_a_whole() {
+        let (from, to) = (
+            SealingKey::generate(Path::new("old")).unwrap(),
+            SealingKey::generate(Path::new("new")).unwrap(),
+        );
+        let shell = Connection::open_in_memory().unwrap();
+        shell.execute_batch("CREATE TABLE sources (id TEXT PRIMARY KEY, secret BLOB)").unwrap();
+        let (database, fleet) = (Statements(&shell), Uuid::from_u128(7));
+        let place = |id: &str| place_in("sources", "secret", fleet, id);
+        for id in ["a", "b"] {
+            let sealed = from.seal(&place(id), id.as_bytes()).unwrap();
+            shell.execute("INSERT INTO sources VALUES (?1, ?2)", (id, sealed)).unwrap();
+        }
+        shell.execute("INSERT INTO sources VALUES ('none', NULL)", ()).unwrap();
+        let column = ("sources", "id", "secret");
+        reseal_column(&database, column, fleet, &from, &to).unwrap();
+        let stored = |id: &str| -> Option<Vec<u8>> {
+            shell.query_row("SELECT secret FROM sources WHERE id = ?1", [id], |row| row.get(0)).unwrap()
+        };
+        for id in ["a", "b"] {
+            assert_eq!(to.open_sealed(&place(id), &stored(id).unwrap()).unwrap(), id.as_bytes());
+        }
+        assert_eq!(stored("none"), None);
+        let before = (stored("a"), stored("b"));
+        shell
+            .execute(
+                "UPDATE sources SET secret = (SELECT secret FROM sources WHERE id = 'a') WHERE id = 'b'",
+                (),
+            )
+            .unwrap();
+        assert!(
+            matches!(reseal_column(&database, column, fleet, &to, &from), Err(Fault::Sealed(_))),
+            "b was moved"
+        );
+        assert_eq!(stored("a"), before.0);
+    }
 }

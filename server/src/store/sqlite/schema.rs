@@ -209,7 +209,9 @@ fn seal(database: &Connection, secret_key: &Path) -> Result<()> {
     let fleet = catalog::fleet(&statements)?;
     let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
     let sealed = sealed::seal_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
-    statements.execute("UPDATE fleet SET signing_key = $1", &values![sealed]).map(drop)
+    statements.execute("UPDATE fleet SET signing_key = $1", &values![sealed])?;
+    tracing::info!(secret_key = %secret_key.display(), "the signing key is sealed from here on");
+    Ok(())
 }
 
 /// The version of the database's schema, if this program knows it; 0: it has none yet.
