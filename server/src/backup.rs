@@ -29,9 +29,11 @@ pub const MANIFEST: &str = "manifest.json";
 pub const SUMS: &str = "SHA256SUMS";
 /// The name of the database in the data folder and in the archive.
 pub const DATABASE: &str = "pulse.db";
+/// The name of the key that seals secrets, in the data folder and in the archive.
+pub const SECRET_KEY: &str = crate::config::secret_key::SECRET_KEY;
 /// Files of the data folder that belong to a backup, if they are there: what proxies have pinned, and what seals secrets.
 pub const KEY_FILES: [&str; 7] =
-    ["ca.pem", "ca.key", "ca-next.key", "ca-bridge.pem", "server.pem", "server.key", "secret.key"];
+    ["ca.pem", "ca.key", "ca-next.key", "ca-bridge.pem", "server.pem", "server.key", SECRET_KEY];
 
 /// What is in a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct Manifest {
     pub revision: u64,
     /// The version of the database's schema.
     pub schema: u64,
+    /// Where the key is, on the server, that opens what is sealed in the database; `None`: it is a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_file: Option<PathBuf>,
     /// The parts, in their order.
     pub parts: Vec<Part>,
 }

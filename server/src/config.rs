@@ -7,6 +7,7 @@
 
 mod database;
 mod limits;
+pub mod secret_key;
 
 use pulse_config::{Document, Environment, LogFormat, LogLevel, Mistakes, Reading, Section, Warning};
 use pulse_proto::DEFAULT_PORT;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::network::Network;
 pub use database::{Database, DatabaseUrl, Password};
 pub use limits::{Limits, Quota};
+pub use secret_key::SecretKey;
 
 /// The configuration file if no other is named.
 pub const DEFAULT_PATH: &str = "/etc/pulse/pulse.yaml";
@@ -51,6 +53,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// PostgreSQL; `None`: the database is a file in the data folder.
     pub database: Option<Database>,
+    /// Where the key is under which the database's secrets are sealed.
+    pub secret_key: SecretKey,
     /// What proxies dial, for join strings and the certificate.
     pub public_address: Option<PublicAddress>,
     /// Whether TLS is off; only if every address in `listen` is loopback.
@@ -164,6 +168,12 @@ impl Config {
         self.data_dir.join("admin.sock")
     }
 
+    /// The file of the key under which the database's secrets are sealed.
+    #[must_use]
+    pub fn secret_key_file(&self) -> PathBuf {
+        self.secret_key.file(&self.data_dir)
+    }
+
     /// The path of every key, as in `limits.max_connections`: what the sample file holds.
     #[must_use]
     pub fn known_keys() -> Vec<String> {
@@ -178,6 +188,7 @@ struct Written {
     listen: Option<Vec<SocketAddr>>,
     data_dir: Option<PathBuf>,
     database: Option<Database>,
+    secret_key_file: Option<PathBuf>,
     public_address: Option<PublicAddress>,
     plaintext: Option<bool>,
     tls: Option<TlsFiles>,
@@ -204,6 +215,7 @@ impl Written {
                 .or_else(from_service_manager)
                 .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
             database: self.database,
+            secret_key: SecretKey::of(self.secret_key_file, &sources.environment),
             public_address: self.public_address,
             plaintext: self.plaintext.unwrap_or(false),
             tls: self.tls,
@@ -230,6 +242,7 @@ fn read_file(document: &Document, environment: &Environment) -> Result<Reading<W
             listen: keys.list("listen", listen_address),
             data_dir: keys.path("data_dir"),
             database: database::read(keys, environment),
+            secret_key_file: keys.path("secret_key_file"),
             public_address: keys.value("public_address", public_address).flatten(),
             plaintext,
             tls,

@@ -176,10 +176,12 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let mut serving = pin!(listener.serve(starting.router(), bounds, Arc::clone(&metrics), drain.clone()));
     let loading = async {
         let config::Retention { max_bytes, max_age } = config.readings;
-        let retention = Retention { max_bytes, max_age };
+        let (retention, secret_key) = (Retention { max_bytes, max_age }, config.secret_key_file());
         let store = match &config.database {
-            Some(database) => Store::connect(&config.data_dir, database, retention, clock.clone()).await?,
-            None => Store::open(&config.data_dir, retention, clock.clone()).await?,
+            Some(database) => {
+                Store::connect(&config.data_dir, database, &secret_key, retention, clock.clone()).await?
+            }
+            None => Store::open_with(&config.data_dir, &secret_key, retention, clock.clone()).await?,
         };
         let pulse =
             Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
@@ -284,11 +286,11 @@ async fn share_authority(config: &Config, clock: &Clock) -> Result<(), RunError>
     let Some(database) = config.database.clone().filter(|_| config.has_own_authority()) else {
         return Ok(());
     };
-    let (folder, clock) = (config.data_dir.clone(), clock.clone());
+    let (folder, secret_key, clock) = (config.data_dir.clone(), config.secret_key_file(), clock.clone());
     let runtime = tokio::runtime::Handle::current();
     let shared = tokio::task::spawn_blocking(move || {
         let offered = tls::shared::offer(&folder)?;
-        let key = store::share_authority(&folder, &database, &offered, &runtime, &clock)?;
+        let key = store::share_authority(&database, &secret_key, &offered, &runtime, &clock)?;
         Ok::<_, RunError>(tls::shared::adopt(&folder, &key)?)
     });
     shared.await.map_err(RunError::Panicked)?

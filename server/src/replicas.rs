@@ -19,11 +19,10 @@ use crate::readings::Readings;
 use crate::shutdown::Drain;
 use crate::store::{Beat, Heard, Replica, Store, StoreError};
 
+pub use crate::store::GONE;
+
 /// How often a server says that it is there.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Who said nothing for so long is gone: five times in a row it was not heard.
-pub const GONE: Duration = Duration::from_secs(10);
 
 /// How old what is known of the others may be when somebody looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

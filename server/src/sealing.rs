@@ -4,6 +4,8 @@
 //! Always: AES-256-GCM under a fresh nonce, bound to the place, so that a secret which was moved elsewhere does not open.
 //! Never: shows the key or a secret; makes a key where one should be.
 
+mod exchange;
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +16,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::whole_file::{self, Access};
+
+pub use exchange::{all_of, found_next, next_of, put_in_place, settle};
 
 /// The first byte of what is sealed: its form. Nonce, ciphertext and tag follow.
 const FORM: u8 = 1;
@@ -27,7 +31,7 @@ pub enum SealingError {
     /// There is no file where the key should be.
     #[error(
         "the database's keys are sealed, and the key that opens them is not there ({}): copy secret.key from the data folder of \
-         a server that is on this database, or name its file with secret_key_file", .0.display()
+         a server that is on this database, or out of a backup of this one, or name its file with secret_key_file", .0.display()
     )]
     Missing(PathBuf),
     /// The file cannot be read or written.
@@ -45,8 +49,8 @@ pub enum SealingError {
     Unfit(PathBuf),
     /// The key is another than the one that sealed this, or the sealed bytes are damaged.
     #[error(
-        "{} is not the key under which {place} is sealed, or what is sealed is damaged: use the secret.key that the other \
-         servers on this database have", path.display()
+        "{} is not the key under which {place} is sealed, or what is sealed is damaged: put back the secret.key that was there, as \
+         a backup has it, or the one that the other servers on this database have", path.display()
     )]
     Wrong {
         /// The key's file.
@@ -54,6 +58,19 @@ pub enum SealingError {
         /// What does not open.
         place: String,
     },
+    /// The key's file is somebody else's to write.
+    #[error(
+        "the key is in {}, which is not the server's own to write: make a new one (`openssl rand -base64 32`) in a file that the \
+         server can read, say `pulse key rotate --new-key-file FILE`, and put FILE in the place of the old one before the server's \
+         next start", .0.display()
+    )]
+    Elsewhere(PathBuf),
+    /// A file with a new key was named, and the server makes it itself.
+    #[error("the key is in {}, which is the server's own: it makes the new one itself, without --new-key-file", .0.display())]
+    Own(PathBuf),
+    /// The new key is the old one.
+    #[error("{} holds the key that is in use: make another one, as `openssl rand -base64 32` does", .0.display())]
+    Same(PathBuf),
     /// The system gives no random bytes.
     #[error("get random bytes from the system")]
     Random,
@@ -62,6 +79,7 @@ pub enum SealingError {
 /// A key, and the file that it is from.
 pub struct SealingKey {
     cipher: RandomizedNonceKey,
+    bytes: [u8; KEY_BYTES],
     path: PathBuf,
 }
 
@@ -82,12 +100,7 @@ impl SealingKey {
             let path = path.display();
             tracing::warn!(%path, "every user of this machine can read the key that opens the fleet's secrets: chmod o-rwx it");
         }
-        let unfit = || SealingError::Unfit(path.to_owned());
-        let bytes = STANDARD.decode(text.trim_ascii()).map_err(|_| unfit())?;
-        if bytes.len() != KEY_BYTES {
-            return Err(unfit());
-        }
-        SealingKey::of(&bytes, path)
+        SealingKey::parse(&text, path)
     }
 
     /// Reads the key in this file, and makes it if there is none: for a database that has nothing sealed yet.
@@ -99,19 +112,54 @@ impl SealingKey {
             Err(SealingError::Missing(_)) => {}
             opened => return opened,
         }
-        let mut bytes = [0; KEY_BYTES];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealingError::Random)?;
-        let text = STANDARD.encode(bytes) + "\n";
-        let written = whole_file::write(path, text.as_bytes(), Access::Secret);
-        written.map_err(|error| failed("write", path, &error))?;
+        let key = SealingKey::generate(path)?;
+        key.write(path)?;
         tracing::info!(path = %path.display(), "sealing key made");
-        SealingKey::of(&bytes, path)
+        Ok(key)
     }
 
-    fn of(bytes: &[u8], path: &Path) -> Result<SealingKey, SealingError> {
-        let cipher = RandomizedNonceKey::new(&AES_256_GCM, bytes);
+    /// Reads the content of a file.
+    ///
+    /// # Errors
+    /// [`SealingError::Unfit`].
+    pub fn parse(text: &[u8], path: &Path) -> Result<SealingKey, SealingError> {
+        let bytes = STANDARD.decode(text.trim_ascii()).ok().and_then(|bytes| bytes.try_into().ok());
+        SealingKey::of(bytes.ok_or_else(|| SealingError::Unfit(path.to_owned()))?, path)
+    }
+
+    /// Makes a key for this file, and does not write it.
+    ///
+    /// # Errors
+    /// [`SealingError::Random`].
+    pub fn generate(path: &Path) -> Result<SealingKey, SealingError> {
+        let mut bytes = [0; KEY_BYTES];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealingError::Random)?;
+        SealingKey::of(bytes, path)
+    }
+
+    fn of(bytes: [u8; KEY_BYTES], path: &Path) -> Result<SealingKey, SealingError> {
+        let cipher = RandomizedNonceKey::new(&AES_256_GCM, &bytes);
         let cipher = cipher.map_err(|_| SealingError::Unfit(path.to_owned()))?;
-        Ok(SealingKey { cipher, path: path.to_owned() })
+        Ok(SealingKey { cipher, bytes, path: path.to_owned() })
+    }
+
+    /// Writes it to a file, for its owner alone; whole or not at all.
+    fn write(&self, path: &Path) -> Result<(), SealingError> {
+        let text = STANDARD.encode(self.bytes) + "\n";
+        let written = whole_file::write(path, text.as_bytes(), Access::Secret);
+        written.map_err(|error| failed("write", path, &error))
+    }
+
+    /// The file that it is from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both are the same key, from whatever file.
+    #[must_use]
+    pub fn is_same(&self, other: &SealingKey) -> bool {
+        self.bytes == other.bytes
     }
 
     /// Seals a secret for one place, such as `fleet.signing_key` of a database.
@@ -142,7 +190,6 @@ impl SealingKey {
         open().ok_or_else(|| SealingError::Wrong { path: self.path.clone(), place: place.to_owned() })
     }
 }
-
 impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SealingKey").field("path", &self.path).finish_non_exhaustive()

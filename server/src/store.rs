@@ -12,6 +12,7 @@ mod files;
 mod others;
 mod past;
 mod postgres;
+mod sealed;
 mod sqlite;
 mod status;
 mod transfer;
@@ -34,11 +35,12 @@ use crate::sealing::SealingError;
 
 pub use checked::{Checked, Finding};
 pub use files::{Copied, DataLock, DatabaseCopy};
-pub use others::{Beat, Heard, Newer, Others, OthersStream, Replica, Stand};
+pub use others::{Beat, GONE, Heard, Newer, Others, OthersStream, Replica, Stand};
 pub use past::{ListChange, ListFound};
 pub use postgres::{check as check_shared, share_authority};
+pub use sealed::SealingExchange;
 pub use status::{Ahead, KeptList, Mark, ProxyStatus};
-pub use transfer::{Transferred, transfer};
+pub use transfer::{KeyFiles, Transferred, transfer};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -103,9 +105,14 @@ pub enum StoreError {
     /// The database is no file: PostgreSQL has tools of its own for what was asked.
     #[error("the database is on PostgreSQL: use `pg_dump` and its like")]
     NoFile,
-    /// The keys that servers share cannot be had.
+    /// The key under which secrets are sealed cannot be had, or is another one.
     #[error(transparent)]
     Sealed(#[from] SealingError),
+    /// Other servers have the key that is to be exchanged.
+    #[error(
+        "other servers on this database have the key too ({0}): stop them, rotate it, give each the new secret.key, and start them;          one that was killed counts for {gone} s more", gone = GONE.as_secs()
+    )]
+    OtherServers(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -128,6 +135,8 @@ pub enum Change {
     Epoch(u64),
     /// This join window, new or changed.
     JoinWindow(Arc<JoinWindow>),
+    /// Everything that is sealed, under another key.
+    SealingKey(SealingExchange),
 }
 
 /// One change of the fleet: one transaction.
@@ -233,34 +242,49 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database `pulse.db` in the data folder, makes it if it is not there, and brings it up to date.
+    /// Opens the database `pulse.db` in the data folder, makes it if it is not there, and brings it up to date. Its secrets are
+    /// sealed under `secret.key` there.
     ///
     /// The folder is there already; a new database gets its identity and its signing key here.
     ///
     /// # Errors
     /// [`StoreError::Database`] if it cannot be opened or written; [`StoreError::InUse`] if another server has it;
-    /// [`StoreError::Unreadable`] if it is of a newer version.
+    /// [`StoreError::Unreadable`] if it is of a newer version; [`StoreError::Sealed`] if its key is not there, or another one.
     pub async fn open(data_dir: &Path, retention: Retention, clock: Clock) -> Result<Store, StoreError> {
-        let data_dir = data_dir.to_owned();
+        Store::open_with(data_dir, &config::secret_key::own(data_dir), retention, clock).await
+    }
+
+    /// As [`Store::open`], with the key in this file.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(
+        data_dir: &Path,
+        secret_key: &Path,
+        retention: Retention,
+        clock: Clock,
+    ) -> Result<Store, StoreError> {
+        let (data_dir, secret_key) = (data_dir.to_owned(), secret_key.to_owned());
         let opened =
-            tokio::task::spawn_blocking(move || Engine::open_file(&data_dir, retention, clock)).await;
-        let engine = opened.map_err(|_| StoreError::Closed)??;
+            tokio::task::spawn_blocking(move || Engine::open_file(&data_dir, &secret_key, retention, clock));
+        let engine = opened.await.map_err(|_| StoreError::Closed)??;
         Ok(Store { engine: Arc::new(engine) })
     }
 
     /// Connects to the database on PostgreSQL, makes its tables if they are not there, and brings them up to date. The data
-    /// folder is this server's own still. Its keys are sealed under the one that the configuration names.
+    /// folder is this server's own still. Its secrets are sealed under the key in this file, which every server on it has.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub async fn connect(
         data_dir: &Path,
         database: &config::Database,
+        secret_key: &Path,
         retention: Retention,
         clock: Clock,
     ) -> Result<Store, StoreError> {
         let address = postgres::Address::of(database)?;
-        let (data_dir, secret_key) = (data_dir.to_owned(), database.secret_key_file(data_dir));
+        let (data_dir, secret_key) = (data_dir.to_owned(), secret_key.to_owned());
         let opened = tokio::task::spawn_blocking(move || {
             Engine::open_postgres(&data_dir, address, &secret_key, retention, clock)
         });
@@ -314,6 +338,44 @@ impl Store {
     /// [`StoreError::Conflict`] if the revision is not `expected`; then nothing is written.
     pub async fn commit(&self, commit: Commit) -> Result<String, StoreError> {
         self.engine.commit(commit).await
+    }
+
+    /// Seals a secret for its place, which [`Store::place_of`] gives. Asked where a change is decided, so that no exchange of the key
+    /// comes between that and its commit.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`].
+    pub fn seal(&self, place: &str, secret: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(self.engine.sealing().key().seal(place, secret)?)
+    }
+
+    /// Opens what was sealed for a place.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`].
+    pub fn open_sealed(&self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(self.engine.sealing().key().open_sealed(place, sealed)?)
+    }
+
+    /// Where a secret belongs: a column of a row, by the row's key, of a table of this fleet.
+    #[must_use]
+    pub fn place_of(table: &str, column: &str, fleet: Uuid, key: impl fmt::Display) -> String {
+        engine::sealed::place_in(table, column, fleet, key)
+    }
+
+    /// Prepares an exchange of the sealing key, once those before it are over. The change that commits it is
+    /// [`Change::SealingKey`]. `new_key_file` has the new key, where that is not the server's own to make.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`], [`StoreError::OtherServers`].
+    pub async fn exchange_key(&self, new_key_file: Option<PathBuf>) -> Result<SealingExchange, StoreError> {
+        self.engine.prepare_exchange(new_key_file).await
+    }
+
+    /// The file of the sealing key, if it is elsewhere than in the data folder: then no backup has it.
+    #[must_use]
+    pub fn key_elsewhere(&self) -> Option<PathBuf> {
+        self.engine.sealing().elsewhere()
     }
 
     /// What others changed since somebody read the database, as it is at one moment. `None`: nothing.
@@ -508,11 +570,11 @@ impl Store {
 }
 
 /// Checks a database: the file's integrity, references, the audit chain, every list's hash and signature, and whether
-/// all that a server loads can be read. Only reads, so that a server may run meanwhile. Blocks for as long as it takes
-/// to read the file.
+/// all that a server loads can be read. `secret_key` is the file of the key under which its secrets are sealed. Only reads, so
+/// that a server may run meanwhile. Blocks for as long as it takes to read the file.
 ///
 /// # Errors
-/// [`StoreError`] if the file cannot be opened, or is no database of Pulse, or of a newer version.
-pub fn check(path: &Path) -> Result<Checked, StoreError> {
-    sqlite::check::check(path)
+/// [`StoreError`] if the file cannot be opened, or is no database of Pulse, or of a newer version, or its key is not there.
+pub fn check(path: &Path, secret_key: &Path) -> Result<Checked, StoreError> {
+    sqlite::check::check(path, secret_key)
 }

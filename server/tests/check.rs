@@ -104,7 +104,7 @@ fn every_row_that_is_not_as_it_was_written_is_named() {
             "table instances that is not there",
         ),
         ("UPDATE instances SET id = 'no uuid'", "", "", "table instances, row no uuid"),
-        ("UPDATE fleet SET signing_key = x'00'", "fleet", "1", "the key that signs lists cannot be read"),
+        ("UPDATE fleet SET signing_key = x'00'", "fleet", "1", "the key that signs lists cannot be opened"),
         ("DELETE FROM fleet", "", "", "table fleet has no row"),
     ] {
         let shell = Connection::open(&path).unwrap();
@@ -146,9 +146,15 @@ fn a_damaged_file_is_said_to_be_one_and_nothing_else_is_guessed() {
     let mut server = some_changes();
     stop(&mut server);
     let path = server.data_dir().join("pulse.db");
+    // A page that is not of the schema, without which nothing can be asked.
+    let shell = Connection::open(&path).unwrap();
+    let page: usize = shell
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'audit'", [], |row| row.get::<_, i64>(0))
+        .map(|page| usize::try_from(page).unwrap())
+        .unwrap();
+    drop(shell);
     let mut bytes = std::fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[length - 4096..].fill(0xa5);
+    bytes[(page - 1) * 4096..page * 4096].fill(0xa5);
     std::fs::write(&path, &bytes).unwrap();
     let ran = server.pulse(&["check"]);
     assert!(ran.code == Some(1) && ran.stdout.contains("damaged"), "{ran:?}");

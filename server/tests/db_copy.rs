@@ -59,6 +59,22 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     let copied = before.pulse(&["db", "copy", "--from", &from, "--to", &used]);
     assert!(copied.is_success(), "{}", copied.stderr);
 
+    // Under a key of its own, if one is named.
+    let (elsewhere, key) = (postgres.database(), before.data_dir().with_file_name("new.key"));
+    let key = key.display().to_string();
+    let copied =
+        before.pulse(&["db", "copy", "--from", &from, "--to", &elsewhere, "--secret-key-file", &key]);
+    assert!(copied.is_success(), "{}", copied.stderr);
+    let config = before.data_dir().with_file_name("elsewhere.yaml");
+    std::fs::write(&config, format!("database_url: {elsewhere}\n")).expect("a file can be written");
+    let check = ["check", "--config", &config.display().to_string()];
+    let refused = before.pulse(&check);
+    assert!(refused.stderr.contains("is not the key under which"), "{}", refused.stderr);
+    std::fs::write(&config, format!("database_url: {elsewhere}\nsecret_key_file: {key}\n"))
+        .expect("a file can be written");
+    let checked = before.pulse(&check);
+    assert!(checked.is_success(), "{}{}", checked.stdout, checked.stderr);
+
     let mut after = Server::builder().beside(&before, &url);
     after.start_again();
     let moved = after.json(&["status"]);

@@ -1,39 +1,16 @@
 //! A database of the first release: it can be checked as it is, the server brings it up to date, keeps everything that
 //! is in it, and goes on.
 
-use std::path::Path;
-
 use pulse_test_support::{PATIENCE, Proxy, Server, eventually};
-use rusqlite::Connection;
 use serde_json::Value;
 
-const FIRST_SCHEMA: &str = include_str!("../src/store/migrations/sqlite/0001_initial.sql");
+#[path = "support/first_schema.rs"]
+mod schema;
+#[path = "support/sealed.rs"]
+mod sealed;
 
-/// Makes the database one of the first release: its tables, with what stands in the columns that they have.
-fn set_back(data_dir: &Path) {
-    let path = data_dir.join("pulse.db");
-    let first = data_dir.join("first.db");
-    let shell = Connection::open(&first).expect("a database can be made");
-    // References are those of rows that stood there before: their order does not matter.
-    shell.execute_batch("PRAGMA foreign_keys = off").expect("it can be turned off");
-    shell.execute_batch(FIRST_SCHEMA).expect("it is a schema");
-    shell.execute("ATTACH ?1 AS now", [path.to_str().expect("UTF-8")]).expect("the database opens");
-    let names = |sql: &str| -> Vec<String> {
-        let mut statement = shell.prepare(sql).expect("it is a question");
-        let found = statement.query_map([], |row| row.get(0)).expect("it is answered");
-        found.map(|name| name.expect("a name")).collect()
-    };
-    for table in names("SELECT name FROM main.sqlite_master WHERE type = 'table'") {
-        let columns = names(&format!("SELECT name FROM pragma_table_info('{table}', 'main')")).join(", ");
-        let copy = format!("INSERT INTO main.{table} ({columns}) SELECT {columns} FROM now.{table}");
-        shell.execute_batch(&copy).unwrap_or_else(|error| panic!("{copy}: {error}"));
-    }
-    shell
-        .execute_batch("DETACH now; PRAGMA journal_mode = wal; PRAGMA user_version = 1")
-        .expect("it is done");
-    drop(shell);
-    std::fs::rename(&first, &path).expect("it can be put in its place");
-}
+use schema::set_back;
+use sealed::{holds, in_the_open, signing_key};
 
 /// What an admin sees of what lasts.
 fn shown(server: &Server) -> Vec<Value> {
@@ -76,10 +53,14 @@ fn a_database_of_the_first_schema_keeps_everything_and_goes_on() {
     server.terminate();
     server.wait_exit(PATIENCE);
 
+    let key = signing_key(&server.data_dir());
     set_back(&server.data_dir());
+    assert!(holds(&server.data_dir().join("pulse.db"), &key), "it was not sealed then");
     let checked = server.json(&["check"]);
     assert_eq!(checked["is_good"], true, "{checked}");
     server.start_again();
+    assert_eq!(signing_key(&server.data_dir()), key);
+    assert_eq!(in_the_open(&server.data_dir(), &key), [""; 0], "it is sealed, and its traces are gone");
     assert_eq!(shown(&server), before);
     assert_eq!(server.json(&["temps"])["nodes"][0]["hottest"], sensors);
     assert!(server.proxies().iter().all(|proxy| proxy["is_approved"] == true), "each had a join token");

@@ -133,7 +133,7 @@ fn the_composition_gives_servers_settings_that_they_know_and_secrets_that_are_ma
         .filter_map(|line| line.trim().split_once(": {file: ./"))
         .map(|(name, file)| (name.to_owned(), folder.path().join(file.trim_end_matches('}'))))
         .collect();
-    for path in [&database.password_file, &database.ca_file, &database.secret_key_file] {
+    for path in [&database.password_file, &database.ca_file, &config.secret_key.named] {
         let path = path.as_ref().expect("it is named");
         let name = path.strip_prefix("/run/secrets").expect("it is a secret").display().to_string();
         assert!(secrets.contains_key(&name), "{name} is not among {secrets:?}");

@@ -138,7 +138,7 @@ fn each_secret_is_in_its_own_file_and_nowhere_else() {
             places(&folder, &second).iter().all(|name| name == "token" || name == ".pulse-control-token")
         );
     }
-    for key in ["ca.key", "server.key", "pulse.db"] {
+    for key in ["ca.key", "server.key", "secret.key", "pulse.db"] {
         let mode = fs::metadata(server.data_dir().join(key)).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
@@ -251,8 +251,12 @@ async fn what_the_server_holds_in_memory_does_not_show_a_secret_either() {
     let loaded = store.load().await.expect("the store can be read");
     let shown = format!("{store:?} {loaded:?} {loaded:#?}");
     let spellings = pulse_test_support::capture::spellings_of_keys(folder.path());
-    assert!(spellings.lines().count() > 0, "the database has its signing key");
+    assert!(spellings.lines().count() > 0, "there is the key that opens its signing key");
     assert!(spellings.lines().all(|spelling| !shown.contains(spelling)), "a key is shown");
+    let numbers: Vec<String> = loaded.signing_key[16..28].iter().map(ToString::to_string).collect();
+    for spelling in [pulse_proto::hex::encode(&loaded.signing_key[16..28]), numbers.join(", ")] {
+        assert!(!shown.contains(&spelling), "the signing key is shown");
+    }
 
     let secret = Token::generate(TokenKind::Join).expect("there are random bytes");
     let view = serde_json::json!({"join": secret.reveal(), "token": {

@@ -222,8 +222,9 @@ fn a_first_start_that_is_killed_anywhere_is_made_good_by_the_next() {
     let paths = || {
         *server.borrow_mut() = Server::builder().prepare();
         let folder = server.borrow().data_dir();
-        let names =
-            ["pulse.db", "pulse.db-wal", "pulse.db-journal", "ca.key", "ca.pem", "server.key", "server.pem"];
+        let database = ["pulse.db", "pulse.db-wal", "pulse.db-journal"];
+        let keys = ["ca.key", "ca.pem", "server.key", "server.pem", "secret.key"];
+        let names = [&database[..], &keys].concat();
         let files = names.iter().flat_map(|name| [folder.join(name), folder.join(format!("{name}.new"))]);
         files.chain([folder.clone()]).collect()
     };

@@ -41,9 +41,9 @@ async fn try_open(folder: &TempDir, retention: Retention) -> Result<Store, Store
         return Store::open(folder.path(), retention, Clock::system()).await;
     };
     let url = DatabaseUrl::parse(&url).expect("it is a URL");
-    let database =
-        Database { url, password_file: None, password: None, ca_file: None, secret_key_file: None };
-    Store::connect(folder.path(), &database, retention, Clock::system()).await
+    let database = Database { url, password_file: None, password: None, ca_file: None };
+    let secret_key = folder.path().join("secret.key");
+    Store::connect(folder.path(), &database, &secret_key, retention, Clock::system()).await
 }
 
 /// Whether the database is a file, which the test looks into with a program of its own.
@@ -1266,6 +1266,7 @@ impl Model {
                 Change::JoinToken(row) => drop(self.join_tokens.insert(row.id.clone(), (**row).clone())),
                 Change::JoinWindow(row) => drop(self.join_windows.insert(row.id, (**row).clone())),
                 Change::Epoch(epoch) => panic!("this model has one epoch, not {epoch}"),
+                Change::SealingKey(exchange) => panic!("this model has one key, not {exchange:?}"),
             }
         }
         for list in &commit.lists {

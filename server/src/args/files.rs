@@ -35,8 +35,8 @@ pub enum Db {
         /// The file that has the password
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
-        /// The file of the key that opens what servers on the database share; made if it is not there [default: secret.key in
-        /// FOLDER]
+        /// The file of the key that opens what servers on the database share; made if it is not there [default: that of the
+        /// database in FOLDER]
         #[arg(long, value_name = "FILE")]
         secret_key_file: Option<PathBuf>,
         /// The authorities that the database's certificate is checked against, in PEM [default: the system's]

@@ -16,11 +16,12 @@ use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 
 use super::{
-    BackupError, DATABASE, FORMAT, FORMAT_VERSION, Hashing, KEY_FILES, MANIFEST, Manifest, Part, SUMS, part,
-    sums,
+    BackupError, DATABASE, FORMAT, FORMAT_VERSION, Hashing, KEY_FILES, MANIFEST, Manifest, Part, SECRET_KEY,
+    SUMS, part, sums,
 };
 use crate::api::time;
-use crate::store::{DatabaseCopy, Store};
+use crate::sealing::{SealingError, SealingKey};
+use crate::store::{Copied, DatabaseCopy, Store, StoreError};
 
 /// The copy of the database, while a backup is made.
 const COPY: &str = "pulse.db.copy";
@@ -71,6 +72,16 @@ impl Backups {
         }
     }
 
+    /// Keeps backups away until this is dropped: while a key of theirs is exchanged.
+    ///
+    /// # Errors
+    /// [`BackupError::InUse`] while one is made.
+    pub fn hold_off(&self) -> Result<OwnedMutexGuard<()>, BackupError> {
+        Arc::clone(&self.turn).try_lock_owned().map_err(|_| {
+            BackupError::InUse("a backup is being made: wait until it is done, and try again".to_owned())
+        })
+    }
+
     /// Copies what belongs to a backup, and begins its stream. Cancel safe.
     ///
     /// # Errors
@@ -79,15 +90,23 @@ impl Backups {
         let turn = Arc::clone(&self.turn).try_lock_owned();
         let turn = turn.map_err(|_| {
             BackupError::InUse(
-                "another backup is being made: wait until it is done, and try again".to_owned(),
+                "another backup is being made, or the sealing key is exchanged: wait until it is done, and try again"
+                    .to_owned(),
             )
         })?;
         let made_at = time(self.clock.now());
         let copied = store.copy(&self.data_dir.join(COPY)).await?;
-        let data_dir = self.data_dir.clone();
+        let (data_dir, secret_key_file) = (self.data_dir.clone(), store.key_elsewhere());
+        let is_elsewhere = secret_key_file.is_some();
         let gathered = tokio::task::spawn_blocking(move || {
             let database = part_of_file(DATABASE, copied.copy.path())?;
-            let keys = read_keys(&data_dir)?;
+            let mut keys = read_keys(&data_dir)?;
+            if is_elsewhere {
+                // One that lies there from earlier opens nothing.
+                keys.retain(|(name, _)| *name != SECRET_KEY);
+            } else {
+                check_key(&copied, &data_dir.join(SECRET_KEY), &keys)?;
+            }
             Ok::<_, BackupError>((copied, database, keys))
         });
         let gathered = gathered.await.map_err(|error| BackupError::Other(error.to_string()))?;
@@ -102,6 +121,7 @@ impl Backups {
             epoch: copied.epoch,
             revision: copied.revision,
             schema: copied.schema,
+            secret_key_file,
             parts: parts.collect(),
         };
         let (chunks_tx, chunks) = mpsc::channel(CHUNKS);
@@ -136,6 +156,16 @@ fn read_keys(data_dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, BackupErro
     }
     let text = format!("the keys in {} are exchanged all the time: what does that?", data_dir.display());
     Err(BackupError::Other(text))
+}
+
+/// Refuses to make a backup that nobody could open.
+fn check_key(copied: &Copied, path: &Path, keys: &[(&'static str, Vec<u8>)]) -> Result<(), BackupError> {
+    let found = keys.iter().find(|(name, _)| *name == SECRET_KEY);
+    let key = found.map_or_else(
+        || Err(SealingError::Missing(path.to_owned())),
+        |(_, text)| SealingKey::parse(text, path),
+    );
+    Ok(copied.is_opened_by(&key.map_err(StoreError::from)?)?)
 }
 
 fn part_of_file(name: &str, path: &Path) -> Result<Part, BackupError> {

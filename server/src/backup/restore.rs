@@ -15,10 +15,11 @@ use std::time::{Duration, SystemTime};
 use pulse_proto::Clock;
 use serde_json::json;
 
-use super::{BackupError, DATABASE, KEY_FILES, Manifest, read};
+use super::{BackupError, DATABASE, KEY_FILES, Manifest, SECRET_KEY, read};
 use crate::audit::{Actor, Entry, unix_ms};
 use crate::changes::{ChangeError, Changes, LoadError};
 use crate::store::{Checked, DataLock, Retention, Store, check};
+use crate::whole_file;
 
 /// Where the backup is unpacked; what is left of it counts for nothing.
 const UNPACKED: &str = "restore.new";
@@ -28,8 +29,9 @@ const READY: &str = "restore.ready";
 const MOVING: &str = "restore.moving";
 /// In it: the name of the folder for what was there.
 const ASIDE: &str = "aside";
-/// What stands beside the database while a server runs, or after it was killed.
-const OF_THE_DATABASE: [&str; 4] = [DATABASE, "pulse.db-wal", "pulse.db-shm", "pulse.db-journal"];
+/// What stands beside the database and its keys while a server runs, or after it was killed.
+const OF_THE_DATABASE: [&str; 5] =
+    [DATABASE, "pulse.db-wal", "pulse.db-shm", "pulse.db-journal", "secret.key.next"];
 /// What everybody may read: certificates.
 const PUBLIC: [&str; 3] = ["ca.pem", "ca-bridge.pem", "server.pem"];
 /// The folder's lock, which is not part of what is put back.
@@ -40,6 +42,8 @@ const LOCK: &str = "pulse.lock";
 pub struct Unpacked {
     data_dir: PathBuf,
     folder: RemoveOnDrop,
+    /// The file of the key under which its database is sealed.
+    secret_key: PathBuf,
     /// What is in it.
     pub manifest: Manifest,
     /// What a check of its database found.
@@ -70,9 +74,11 @@ pub struct Restored {
 /// Unpacks a backup into the data folder and checks it as a whole. Makes the folder if it is not there; changes
 /// nothing else in it. Dropping the result takes it away again. Blocks for as long as it takes to read the file.
 ///
+/// If the key that opens the database is no part of the backup, it is the one in `secret_key`, which the server will use.
+///
 /// # Errors
 /// [`BackupError::InUse`] if a server runs on the folder; what is wrong with the file; what cannot be written.
-pub fn unpack(file: &Path, data_dir: &Path) -> Result<Unpacked, BackupError> {
+pub fn unpack(file: &Path, data_dir: &Path, secret_key: &Path) -> Result<Unpacked, BackupError> {
     // Before anything is made: a file that is not there, or is something else, changes nothing at all.
     read::verify(file)?;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
@@ -86,8 +92,32 @@ pub fn unpack(file: &Path, data_dir: &Path) -> Result<Unpacked, BackupError> {
     made.map_err(|error| BackupError::file(format!("make {}", folder.display()), error))?;
     let folder = RemoveOnDrop(Some(folder));
     let manifest = read::unpack(file, folder.path(), |_| true)?;
-    let checked = check(&folder.path().join(DATABASE))?;
-    Ok(Unpacked { data_dir: data_dir.to_owned(), folder, manifest, checked, finished_before, _lock: lock })
+    let secret_key = key_of(folder.path(), data_dir, secret_key)?;
+    let checked = check(&folder.path().join(DATABASE), &secret_key)?;
+    let data_dir = data_dir.to_owned();
+    Ok(Unpacked { data_dir, folder, secret_key, manifest, checked, finished_before, _lock: lock })
+}
+
+/// The file of the key for what was unpacked: a part of the backup, or the server's. One that lies in the data folder is copied, as
+/// what lies there is moved aside.
+fn key_of(unpacked: &Path, data_dir: &Path, secret_key: &Path) -> Result<PathBuf, BackupError> {
+    let (part, own) = (unpacked.join(SECRET_KEY), data_dir.join(SECRET_KEY));
+    if part.exists() {
+        return Ok(part);
+    }
+    if secret_key != own {
+        return Ok(secret_key.to_owned());
+    }
+    match fs::read(&own) {
+        Ok(text) => {
+            let copied = whole_file::write(&part, &text, whole_file::Access::Secret);
+            copied.map_err(|error| BackupError::file(format!("write {}", part.display()), error))?;
+        }
+        // The database is of a time when nothing was sealed, or the check says that it is needed.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(BackupError::file(format!("read {}", own.display()), error)),
+    }
+    Ok(part)
 }
 
 impl Unpacked {
@@ -149,7 +179,7 @@ impl Unpacked {
     ) -> Result<(u64, u64), BackupError> {
         // Nothing is deleted here: bounds are those of the configuration, which the server knows.
         let keep_all = Retention { max_bytes: u64::MAX, max_age: Duration::MAX };
-        let store = Store::open(self.folder.path(), keep_all, clock.clone()).await?;
+        let store = Store::open_with(self.folder.path(), &self.secret_key, keep_all, clock.clone()).await?;
         let entry = Entry {
             at_ms: unix_ms(clock.now()),
             actor: actor.to_string(),

@@ -54,7 +54,8 @@ impl Changes {
                     tracing::info!("what other servers change is heard of again");
                 }
                 Ok(()) => {}
-                Err(error @ StoreError::OtherHistory { .. }) => return Err(error),
+                // With a key that is not the database's any more nothing may be sealed.
+                Err(error @ (StoreError::OtherHistory { .. } | StoreError::Sealed(_))) => return Err(error),
                 Err(StoreError::Closed) => return Ok(()),
                 Err(error) => {
                     self.is_deaf.store(true, Ordering::Relaxed);

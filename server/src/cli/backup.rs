@@ -49,9 +49,17 @@ fn as_json(file: &Path, bytes: u64, manifest: &Manifest) -> serde_json::Value {
 }
 
 fn as_text(file: &Path, bytes: u64, manifest: &Manifest) -> String {
+    let key = manifest.secret_key_file.as_ref().map(|path| {
+        format!(
+            "the key that opens its database is not in it, as it is not in the data folder: keep a copy of {} with it, or it is of no \
+             use\n",
+            clean(&path.display().to_string())
+        )
+    });
+    let key = key.unwrap_or_default();
     format!(
         "wrote {} ({}, epoch {}, revision {}); it was read back and is whole\nit holds every key of the fleet: keep it as \
-         safe as the server. The configuration, and certificates of your own, are not in it\n",
+         safe as the server. The configuration, and certificates of your own, are not in it\n{key}",
         clean(&file.display().to_string()),
         size(bytes),
         manifest.epoch,

@@ -17,9 +17,9 @@ use super::{ask, now, print, text};
 use crate::args::{Db, Files, Place, Restore, Serve};
 use crate::audit::Actor;
 use crate::backup::restore::{Restored, Unpacked, unpack};
-use crate::backup::{BackupError, DATABASE, read};
-use crate::config::{Config, Database, DatabaseUrl, Password};
-use crate::store::{Checked, StoreError, check, check_shared, transfer};
+use crate::backup::{BackupError, DATABASE, SECRET_KEY, read};
+use crate::config::{Config, Database, DatabaseUrl, Password, SecretKey};
+use crate::store::{Checked, KeyFiles, StoreError, check, check_shared, transfer};
 use crate::tls;
 
 /// Does what was typed; returns the exit code.
@@ -30,8 +30,10 @@ pub fn run(files: &Files, place: &Place, environment: Environment) -> ExitCode {
         Files::Db(Db::Copy { from, to, password_file, secret_key_file, ca_file }) => database_url(to)
             .and_then(|url| {
                 let (password_file, password) = (password_file.clone(), Password::of(&environment));
-                let (ca_file, secret_key_file) = (ca_file.clone(), secret_key_file.clone());
-                copy(from, &Database { url, password_file, password, ca_file, secret_key_file }, place)
+                let here = secret_key(place, environment, from);
+                let there = secret_key_file.clone().unwrap_or_else(|| here.clone());
+                let database = Database { url, password_file, password, ca_file: ca_file.clone() };
+                copy(from, &database, &KeyFiles { from: here, to: there }, place)
             })
             .map(|()| true),
     };
@@ -58,13 +60,22 @@ fn data_dir(place: &Place, environment: Environment) -> Result<PathBuf, Failure>
     }
 }
 
-/// The database on PostgreSQL that the configuration names, and the data folder beside it. A configuration that nobody named may
+/// The file of the key under which the secrets of the database in this folder are sealed. Without a configuration that can be read
+/// it is the one that the environment names, or the one in the folder.
+fn secret_key(place: &Place, environment: Environment, data_dir: &Path) -> PathBuf {
+    let named = environment.value("PULSE_SECRET_KEY_FILE").map(PathBuf::from);
+    let without = SecretKey::of(named, &environment);
+    let loaded = Config::load(&place.sources(&Serve::default(), environment));
+    loaded.map_or(without, |(config, _)| config.secret_key).file(data_dir)
+}
+
+/// The database on PostgreSQL that the configuration names, and the file of its sealing key. A configuration that nobody named may
 /// be wrong where the data folder is named.
 fn shared_database(place: &Place, environment: Environment) -> Result<Option<(PathBuf, Database)>, Failure> {
     match Config::load(&place.sources(&Serve::default(), environment)) {
         Ok((config, _)) => {
-            let data_dir = place.data_dir.clone().unwrap_or(config.data_dir);
-            Ok(config.database.map(|database| (data_dir, database)))
+            let secret_key = config.secret_key_file();
+            Ok(config.database.map(|database| (secret_key, database)))
         }
         Err(error) if place.config.is_some() => Err(Failure::configuration(error.to_string())),
         Err(_) => Ok(None),
@@ -85,13 +96,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     runtime.map_err(|error| Failure::local("RUNTIME", format!("start the runtime: {error}")))
 }
 
-fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
+fn copy(from: &Path, to: &Database, keys: &KeyFiles, place: &Place) -> Result<(), Failure> {
     let runtime = runtime()?;
     let not_copied = |error: &dyn std::error::Error| {
         Failure::local("NOT_COPIED", format!("nothing was copied: {}", crate::tls::chain(error)))
     };
     let authority = tls::shared::own(from).map_err(|error| not_copied(&error))?;
-    let tables = transfer(from, to, authority.as_deref(), runtime.handle(), &Clock::system())
+    let tables = transfer(from, to, keys, authority.as_deref(), runtime.handle(), &Clock::system())
         .map_err(|error| not_copied(&error))?;
     if place.json {
         let tables =
@@ -110,7 +121,7 @@ fn copy(from: &Path, to: &Database, place: &Place) -> Result<(), Failure> {
          mistake\n",
         table.render(),
         to.url,
-        clean(&to.secret_key_file(from).display().to_string()),
+        clean(&keys.to.display().to_string()),
         clean(&from.join("pulse.db").display().to_string())
     ))
 }
@@ -130,9 +141,10 @@ fn restore(flags: &Restore, place: &Place, environment: Environment) -> Result<(
         );
         return Err(Failure::usage("ON_POSTGRESQL", text));
     }
-    let data_dir = data_dir(place, environment)?;
+    let data_dir = data_dir(place, environment.clone())?;
+    let secret_key = secret_key(place, environment, &data_dir);
     allowed(&data_dir, Access::WRITE_OK | Access::EXEC_OK)?;
-    let unpacked = unpack(&flags.file, &data_dir).map_err(|error| not_restored(&error))?;
+    let unpacked = unpack(&flags.file, &data_dir, &secret_key).map_err(|error| not_restored(&error))?;
     judge(&unpacked, flags.yes)?;
     let new_epoch = if is_said { flags.new_epoch } else { ask_for_epoch(&unpacked)? };
     if !flags.yes && ask::is_possible() && unpacked.replaces() {
@@ -235,13 +247,14 @@ fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Re
         None => shared_database(place, environment.clone())?,
     };
     let (shown, checked) = match (file, shared) {
-        (Some(file), _) => (file.to_owned(), check_backup(file)?),
-        (None, Some((data_dir, database))) => {
-            let checked = check_shared(&data_dir, &database, runtime()?.handle());
+        (Some(file), _) => (file.to_owned(), check_backup(file, place, environment)?),
+        (None, Some((secret_key, database))) => {
+            let checked = check_shared(&secret_key, &database, runtime()?.handle());
             (database.url.to_string().into(), checked.map_err(|error| not_checked(&error))?)
         }
         (None, None) => {
-            let path = data_dir(place, environment)?.join(DATABASE);
+            let data_dir = data_dir(place, environment.clone())?;
+            let path = data_dir.join(DATABASE);
             allowed(&path, Access::READ_OK)?;
             if !path.exists() {
                 let text = format!(
@@ -250,7 +263,9 @@ fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Re
                 );
                 return Err(Failure::local("NO_DATABASE", text));
             }
-            let checked = check(&path).map_err(|error| not_checked(&error).with(beside(&path)))?;
+            let secret_key = secret_key(place, environment, &data_dir);
+            let checked = check(&path, &secret_key);
+            let checked = checked.map_err(|error| not_checked(&error).with(beside(&path)))?;
             (path, checked)
         }
     };
@@ -275,23 +290,33 @@ fn run_check(file: Option<&Path>, place: &Place, environment: Environment) -> Re
     Ok(is_good)
 }
 
-/// The whole file, and its database in a folder that goes afterwards.
-fn check_backup(file: &Path) -> Result<Checked, Failure> {
+/// The whole file, and its database, with the key that opens it, in a folder that goes afterwards.
+fn check_backup(file: &Path, place: &Place, environment: Environment) -> Result<Checked, Failure> {
     let not_checked = |error: BackupError| Failure::local("BACKUP_UNUSABLE", error.to_string());
     let folder = tempfile::Builder::new().prefix("pulse-check.").tempdir().map_err(|error| {
         let place = std::env::temp_dir();
         let text = format!("make a folder in {}: {error}; TMPDIR names another place", place.display());
         Failure::local("NO_FOLDER", text)
     })?;
-    read::unpack(file, folder.path(), |name| name == DATABASE).map_err(|error| match error {
-        BackupError::File { .. } => {
-            let text =
-                format!("{error} (the database is unpacked there for the check; TMPDIR names another place)");
-            Failure::local("NOT_CHECKED", text)
+    read::unpack(file, folder.path(), |name| [DATABASE, SECRET_KEY].contains(&name)).map_err(|error| {
+        match error {
+            BackupError::File { .. } => {
+                let text = format!(
+                    "{error} (the database is unpacked there for the check; TMPDIR names another place)"
+                );
+                Failure::local("NOT_CHECKED", text)
+            }
+            error => not_checked(error),
         }
-        error => not_checked(error),
     })?;
-    check(&folder.path().join(DATABASE)).map_err(|error| self::not_checked(&error))
+    let mut key = folder.path().join(SECRET_KEY);
+    if !key.exists()
+        && let Ok(data_dir) = data_dir(place, environment.clone())
+    {
+        // It is the server's, where that has it.
+        key = secret_key(place, environment, &data_dir);
+    }
+    check(&folder.path().join(DATABASE), &key).map_err(|error| self::not_checked(&error))
 }
 
 fn not_checked(error: &StoreError) -> Failure {

@@ -6,16 +6,13 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pulse_config::{Environment, Section};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 /// The variable of the environment that has the password, for those who cannot give a file.
 const PASSWORD_VARIABLE: &str = "PULSE_DATABASE_PASSWORD";
-
-/// The sealing key's file in the data folder.
-const SECRET_KEY: &str = "secret.key";
 
 /// A database on PostgreSQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,16 +25,6 @@ pub struct Database {
     pub password: Option<Password>,
     /// The authorities, in PEM, that its certificate is checked against; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// The file of the key under which keys are sealed in the database; `None`: `secret.key` in the data folder.
-    pub secret_key_file: Option<PathBuf>,
-}
-
-impl Database {
-    /// The file of the key under which keys are sealed in the database. Every server on it has the same.
-    #[must_use]
-    pub fn secret_key_file(&self, data_dir: &Path) -> PathBuf {
-        self.secret_key_file.clone().unwrap_or_else(|| data_dir.join(SECRET_KEY))
-    }
 }
 
 /// A URL of PostgreSQL as it was read: hosts, user, database and options.
@@ -149,14 +136,13 @@ fn is_here(host: &Host) -> bool {
     }
 }
 
-/// Reads the keys that begin with `database_`, and `secret_key_file`.
+/// Reads the keys that begin with `database_`.
 pub(super) fn read(keys: &mut Section<'_, '_>, environment: &Environment) -> Option<Database> {
     let url = keys.value("database_url", DatabaseUrl::parse);
     let (password_file, ca_file) = (keys.path("database_password_file"), keys.path("database_ca_file"));
-    let secret_key_file = keys.path("secret_key_file");
     let password = Password::of(environment);
     if !keys.has("database_url") {
-        for key in ["database_password_file", "database_ca_file", "secret_key_file"] {
+        for key in ["database_password_file", "database_ca_file"] {
             if keys.has(key) {
                 keys.refuse(key, "is of use beside a database_url only");
             }
@@ -168,5 +154,5 @@ pub(super) fn read(keys: &mut Section<'_, '_>, environment: &Environment) -> Opt
             format!("cannot stand beside {PASSWORD_VARIABLE}; remove one of the two"),
         );
     }
-    Some(Database { url: url?, password_file, password, ca_file, secret_key_file })
+    Some(Database { url: url?, password_file, password, ca_file })
 }

@@ -9,12 +9,14 @@ pub(super) mod audit;
 pub(super) mod catalog;
 pub(super) mod check;
 mod dictionary;
+mod exchange;
 pub(super) mod fault;
 pub(super) mod history;
 pub(in crate::store) mod link;
 pub(super) mod lists;
 mod pace;
 mod retention;
+pub(super) mod sealed;
 mod sensors;
 mod sessions;
 pub(super) mod sql;
@@ -43,12 +45,13 @@ use self::pace::Pace;
 use self::sessions::{Progress, Sessions};
 use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
+use super::sealed::Sealing;
 use super::{
-    Ahead, Beat, Commit, Copied, Heard, ListChange, ListFound, Loaded, Newer, NodeReport, Others,
-    ProxyStatus, Recorded, Report, Retention, Stand, StoreError, postgres, sqlite,
+    Ahead, Beat, Change, Commit, Copied, Heard, ListChange, ListFound, Loaded, Newer, NodeReport, Others,
+    ProxyStatus, Recorded, Report, Retention, SealingExchange, Stand, StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
-use crate::sealing::SealingKey;
+use crate::config::secret_key;
 
 /// The most reports that wait to be written.
 const MAX_REPORTS: usize = 4_096;
@@ -102,6 +105,8 @@ pub(super) struct Engine {
     /// Where the file is, if it is one.
     file: Option<PathBuf>,
     shared: Option<Shared>,
+    /// Under which secrets in the database are sealed.
+    sealing: Arc<Sealing>,
     /// Whether others write to the database too.
     is_shared: bool,
     /// `None` asks one thread to end.
@@ -121,6 +126,7 @@ struct Database {
     name: Arc<str>,
     file: Option<PathBuf>,
     shared: Option<Shared>,
+    sealing: Sealing,
     writing: Link,
     reading: Vec<Link>,
 }
@@ -130,8 +136,6 @@ struct Shared {
     /// Which one it is.
     replica: Uuid,
     doorbell: postgres::Doorbell,
-    /// Under which the keys in the database are sealed.
-    sealing: Arc<SealingKey>,
     _runtime: postgres::OwnRuntime,
 }
 
@@ -145,17 +149,19 @@ impl Engine {
     /// Opens or makes the file and starts the threads. Blocks for as long as migrations take.
     pub(super) fn open_file(
         data_dir: &Path,
+        secret_key: &Path,
         retention: Retention,
         clock: Clock,
     ) -> std::result::Result<Engine, StoreError> {
         let lock = sqlite::schema::lock(data_dir)?;
         let path = data_dir.join("pulse.db");
-        let writing = Link::Sqlite(sqlite::schema::open_writer(&path, &clock)?);
+        let (writing, key) = sqlite::schema::open_writer(&path, secret_key, &clock)?;
+        let (writing, sealing) = (Link::Sqlite(writing), Sealing::new(key, &secret_key::own(data_dir)));
         let reading = Link::Sqlite(sqlite::schema::open_reader(&path)?);
         let name = path.display().to_string().into();
         let reading = vec![reading];
         Engine::start(
-            Database { name, file: Some(path), shared: None, writing, reading },
+            Database { name, file: Some(path), shared: None, sealing, writing, reading },
             retention,
             clock,
             lock,
@@ -183,13 +189,14 @@ impl Engine {
         let doorbell = postgres::Doorbell::new(address.clone(), &runtime);
         let connect =
             || Link::Postgres(Box::new(postgres::Connection::new(address.clone(), runtime.clone())));
-        let (writing, sealing) =
+        let (writing, key) =
             postgres::schema::open_writer(address.clone(), runtime.clone(), secret_key, &clock)?;
         let readers = (0..READERS).map(|_| connect()).collect();
-        let shared = Some(Shared { replica, doorbell, sealing: Arc::new(sealing), _runtime: own_runtime });
+        let sealing = Sealing::new(key, &secret_key::own(data_dir));
+        let shared = Some(Shared { replica, doorbell, _runtime: own_runtime });
         let writing = Link::Postgres(Box::new(writing));
         Engine::start(
-            Database { name, file: None, shared, writing, reading: readers },
+            Database { name, file: None, shared, sealing, writing, reading: readers },
             retention,
             clock,
             lock,
@@ -197,7 +204,7 @@ impl Engine {
     }
 
     fn start(
-        Database { name, file, shared, mut writing, reading }: Database,
+        Database { name, file, shared, sealing, mut writing, reading }: Database,
         retention: Retention,
         clock: Clock,
         lock: File,
@@ -240,6 +247,7 @@ impl Engine {
             file,
             is_shared: shared.is_some(),
             shared,
+            sealing: Arc::new(sealing),
             questions_tx,
             readers,
             requests_tx,
@@ -252,13 +260,10 @@ impl Engine {
     }
 
     pub(super) async fn load(&self) -> std::result::Result<Loaded, StoreError> {
-        let sealing = self.shared.as_ref().map(|shared| Arc::clone(&shared.sealing));
+        let key = self.sealing.key();
         self.ask("load the database", move |sql| {
             let fleet = catalog::fleet(sql)?;
-            let signing_key = match sealing {
-                Some(sealing) => postgres::keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?,
-                None => fleet.signing_key,
-            };
+            let signing_key = sealed::open_signing(&key, fleet.server_id, &fleet.signing_key)?;
             Ok(Loaded {
                 server_id: fleet.server_id,
                 epoch: fleet.epoch,
@@ -280,11 +285,41 @@ impl Engine {
     }
 
     pub(super) async fn commit(&self, commit: Commit) -> std::result::Result<String, StoreError> {
+        let exchange = commit.changes.iter().find_map(|change| match change {
+            Change::SealingKey(exchange) => Some(exchange.clone()),
+            _ => None,
+        });
+        if let Some(exchange) = exchange {
+            return self.commit_exchange(commit, exchange).await;
+        }
         self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit)).await
     }
 
+    pub(super) fn sealing(&self) -> &Sealing {
+        &self.sealing
+    }
+
+    pub(super) async fn prepare_exchange(
+        &self,
+        file: Option<PathBuf>,
+    ) -> std::result::Result<SealingExchange, StoreError> {
+        if let Some(Shared { replica, .. }) = self.shared {
+            self.ask("ask for other servers", move |sql| postgres::replicas::alone(sql, replica)).await?;
+        }
+        Ok(self.sealing.prepare(file).await?)
+    }
+
     pub(super) async fn newer(&self, held: Stand) -> std::result::Result<Option<Newer>, StoreError> {
-        self.ask("read what others changed", move |sql| catalog::newer(sql, &held)).await
+        let sealing = Arc::clone(&self.sealing);
+        self.ask("read what others changed", move |sql| {
+            let newer = catalog::newer(sql, &held)?;
+            if newer.is_some() {
+                // Nothing is to be sealed under a key that is not the database's any more.
+                sealing.verify(&catalog::fleet(sql)?)?;
+            }
+            Ok(newer)
+        })
+        .await
     }
 
     pub(super) fn is_shared(&self) -> bool {

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::engine::sealed;
 use super::{StoreError, sqlite};
+use crate::sealing::SealingKey;
 
 /// The lock that says who works on a data folder: one server, or one restore. It ends when this is dropped.
 #[derive(Debug)]
@@ -59,4 +61,17 @@ pub struct Copied {
     pub revision: u64,
     /// The version of the schema.
     pub schema: u64,
+    /// The key that signs lists, sealed.
+    pub(super) signing_key: Vec<u8>,
+}
+
+impl Copied {
+    /// Whether this key opens what is sealed in the copy.
+    ///
+    /// # Errors
+    /// [`SealingError::Wrong`](crate::sealing::SealingError::Wrong).
+    pub fn is_opened_by(&self, key: &SealingKey) -> Result<(), StoreError> {
+        let place = sealed::place(sealed::SIGNING, self.server_id);
+        Ok(key.open_sealed(&place, &self.signing_key).map(drop)?)
+    }
 }

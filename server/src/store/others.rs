@@ -10,6 +10,9 @@ use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::NodeReport;
 
+/// A server that said nothing for so long is gone: five times in a row it was not heard.
+pub const GONE: Duration = Duration::from_secs(10);
+
 /// Where in the database's history somebody stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stand {

@@ -4,16 +4,16 @@
 //! transaction. Always: what was written is read back and compared, table by table, before it is committed; epoch, ids,
 //! tokens' digests, lists and the audit chain are bytes that nobody makes anew. Never: changes the first database.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use pulse_proto::{Clock, hex};
 use tokio::runtime::Handle;
 
-use super::engine::catalog;
 use super::engine::fault::{Fault, Result};
 use super::engine::link::Link;
 use super::engine::sql::{FromValue, Sql, Value, integer, row, values};
+use super::engine::{catalog, sealed};
 use super::{StoreError, postgres, sqlite};
 use crate::config;
 use crate::sealing::SealingKey;
@@ -32,7 +32,7 @@ const fn table(name: &'static str, columns: &'static [&'static str], order: &'st
     Table { name, columns, order }
 }
 
-/// The row that says which fleet it is. Its signing key is stored otherwise on each side, and compared by itself.
+/// The row that says which fleet it is. Its signing key is sealed otherwise on each side, and compared by itself.
 const FLEET: Table = table("fleet", &["id", "server_id", "epoch", "revision", "created_at"], "id");
 
 /// Every other table that both databases have, those first to which others refer.
@@ -187,6 +187,15 @@ pub struct Transferred {
     pub sha256: String,
 }
 
+/// What a database is sealed under on each side: the files of both keys.
+#[derive(Clone, Debug)]
+pub struct KeyFiles {
+    /// That of the file. Read, unless nothing is sealed there yet.
+    pub from: PathBuf,
+    /// That of PostgreSQL; made if it is not there.
+    pub to: PathBuf,
+}
+
 /// Copies the database in a data folder to an empty one on PostgreSQL, and compares both. `authority` is the authority's key, in
 /// PEM, if the fleet has one: the servers on the other database shall have it too. Blocks for as long as that takes.
 ///
@@ -196,6 +205,7 @@ pub struct Transferred {
 pub fn transfer(
     data_dir: &Path,
     to: &config::Database,
+    keys: &KeyFiles,
     authority: Option<&str>,
     runtime: &Handle,
     clock: &Clock,
@@ -209,15 +219,15 @@ pub fn transfer(
         });
     }
     // Brought up to date first, as both sides have the newest tables.
-    let mut from = Link::Sqlite(sqlite::schema::open_writer(&path, clock)?);
+    let (from, opening) = sqlite::schema::open_writer(&path, &keys.from, clock)?;
+    let mut from = Link::Sqlite(from);
     let address = postgres::Address::of(to)?;
     let name = address.name.clone();
-    let secret_key = to.secret_key_file(data_dir);
-    let (to, sealing) = postgres::schema::open_writer(address, runtime.clone(), &secret_key, clock)?;
+    let (to, sealing) = postgres::schema::open_writer(address, runtime.clone(), &keys.to, clock)?;
     let mut to = Link::Postgres(Box::new(to));
     let transferred = from.view(|from| {
         to.transact(|to| {
-            let transferred = copy(from, to, &sealing)?;
+            let transferred = copy(from, to, &opening, &sealing)?;
             if let Some(authority) = authority {
                 postgres::keys::share(to, &sealing, authority)?;
             }
@@ -230,7 +240,13 @@ pub fn transfer(
     Ok(transferred)
 }
 
-fn copy(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Vec<Transferred>> {
+/// `opening` is the key of the one side, `sealing` that of the other.
+fn copy(
+    from: &dyn Sql,
+    to: &dyn Sql,
+    opening: &SealingKey,
+    sealing: &SealingKey,
+) -> Result<Vec<Transferred>> {
     let used = "SELECT CASE WHEN EXISTS (SELECT 1 FROM audit) OR EXISTS (SELECT 1 FROM instances) THEN 1 ELSE 0 END AS used";
     if row(to, "audit", used, &[], |cells| cells.plain::<i64>("used"))? != Some(0) {
         return Err(Fault::Unreadable(
@@ -238,10 +254,12 @@ fn copy(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Vec<Transf
         ));
     }
     to.execute("DELETE FROM audit_head", &[])?;
-    let mut transferred = vec![copy_fleet(from, to, sealing)?];
+    let mut transferred = vec![copy_fleet(from, to, opening, sealing)?];
     for table in TABLES {
         transferred.push(table.copy(from, to)?);
     }
+    // Compared as they were, and sealed as they shall be.
+    sealed::reseal_rows(to, catalog::fleet(to)?.server_id, opening, sealing)?;
     for sequence in SEQUENCES {
         to.query(sequence, &[], &mut |_| Ok(()))?;
     }
@@ -249,19 +267,25 @@ fn copy(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Vec<Transf
 }
 
 /// The new database's own identity gives way to the fleet's.
-fn copy_fleet(from: &dyn Sql, to: &dyn Sql, sealing: &SealingKey) -> Result<Transferred> {
+fn copy_fleet(
+    from: &dyn Sql,
+    to: &dyn Sql,
+    opening: &SealingKey,
+    sealing: &SealingKey,
+) -> Result<Transferred> {
     let fleet = catalog::fleet(from)?;
     let created_at =
         row(from, "fleet", "SELECT created_at FROM fleet", &[], |cells| cells.plain::<i64>("created_at"))?;
-    let sealed = postgres::keys::seal_signing(sealing, fleet.server_id, &fleet.signing_key)?;
+    let signing_key = sealed::open_signing(opening, fleet.server_id, &fleet.signing_key)?;
+    let sealed = sealed::seal_signing(sealing, fleet.server_id, &signing_key)?;
     to.execute(
         "UPDATE fleet SET server_id = $1, epoch = $2, revision = $3, created_at = $4, signing_key = $5,
              authority_key = NULL",
         &values![fleet.server_id, integer(fleet.epoch), integer(fleet.revision), created_at, sealed],
     )?;
     let there = catalog::fleet(to)?;
-    let key = postgres::keys::open_signing(sealing, there.server_id, &there.signing_key)?;
-    if key != fleet.signing_key {
+    let key = sealed::open_signing(sealing, there.server_id, &there.signing_key)?;
+    if key != signing_key {
         return Err(Fault::Unreadable("the signing key is not the same there".to_owned()));
     }
     FLEET.compare(from, to)

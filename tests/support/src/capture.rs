@@ -140,8 +140,8 @@ pub fn spellings_of_keys(data_dir: &Path) -> String {
                     .for_each(|key| spell(key, &mut spellings));
             }
         }
-        if name == "secret.key" && bytes.len() == 32 {
-            spell(&bytes, &mut spellings);
+        if name == "secret.key" && from_pem.len() == 32 {
+            spell(&from_pem, &mut spellings);
         }
     }
     spellings

@@ -34,6 +34,7 @@ fn described(parts: &[Part]) -> (Vec<u8>, String) {
         epoch: 1,
         revision: 1,
         schema: 1,
+        secret_key_file: None,
         parts: parts.to_vec(),
     };
     let text = serde_json::to_vec(&manifest).expect("it is JSON");

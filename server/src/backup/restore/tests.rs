@@ -29,7 +29,8 @@ fn put(folder: &Path, names: &[&str], content: &str) {
     }
 }
 
-const OLD: [&str; 6] = ["pulse.db", "pulse.db-wal", "pulse.db-shm", "ca.pem", "ca.key", "secret.key"];
+const OLD: [&str; 7] =
+    ["pulse.db", "pulse.db-wal", "pulse.db-shm", "ca.pem", "ca.key", "secret.key", "secret.key.next"];
 const NEW: [&str; 4] = ["pulse.db", "ca.pem", "ca.key", "server.key"];
 
 /// The folder as it is when nothing has been moved yet.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, Value, integer, millis, rows, values, word_of};
-use super::{audit, lists};
+use super::{audit, lists, sealed};
 use crate::inventory::Instance;
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
@@ -32,7 +32,7 @@ pub(in crate::store) struct Fleet {
     pub(in crate::store) server_id: Uuid,
     pub(in crate::store) epoch: u64,
     pub(in crate::store) revision: u64,
-    /// As it is stored: sealed, if others share the database.
+    /// As it is stored: sealed; in a file of an earlier schema, in the open.
     pub(in crate::store) signing_key: Vec<u8>,
 }
 
@@ -126,6 +126,7 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
                 database.execute("UPDATE fleet SET epoch = $1", &values![integer(*epoch)])?;
             }
             Change::JoinWindow(window) => put_join_window(database, window, revision)?,
+            Change::SealingKey(exchange) => sealed::reseal(database, &exchange.from, &exchange.to)?,
         }
     }
     for list in &commit.lists {

@@ -79,9 +79,13 @@ impl Check<'_> {
         let fleet = catalog::fleet(self.sql)?;
         self.checked.server_id = Some(fleet.server_id);
         (self.checked.epoch, self.checked.revision) = (fleet.epoch, fleet.revision);
-        let key = (self.kind.key)(fleet.server_id, &fleet.signing_key)?;
-        if SigningKey::from_pkcs8(&key).is_err() {
-            self.found("fleet", 1, "the key that signs lists cannot be read: restore a backup");
+        match (self.kind.key)(fleet.server_id, &fleet.signing_key) {
+            Ok(key) if SigningKey::from_pkcs8(&key).is_ok() => {}
+            Ok(_) => self.found("fleet", 1, "the key that signs lists cannot be read: restore a backup"),
+            Err(Fault::Sealed(error)) => {
+                self.found("fleet", 1, format!("the key that signs lists cannot be opened: {error}"));
+            }
+            Err(fault) => return Err(fault),
         }
         if !self.kind.is_newest {
             return Ok(());
@@ -159,8 +163,9 @@ impl Check<'_> {
     fn signatures(&mut self) -> Result<()> {
         let sql = self.sql;
         let fleet = catalog::fleet(sql)?;
-        let key = (self.kind.key)(fleet.server_id, &fleet.signing_key)?;
-        let key = SigningKey::from_pkcs8(&key).map(|key| key.public()).ok();
+        // If there is none, that was found before.
+        let key = (self.kind.key)(fleet.server_id, &fleet.signing_key).ok();
+        let key = key.and_then(|key| SigningKey::from_pkcs8(&key).ok()).map(|key| key.public());
         let page =
             "SELECT scope, epoch, revision, hash, updated_at, refresh_interval_ms, key_id, signature, nodes
                     FROM allowlists WHERE (scope, epoch, revision) > ($1, $2, $3)

@@ -37,6 +37,8 @@ pub(in crate::store) enum Fault {
     Disk(Arc<std::io::Error>),
     /// A key that is sealed in the database cannot be had.
     Sealed(SealingError),
+    /// Other servers are on the database, by these names.
+    OtherServers(String),
     /// Nobody waits for it any more.
     Stopped,
 }
@@ -69,6 +71,7 @@ impl Fault {
             | Fault::LeaseLost
             | Fault::Disk(_)
             | Fault::Sealed(_)
+            | Fault::OtherServers(_)
             | Fault::Stopped => false,
         }
     }
@@ -82,7 +85,12 @@ impl Fault {
             ),
             Fault::Postgres(error) => breaks_a_rule(error),
             Fault::Unreadable(_) | Fault::Conflict(_) | Fault::OtherHistory { .. } | Fault::Sealed(_) => true,
-            Fault::Away(_) | Fault::Undecided | Fault::LeaseLost | Fault::Disk(_) | Fault::Stopped => false,
+            Fault::Away(_)
+            | Fault::Undecided
+            | Fault::LeaseLost
+            | Fault::Disk(_)
+            | Fault::OtherServers(_)
+            | Fault::Stopped => false,
         }
     }
 
@@ -96,6 +104,7 @@ impl Fault {
             Fault::Stopped => StoreError::Closed,
             Fault::Undecided => StoreError::Undecided { doing: doing_there() },
             Fault::Sealed(error) => StoreError::Sealed(error.clone()),
+            Fault::OtherServers(names) => StoreError::OtherServers(names.clone()),
             Fault::Disk(error) => {
                 StoreError::Database { doing: doing.to_owned(), source: Box::new(Arc::clone(error)) }
             }

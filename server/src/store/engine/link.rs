@@ -33,6 +33,15 @@ impl Link {
         }
     }
 
+    /// Puts what is in SQLite's log where it belongs, if no other program's reading is in the way: then the log is empty.
+    pub(in crate::store) fn empty_log(&self) {
+        if let Link::Sqlite(connection) = self
+            && let Err(fault) = sqlite::schema::empty_log(connection)
+        {
+            tracing::debug!(?fault, "the database's log was not emptied");
+        }
+    }
+
     /// Closes it, with all that was written where it belongs.
     pub(in crate::store) fn close(self) -> Result<()> {
         match self {

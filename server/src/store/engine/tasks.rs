@@ -17,6 +17,8 @@ use super::pace::Pace;
 use super::sessions::Sessions;
 use super::writer::Writer;
 use super::{Engine, JoinOnDrop, MAX_REPORTS, MAX_REQUESTS, Question};
+use crate::config::secret_key;
+use crate::store::sealed::Sealing;
 use crate::store::{Retention, StoreError, sqlite};
 
 impl Engine {
@@ -32,7 +34,10 @@ impl Engine {
         let lock = sqlite::schema::lock(data_dir)?;
         let path = database_dir.join("pulse.db");
         let name: Arc<str> = path.display().to_string().into();
-        let connection = sqlite::schema::open_writer(&path, &clock)?;
+        // Those that share the database share its key.
+        let secret_key = secret_key::own(database_dir);
+        let (connection, key) = sqlite::schema::open_writer(&path, &secret_key, &clock)?;
+        let sealing = Arc::new(Sealing::new(key, &secret_key));
         let opened = connection
             .pragma_update(None, "synchronous", "off")
             .map_err(Fault::from)
@@ -71,6 +76,7 @@ impl Engine {
             name,
             file: Some(path),
             shared: None,
+            sealing,
             is_shared: data_dir != database_dir,
             questions_tx,
             readers: 1,

@@ -7,22 +7,26 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 
-use super::{Address, Connection, keys, schema};
+use super::{Address, Connection, schema};
 use crate::config;
-use crate::sealing::SealingKey;
-use crate::store::engine::catalog;
+use crate::sealing;
 use crate::store::engine::check::{Kind, check as check_tables};
 use crate::store::engine::fault::Fault;
+use crate::store::engine::{catalog, sealed};
 use crate::store::{Checked, StoreError};
 
-/// Checks the database, whose keys are sealed under the one in the data folder or where the configuration says. Blocks.
+/// Checks the database, whose secrets are sealed under the key in this file. Blocks.
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be asked, is not of this version, or its keys cannot be opened.
-pub fn check(data_dir: &Path, database: &config::Database, runtime: &Handle) -> Result<Checked, StoreError> {
+pub fn check(
+    secret_key: &Path,
+    database: &config::Database,
+    runtime: &Handle,
+) -> Result<Checked, StoreError> {
     let address = Address::of(database)?;
     let name = address.name.clone();
-    let sealing = SealingKey::open(&database.secret_key_file(data_dir))?;
+    let before = sealing::all_of(secret_key);
     let mut connection = Connection::new(address, runtime.clone());
     let checked = connection.view(|sql| {
         if !schema::is_newest(sql)? {
@@ -30,8 +34,9 @@ pub fn check(data_dir: &Path, database: &config::Database, runtime: &Handle) -> 
         }
         // Without its key nothing that is signed can be judged.
         let fleet = catalog::fleet(sql)?;
-        keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
-        let key = |fleet, sealed: &[u8]| keys::open_signing(&sealing, fleet, sealed);
+        let keys = sealed::found(before, secret_key)?;
+        sealed::open_signing_by(&keys, fleet.server_id, &fleet.signing_key)?;
+        let key = |fleet, sealed: &[u8]| sealed::open_signing_by(&keys, fleet, sealed);
         Ok(check_tables(sql, &Kind { is_newest: true, has_head: true, key: &key }, |_| ()))
     });
     checked.map_err(|fault| fault.while_doing("check the database", &name))

@@ -48,11 +48,10 @@ mod tests {
     fn connections(postgres: &Postgres) -> (Connection, Connection) {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let url = DatabaseUrl::parse(&postgres.database()).expect("it is a URL");
-        let database =
-            Database { url, password_file: None, password: None, ca_file: None, secret_key_file: None };
+        let database = Database { url, password_file: None, password: None, ca_file: None };
         let open = || {
             let address = Address::of(&database).expect("it has no files");
-            let secret_key = database.secret_key_file(folder.path());
+            let secret_key = folder.path().join("secret.key");
             schema::open_writer(address, Handle::current(), &secret_key, &Clock::system())
                 .expect("it opens")
                 .0

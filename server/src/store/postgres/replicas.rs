@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::store::engine::fault::Result;
+use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, integer, rows, values};
-use crate::store::{Beat, Replica};
+use crate::store::{Beat, GONE, Replica};
 
 /// A server that was silent for so long is not shown any more.
 const FORGOTTEN: Duration = Duration::from_hours(24);
@@ -42,6 +42,14 @@ pub(in crate::store) fn beat(database: &dyn Sql, id: Uuid, beat: &Beat) -> Resul
             leases: leases.iter().flat_map(|leases| leases.split(' ')).map(str::to_owned).collect(),
         })
     })
+}
+
+/// `Err` if another server is on the database too.
+pub(in crate::store) fn alone(database: &dyn Sql, id: Uuid) -> Result<()> {
+    let sql = "SELECT id, name FROM replicas WHERE id <> $1 AND seen_at > unix_ms() - $2 ORDER BY name";
+    let gone = i64::try_from(GONE.as_millis()).unwrap_or(i64::MAX);
+    let others = rows(database, "replicas", sql, &values![id, gone], |cells| cells.plain::<String>("name"))?;
+    if others.is_empty() { Ok(()) } else { Err(Fault::OtherServers(others.join(", "))) }
 }
 
 /// Says that a server has gone.

@@ -8,12 +8,12 @@ use std::path::Path;
 use pulse_proto::Clock;
 use tokio::runtime::Handle;
 
-use super::{Address, Connection, keys};
+use super::{Address, Connection};
 use crate::sealing::SealingKey;
 use crate::store::StoreError;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
-use crate::store::engine::{catalog, sql};
+use crate::store::engine::{catalog, sealed, sql};
 
 /// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: &[&str] = &[include_str!("../migrations/postgres/0001_initial.sql")];
@@ -62,20 +62,14 @@ fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Res
         for migration in &MIGRATIONS[begin..] {
             statements.simple(migration)?;
         }
-        let sealing = match begin {
-            0 => SealingKey::open_or_make(secret_key),
-            _ => SealingKey::open(secret_key),
-        };
-        let sealing = sealing.map_err(Fault::Sealed)?;
         if begin == 0 {
-            catalog::found_fleet(sql, clock, |fleet, key| keys::seal_signing(&sealing, fleet, &key))?;
+            let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
+            catalog::found_fleet(sql, clock, |fleet, key| sealed::seal_signing(&sealing, fleet, &key))?;
             sql.execute("INSERT INTO schema_version (version) VALUES ($1)", &values![known])?;
         } else if begin < MIGRATIONS.len() {
             sql.execute("UPDATE schema_version SET version = $1", &values![known])?;
         }
-        let fleet = catalog::fleet(sql)?;
-        keys::open_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
-        Ok(sealing)
+        sealed::settle(sql, secret_key)
     })
 }
 

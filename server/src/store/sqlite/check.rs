@@ -7,23 +7,31 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::{Statements, schema};
+use crate::sealing;
 use crate::store::engine::check::{Check, Kind, check as check_tables};
 use crate::store::engine::fault::{Fault, Result};
+use crate::store::engine::sealed;
 use crate::store::{Checked, StoreError};
 
 /// The schema in which the audit log's end is kept.
 const SCHEMA_WITH_HEAD: i64 = 3;
 
-pub(in crate::store) fn check(path: &Path) -> std::result::Result<Checked, StoreError> {
+pub(in crate::store) fn check(path: &Path, secret_key: &Path) -> std::result::Result<Checked, StoreError> {
     let failed = |fault: Fault| fault.while_doing("check the database", &path.display().to_string());
     let mut connection = schema::open_reader(path)?;
+    let before = sealing::all_of(secret_key);
     let view = connection.transaction().map_err(|error| failed(error.into()))?;
     let schema = schema::known_version(&view).map_err(failed)?;
+    let is_sealed = schema >= schema::SEALED_SCHEMA;
+    let keys = if is_sealed { sealed::found(before, secret_key).map_err(failed)? } else { Vec::new() };
+    let open = |fleet, stored: &[u8]| match is_sealed {
+        true => sealed::open_signing_by(&keys, fleet, stored),
+        false => Ok(stored.to_vec()),
+    };
     let kind = Kind {
         is_newest: schema == schema::newest_version(),
         has_head: schema >= SCHEMA_WITH_HEAD,
-        // It is not sealed: the file is for the server's user alone.
-        key: &|_, key| Ok(key.to_vec()),
+        key: &open,
     };
     Ok(check_tables(&Statements(&view), &kind, |check| {
         check.part(true, |check| pages(&view, check));

@@ -99,6 +99,7 @@ fn work(connection: &Connection, from: &Path, to: &Path, is_stopped: &AtomicBool
         epoch: fleet.epoch,
         revision: fleet.revision,
         schema: schema.unsigned_abs(),
+        signing_key: fleet.signing_key,
     })
 }
 

@@ -13,9 +13,11 @@ use pulse_proto::Clock;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::Statements;
+use crate::sealing::SealingKey;
 use crate::store::StoreError;
-use crate::store::engine::catalog;
 use crate::store::engine::fault::{Fault, Result};
+use crate::store::engine::sql::{Sql, values};
+use crate::store::engine::{catalog, sealed};
 
 /// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: &[&str] = &[
@@ -23,7 +25,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0002_joining.sql"),
     include_str!("../migrations/sqlite/0003_older_database.sql"),
     include_str!("../migrations/sqlite/0004_kept_list.sql"),
+    include_str!("../migrations/sqlite/0005_sealed.sql"),
 ];
+
+/// The schema from which on secrets are sealed.
+pub(in crate::store) const SEALED_SCHEMA: i64 = 5;
 
 /// Before this one a writer and a checkpoint on two connections could damage a WAL database
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -56,11 +62,13 @@ pub(in crate::store) fn lock(data_dir: &Path) -> std::result::Result<File, Store
     }
 }
 
-/// Opens the database for writing, makes it if it is not there, and brings it up to date.
+/// Opens the database for writing, makes it if it is not there, and brings it up to date. Out: the connection, and the key in
+/// this file, under which the database's secrets are sealed; if nothing is sealed yet it is made, if it is not there.
 pub(in crate::store) fn open_writer(
     path: &Path,
+    secret_key: &Path,
     clock: &Clock,
-) -> std::result::Result<Connection, StoreError> {
+) -> std::result::Result<(Connection, SealingKey), StoreError> {
     keep_private(path).map_err(|source| StoreError::Database {
         doing: format!("make {} a file that only its owner can read", path.display()),
         source: source.into(),
@@ -72,7 +80,7 @@ pub(in crate::store) fn open_writer(
             source: format!("SQLite {} is too old: at least 3.51.3 is needed", rusqlite::version()).into(),
         });
     }
-    let open = || -> Result<Connection> {
+    let open = || -> Result<(Connection, SealingKey)> {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let mode: String =
             connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
@@ -90,9 +98,21 @@ pub(in crate::store) fn open_writer(
         connection.pragma_update(None, "wal_autocheckpoint", 8_192)?;
         // After a burst the log shrinks to 64 MiB again.
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        migrate(&mut connection, clock)?;
+        // A migration takes secrets away: not only their rows, but the bytes.
+        connection.pragma_update(None, "secure_delete", true)?;
+        let is_migrated = migrate(&mut connection, secret_key, clock)?;
         check(&connection)?;
-        Ok(connection)
+        let view = connection.transaction()?;
+        let sealing = sealed::settle(&Statements(&view), secret_key)?;
+        drop(view);
+        // What a migration took away is in the log still, if not of this start, then of one that was killed.
+        let emptied = empty_log(&connection);
+        if is_migrated {
+            emptied?;
+        }
+        // From here on where it costs no further writes.
+        connection.pragma_update(None, "secure_delete", "fast")?;
+        Ok((connection, sealing))
     };
     open().map_err(|fault| fault.while_doing("open the database", &path.display().to_string()))
 }
@@ -120,28 +140,67 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn migrate(connection: &mut Connection, clock: &Clock) -> Result<()> {
+/// Puts what is in the log where it belongs. It stays as it is while another program reads the database.
+pub(in crate::store) fn empty_log(connection: &Connection) -> Result<()> {
+    let is_busy: bool = connection.query_row("PRAGMA wal_checkpoint(truncate)", [], |row| row.get(0))?;
+    if is_busy {
+        tracing::warn!(
+            "another program reads the database, so its log keeps what was overwritten until the server ends"
+        );
+    }
+    Ok(())
+}
+
+/// Brings the database up to date; says whether there was anything to do.
+fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Result<bool> {
+    let mut is_migrated = false;
     loop {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let version = version(&transaction)?;
         let next = usize::try_from(version).unwrap_or_default();
         let Some(migration) = MIGRATIONS.get(next) else {
-            return Ok(());
+            return Ok(is_migrated);
         };
-        if next == 0 {
-            let tables: i64 =
-                transaction.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-            if tables > 0 {
-                return Err(Fault::Unreadable(String::from("it is the database of another program")));
+        let reached = if next == 0 {
+            found(&transaction, secret_key, clock)?;
+            newest_version()
+        } else {
+            if version + 1 == SEALED_SCHEMA {
+                seal(&transaction, secret_key)?;
             }
-        }
-        transaction.execute_batch(migration)?;
-        if next == 0 {
-            catalog::found_fleet(&Statements(&transaction), clock, |_, key| Ok(key))?;
-        }
-        transaction.pragma_update(None, "user_version", version + 1)?;
+            transaction.execute_batch(migration)?;
+            version + 1
+        };
+        transaction.pragma_update(None, "user_version", reached)?;
         transaction.commit()?;
+        is_migrated = true;
     }
+}
+
+/// Makes a new database, in one go: its signing key never stands in it in the open.
+fn found(database: &Connection, secret_key: &Path, clock: &Clock) -> Result<()> {
+    let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if tables > 0 {
+        return Err(Fault::Unreadable(String::from("it is the database of another program")));
+    }
+    for migration in MIGRATIONS {
+        database.execute_batch(migration)?;
+    }
+    let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
+    catalog::found_fleet(&Statements(database), clock, |fleet, key| {
+        sealed::seal_signing(&sealing, fleet, &key)
+    })
+}
+
+/// Seals the signing key, which stood in the open in earlier schemas.
+fn seal(database: &Connection, secret_key: &Path) -> Result<()> {
+    let statements = Statements(database);
+    let fleet = catalog::fleet(&statements)?;
+    let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
+    let sealed = sealed::seal_signing(&sealing, fleet.server_id, &fleet.signing_key)?;
+    statements.execute("UPDATE fleet SET signing_key = $1", &values![sealed])?;
+    tracing::info!(secret_key = %secret_key.display(), "the signing key is sealed from here on");
+    Ok(())
 }
 
 /// The version of the database's schema, if this program knows it; 0: it has none yet.
@@ -197,6 +256,7 @@ mod tests {
 
     #[test]
     fn an_audit_log_from_before_its_end_was_kept_goes_on_where_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
         let mut connection = Connection::open_in_memory().unwrap();
         let transaction = connection.transaction().unwrap();
         transaction.execute_batch(MIGRATIONS[0]).unwrap();
@@ -206,7 +266,9 @@ mod tests {
         transaction.execute_batch(rows).unwrap();
         transaction.pragma_update(None, "user_version", 2).unwrap();
         transaction.commit().unwrap();
-        migrate(&mut connection, &Clock::system()).unwrap();
+        let secret_key = folder.path().join("secret.key");
+        assert!(migrate(&mut connection, &secret_key, &Clock::system()).unwrap());
+        sealed::settle(&Statements(&connection), &secret_key).unwrap();
         assert_eq!(
             crate::store::engine::audit::head(&Statements(&connection)).unwrap(),
             (2, "bb".to_owned())

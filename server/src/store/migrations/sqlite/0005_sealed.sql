@@ -1,0 +1,2 @@
+-- Secrets are sealed from here on, under the key that the server is given. No table changes: fleet.signing_key, which stood in the
+-- open, is sealed in the transaction that notes this version.
