@@ -10,6 +10,7 @@ mod join;
 mod proxies;
 mod state;
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -164,6 +165,24 @@ pub struct FinishExchange {
     /// Yes, though some proxies may not have heard the new pin.
     #[serde(default)]
     pub yes: bool,
+}
+
+/// `POST key/rotate`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// The file of the new key, by its absolute path, where the server does not make it itself.
+    #[serde(default)]
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// The sealing key was exchanged: the answer to `POST key/rotate`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RotatedKey {
+    /// The file that has the new key.
+    pub key_file: PathBuf,
+    /// The file whose place that one must take before the server's next start; null: it has it already.
+    pub replaces: Option<PathBuf>,
 }
 
 /// A new epoch: the answer to `POST epoch`.

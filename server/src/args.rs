@@ -105,6 +105,9 @@ pub enum Admin {
     /// The key of Pulse's own CA, which proxies have pinned
     #[command(subcommand, arg_required_else_help = true)]
     Tls(Tls),
+    /// The key under which secrets in the database are sealed
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(Key),
     /// Write all that is needed to bring the fleet back to one file; it holds every key
     Backup {
         /// The file
@@ -155,6 +158,18 @@ pub enum Tls {
         /// Yes, though some proxies may not have heard the new pin; those must then be registered again
         #[arg(long)]
         yes: bool,
+    },
+}
+
+/// `pulse key …`.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Key {
+    /// Seal every secret under a new key, at once and as a whole
+    Rotate {
+        /// The file of the new key, where the server's own data folder does not have the key: the server reads it, and it must then
+        /// take the place of the old one before the next start
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
     },
 }
 

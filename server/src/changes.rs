@@ -13,6 +13,7 @@ mod epoch;
 mod expiry;
 mod instances;
 mod join;
+mod key;
 mod load;
 mod proxies;
 mod register;

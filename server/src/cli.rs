@@ -19,6 +19,7 @@ mod files;
 mod history;
 mod instance;
 mod join;
+mod key;
 mod pick;
 mod proxy;
 mod show;
@@ -36,7 +37,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api;
-use crate::args::{Admin, Epoch, Place, Serve, Tls};
+use crate::args::{Admin, Epoch, Key, Place, Serve, Tls};
 use crate::config::Config;
 use client::{Client, segment};
 use failure::Failure;
@@ -157,6 +158,7 @@ impl Asking {
                 })
                 .await
             }
+            Admin::Key(Key::Rotate { new_key_file }) => self.rotate_key(new_key_file.as_deref()).await,
             Admin::Audit { .. } => {
                 let rows = self.audit(None).await?;
                 Ok(self.audit_text(&rows, true))

@@ -16,6 +16,7 @@ mod backup;
 mod epoch;
 mod instances;
 mod join_tokens;
+mod key;
 mod lists;
 pub mod probes;
 mod proxies;
@@ -59,6 +60,7 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/allowlists/diff", get(lists::diff))
         .route("/backup", post(backup::make))
         .route("/epoch", post(epoch::begin))
+        .route("/key/rotate", post(key::rotate))
         .route("/temperatures", get(temperatures::list))
         .route("/status", get(status::show))
         .route("/tls/rotate", post(tls::rotate))

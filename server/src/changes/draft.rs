@@ -14,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::inventory::Instance;
 use crate::publish::{Lists, Publisher};
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
-use crate::store::Change;
+use crate::store::{Change, SealingExchange};
 
 /// The next catalog, and the rows that lead to it.
 pub(super) struct Draft<'a> {
@@ -50,6 +50,12 @@ impl<'a> Draft<'a> {
         self.after.epoch = epoch;
         self.concerned.extend(self.after.registry.proxies().map(|proxy| proxy.id));
         self.changes.push(Change::Epoch(epoch));
+    }
+
+    /// Seals everything anew, under another key. The store does that with its rows; what the next catalog holds of them sealed is
+    /// to be sealed anew here ([`SealingExchange::reseal`]), without a change of its own. It holds nothing sealed.
+    pub(super) fn exchange_key(&mut self, exchange: &SealingExchange) {
+        self.changes.push(Change::SealingKey(exchange.clone()));
     }
 
     /// Adds or changes an instance; hosts that wait for it are assigned to it.

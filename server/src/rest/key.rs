@@ -1,0 +1,50 @@
+//! `/key/rotate`: the exchange of the key under which secrets are sealed.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Json;
+
+use super::refusal::Refusal;
+use crate::Pulse;
+use crate::api;
+use crate::audit::Actor;
+use crate::changes::ChangeError;
+use crate::listen::admin_socket::AdminPeer;
+use crate::sealing::SealingError;
+use crate::store::StoreError;
+
+pub(super) async fn rotate(
+    State(pulse): State<Arc<Pulse>>,
+    Extension(peer): Extension<AdminPeer>,
+    Json(asked): Json<api::RotateKey>,
+) -> Result<Json<api::RotatedKey>, Refusal> {
+    // A backup is to have the key that opens its database.
+    let hold_off = pulse.backups.hold_off()?;
+    let exchanging = async move {
+        let _hold_off = hold_off;
+        pulse.changes.exchange_key(&Actor::admin(peer.uid), asked.new_key_file).await
+    };
+    // To the end, also when the caller is gone.
+    let exchanged = tokio::spawn(exchanging).await.unwrap_or(Err(ChangeError::Stopping));
+    let exchange = exchanged.map_err(refused)?;
+    tracing::info!(uid = peer.uid, "every secret is sealed under another key");
+    let (key_file, replaces) = (exchange.file().to_owned(), exchange.replaces().map(Into::into));
+    Ok(Json(api::RotatedKey { key_file, replaces }))
+}
+
+/// What stands in the way is said by its own text.
+fn refused(error: ChangeError) -> Refusal {
+    let (reason, text) = match &error {
+        ChangeError::Store(error @ StoreError::OtherServers(_)) => ("OTHER_SERVERS", error.to_string()),
+        ChangeError::Store(StoreError::Sealed(error)) => match error {
+            SealingError::Elsewhere(_) => ("KEY_ELSEWHERE", error.to_string()),
+            SealingError::Own(_) => ("KEY_IS_OWN", error.to_string()),
+            SealingError::Same(_) => ("SAME_KEY", error.to_string()),
+            error => ("KEY_NOT_USABLE", format!("the key was not exchanged: {error}")),
+        },
+        _ => return error.into(),
+    };
+    Refusal::conflict(reason, text)
+}
