@@ -18,6 +18,12 @@ fn shown(server: &Server) -> Vec<Value> {
         .iter()
         .map(|arguments| server.json(arguments))
         .collect();
+    // When a node was typed was not kept then.
+    for instance in shown[0]["instances"].as_array_mut().expect("there are instances") {
+        for node in instance["nodes"].as_array_mut().expect("it has nodes") {
+            node["confirmed_at"] = Value::Null;
+        }
+    }
     for proxy in server.proxies() {
         let lasting = ["id", "hostname", "instance", "scope", "standing", "applied", "pushed", "machine_id"];
         shown.extend(lasting.map(|key| proxy[key].clone()));

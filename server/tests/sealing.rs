@@ -5,11 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use pulse::sealing::SealingKey;
+use pulse::sealing::{SealingError, SealingKey};
 use pulse_test_support::postgres::Postgres;
 use pulse_test_support::{Blow, Fault, PATIENCE, Ran, Server, eventually};
 use serde_json::{Value, json};
 
+#[path = "support/pve.rs"]
+mod pve;
 #[path = "support/first_schema.rs"]
 mod schema;
 #[path = "support/sealed.rs"]
@@ -28,7 +30,20 @@ fn some_changes() -> Server {
     let server = Server::builder().on_file().start();
     server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
     server.pulse_ok(&["instance", "set", "home", "--endpoint", "delly", "--endpoint", "b"]);
+    // No host is there that could be asked: what is sealed is what counts.
+    let added = pve::try_add(&server, "cluster", &["https://127.0.0.1:1"], &["--no-check"]);
+    assert!(added.is_success(), "{added:?}");
     server
+}
+
+/// The API token's secret of that instance, opened with the sealing key in this file.
+fn api_secret(data_dir: &Path, secret_key: &Path) -> Result<Vec<u8>, SealingError> {
+    let shell = rusqlite::Connection::open(data_dir.join("pulse.db")).expect("the database opens");
+    let sql =
+        "SELECT s.sealed_secret, f.server_id || '/' || s.instance_id FROM instance_sources AS s, fleet AS f";
+    let found = shell.query_row(sql, [], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
+    let (sealed, of): (Vec<u8>, String) = found.expect("there is one");
+    SealingKey::open(secret_key)?.open_sealed(&format!("instance_sources.sealed_secret of {of}"), &sealed)
 }
 
 /// A new key in a file.
@@ -189,6 +204,8 @@ fn rotate_with_faults(blow: Blow, told: impl Fn(&mut Server, &Ran)) -> (u32, u32
             server.start_again();
             assert_eq!(key_files(&data_dir), ["secret.key"], "{fault:?}");
             assert_eq!(signing_key(&data_dir), key, "{fault:?}");
+            let opened = api_secret(&data_dir, &data_dir.join("secret.key"));
+            assert_eq!(opened.expect("it opens"), pve::SECRET.as_bytes(), "{fault:?}");
             let is_old = opened_by(&data_dir, &old).is_ok();
             *if is_old { &mut olds } else { &mut news } += 1;
             server.pulse_ok(&["check"]);

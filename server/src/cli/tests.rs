@@ -229,7 +229,10 @@ fn status_is_one_fact_a_line() {
         pin: None,
         ca_path: None,
         certificate: None,
-        instances: 1,
+        instances: 4,
+        instances_with_problems: 2,
+        held_changes: 0,
+        conflicts: 1,
         proxies: 3,
         proxies_by_state: [("IN_SYNC".to_owned(), 2), ("OFFLINE".to_owned(), 1), ("STALE".to_owned(), 0)]
             .into(),
@@ -246,6 +249,9 @@ fn status_is_one_fact_a_line() {
     };
     let text = show::status(&status);
     assert!(text.contains("running       2 h, since 2026-01-02 01:04:05Z\n"), "{text}");
+    let instances =
+        "instances     4; 2 with a problem: see `pulse instance list`; 1 conflicts: see `pulse node list`\n";
+    assert!(text.contains(instances), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");
     assert!(

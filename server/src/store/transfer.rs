@@ -43,6 +43,11 @@ const TABLES: &[Table] = &[
         &["instance_id", "place", "name", "address", "origin", "confirmed_at"],
         "instance_id, place",
     ),
+    table(
+        "instance_sources",
+        &["instance_id", "urls", "token_id", "sealed_secret", "fingerprints", "poll_interval_ms"],
+        "instance_id",
+    ),
     table("node_wishes", &["instance_id", "name", "address", "standing"], "instance_id, name"),
     table(
         "held_changes",

@@ -1,5 +1,7 @@
 //! A server whose instance gets its nodes from a fake Proxmox VE host.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use pulse_test_support::proxmox::FakeProxmox;
 use pulse_test_support::{PATIENCE, Ran, Server, eventually};
 use serde_json::Value;

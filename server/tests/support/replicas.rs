@@ -1,5 +1,7 @@
 //! Several servers on one database, for the tests of them.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::time::{Duration, Instant};
 
 use pulse_test_support::postgres::Postgres;
