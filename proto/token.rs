@@ -114,7 +114,10 @@ impl Token {
         let text = text.trim();
         // It comes in a header, where nothing else can stand.
         let is_one_word = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if TokenKind::of(text).is_none() && is_one_word && (FEWEST_PRESENTED..=MOST_PRESENTED).contains(&text.len()) {
+        if TokenKind::of(text).is_none()
+            && is_one_word
+            && (FEWEST_PRESENTED..=MOST_PRESENTED).contains(&text.len())
+        {
             return Ok(Token(Zeroizing::new(text.to_owned())));
         }
         Token::parse(TokenKind::Ctrl, text)

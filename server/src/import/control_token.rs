@@ -13,7 +13,9 @@ pub(super) fn is_meant(name: &str, text: &str) -> bool {
     let is_other = [".yaml", ".yml", ".conf"].iter().any(|end| name.ends_with(end));
     let text = text.trim();
     let is_older = || text.len() == 44 && URL_SAFE.decode(text).is_ok();
-    name.contains("token") && !is_other || TokenKind::of(text).is_some() && text.lines().count() == 1 || is_older()
+    name.contains("token") && !is_other
+        || TokenKind::of(text).is_some() && text.lines().count() == 1
+        || is_older()
 }
 
 /// Reads the token of a file.
