@@ -55,7 +55,10 @@ impl Older {
 fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).expect("the folder can be listed");
     let entries = entries.map(|entry| entry.expect("the folder can be listed").path());
-    entries.map(|path| (path.clone(), fs::read(&path).expect("the file can be read"))).collect()
+    entries
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(&path).expect("the file can be read")))
+        .collect()
 }
 
 /// A control token as older servers made them.
@@ -94,7 +97,8 @@ fn texts(plan: &Value, outcome: &str) -> Vec<String> {
 fn nodes(server: &Server, instance: &str) -> Vec<[String; 3]> {
     let shown = server.json(&["instance", "show", instance]);
     let nodes = shown["nodes"].as_array().expect("an instance has nodes").iter();
-    nodes.map(|node| ["name", "ip", "origin"].map(|key| node[key].as_str().unwrap().to_owned())).collect()
+    let text = |value: &Value| value.as_str().expect("it is text").to_owned();
+    nodes.map(|node| ["name", "ip", "origin"].map(|key| text(&node[key]))).collect()
 }
 
 fn imported(nodes: &[(&str, &str)]) -> Vec<[String; 3]> {
@@ -227,8 +231,11 @@ fn an_older_servers_data_is_taken_over_once_with_source_addresses_and_proxies() 
     let ran = server.pulse(&["import", "--dry-run", "--pulse-data", &folder]);
     assert!(ran.is_success(), "{ran:?}");
     let all = [audit, said.to_string(), ran.stdout, ran.stderr, server.process().log().join("\n")];
+    let kept = contents(&server.data_dir());
     for secret in ["hidden-value".to_owned(), token(1), token(3), token(9), STANDARD.encode([42; 32])] {
         assert!(all.iter().all(|text| !text.contains(&secret)), "a secret is shown");
+        let holds = |bytes: &Vec<u8>| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+        assert!(!kept.values().any(holds), "a secret is kept as it is");
     }
 }
 
@@ -318,6 +325,95 @@ fn what_is_there_stays_as_it_is_and_what_contradicts_it_is_named() {
     assert!(ran.stderr.contains(pve1["id"].as_str().unwrap()), "{ran:?}");
 }
 
+#[test]
+fn what_several_files_say_of_one_thing_is_one_thing() {
+    let server = Server::start();
+    let standalone = |name: &str, last: u8, control_token: &str| {
+        json!({
+            "Name": name, "Host": format!("https://192.0.2.{last}:8006"), "TemperatureProxyControlToken": control_token,
+            "User": "pulse@pve", "TokenName": "monitor", "TokenValue": format!("hidden-{last}"), "VerifySSL": true,
+        })
+    };
+    let cluster = |member: &str| {
+        let members = json!([{ "NodeName": member, "Host": format!("https://{member}:8006") }]);
+        json!({ "Name": member, "IsCluster": true, "ClusterName": "lab", "ClusterEndpoints": members })
+    };
+    let data = Older::data(&json!([
+        standalone("delly", 1, &token(1)),
+        standalone("Delly", 2, &token(2)),
+        standalone("minipc", 3, &token(1)),
+        cluster("a"),
+        cluster("b"),
+        { "Name": "nas", "Host": "https://nas:8006", "TemperatureProxyURL": "https://nas:8443" },
+    ]));
+    let file =
+        Older::new(&[("token", token(1).as_bytes()), ("allowed_nodes.yaml", b"- delly\n- 192.0.2.1\n")]);
+    let arguments = ["--pulse-data", &data.path(""), &file.path("token"), &file.path("allowed_nodes.yaml")];
+    let said = import_twice(&server, &[&arguments[..], &["--instance", "delly"]].concat());
+    let left_out = texts(&said["result"], "left_out");
+    for part in [
+        "node Delly (192.0.2.2) of delly: it is there at 192.0.2.1 (import)",
+        "it is https://192.0.2.1:8006 asked as pulse@pve!monitor here",
+        "proxy of Delly of delly: it is there with another control token",
+        "the control token of minipc",
+        "a second instance lab",
+        "the proxy of nas",
+    ] {
+        assert_eq!(left_out.iter().filter(|text| text.contains(part)).count(), 1, "{part:?}: {left_out:#?}");
+    }
+    assert_eq!(left_out.len(), 6, "{left_out:#?}");
+    assert_eq!(nodes(&server, "delly"), imported(&[("delly", "192.0.2.1"), ("192.0.2.1", "192.0.2.1")]));
+    assert_eq!(nodes(&server, "lab"), imported(&[("a", "")]));
+    let proxies = server.proxies();
+    let hosts: Vec<_> = proxies.iter().map(|proxy| (&proxy["hostname"], &proxy["instance"])).collect();
+    assert_eq!(hosts, [(&json!("delly"), &json!("delly"))]);
+    assert!(!said.to_string().contains("hidden"));
+}
+
+#[test]
+fn the_server_believes_nothing_of_what_it_is_sent() {
+    let server = Server::start();
+    let before = revision(&server);
+    let digest = "0".repeat(64);
+    for (one, field) in [
+        (json!({"name": "-a"}), "name"),
+        (json!({"name": "a", "nodes": [{"name": "10.0.0.0/24"}]}), "instances[0].nodes[0]"),
+        (
+            json!({"name": "a", "address_overrides": [{"name": "a", "ip": "*"}]}),
+            "instances[0].address_overrides[0]",
+        ),
+        (
+            json!({"name": "a", "pve": {"urls": ["http://a"], "token_id": "a@pve!b", "token_secret": "hidden"}}),
+            "instances[0].pve.urls[0]",
+        ),
+        (
+            json!({"name": "a", "pve": {"urls": ["https://a"], "token_id": "a", "token_secret": "hidden"}}),
+            "instances[0].pve.token_id",
+        ),
+        (
+            json!({"name": "a", "proxies": [{"token_digest": "hidden"}]}),
+            "instances[0].proxies[0].token_digest",
+        ),
+        (
+            json!({"name": "a", "proxies": [{"token_digest": digest, "proxy_url": "https://u:hidden@a"}]}),
+            "instances[0].proxies[0].proxy_url",
+        ),
+    ] {
+        let mut one = one;
+        one["source"] = json!("x");
+        let import = json!({ "instances": [one] });
+        let answer = server.admin("POST", "/import", Some(&import)).expect("the server answers");
+        let said: Value = serde_json::from_str(&answer.body).expect("it is JSON");
+        assert_eq!((answer.status, &said["field"]), (422, &json!(field)), "{said}");
+        assert!(!answer.body.contains("hidden"), "{said}");
+    }
+    let strange = json!({ "instances": [{"source": "x", "name": "a", "nodes": [{"name": "a"}],
+        "proxies": [{"token_digest": digest, "hostname": "a\u{1b}[2J"}]}] });
+    let answer = server.admin("POST", "/import", Some(&strange)).expect("the server answers");
+    assert!(answer.status == 200 && answer.body.contains("that is no name of a host"), "{answer:?}");
+    assert_eq!((revision(&server), server.proxies().len()), (before + 1.0, 0));
+}
+
 /// A server with the instance home, and a proxy of delly that was imported with its older token.
 fn with_imported() -> (Server, Older, String) {
     let server = Server::start();
@@ -335,10 +431,17 @@ async fn a_proxy_with_an_older_token_connects_and_is_the_same_when_it_registers(
     let (server, _older, id) = with_imported();
     let strange = Client::register(&server, &server.join_string(&["--instance", "home"]), "minipc").await;
     let client = Client { token: token(5), proxy_id: id.clone(), ..strange.clone() };
-    let list = client.watch(Default::default()).await.snapshot().await;
+    let mut watch = client.watch(Default::default()).await;
+    let list = watch.snapshot().await;
     assert_eq!(list.hash, server.allowlist("home")["hash"]);
     client.report_applied(&list).await;
     server.wait_for_state(&id, "IN_SYNC");
+
+    // What is imported goes to those who are connected.
+    let more = Older::new(&[("allowed_nodes.yaml", b"- nas\n")]);
+    server.pulse_ok(&["import", &more.path("allowed_nodes.yaml"), "--instance", "HOME", "--yes"]);
+    let names: Vec<_> = watch.snapshot().await.nodes.into_iter().map(|node| node.name).collect();
+    assert_eq!(names, ["delly", "minipc", "nas"]);
 
     // Another of its kind is nobody's.
     let unknown = Client { token: token(6), ..client.clone() };

@@ -56,21 +56,15 @@ pub(super) fn merge(import: &Import, report: &mut Report) -> Merged {
     let mut merged = Merged { instances: Vec::new(), tokens: Vec::new() };
     for found in &import.instances {
         let name = found.name.as_ref().or(import.instance.as_ref());
-        match name {
-            Some(name) => {
-                if !merged.add_instance(name, found, report) {
-                    continue;
-                }
+        let is_taken = match name {
+            Some(name) => merged.add_instance(name, found, report),
+            None => {
+                tell_of_nameless(found, report);
+                true
             }
-            None if !found.nodes.is_empty() || found.pve.is_some() => {
-                let text = format!(
-                    "{} of {}: it is not said of which instance they are",
-                    count(found.nodes.len(), "node"),
-                    found.source
-                );
-                report.left_out("instance", None, text, "name it with --instance NAME");
-            }
-            None => {}
+        };
+        if !is_taken {
+            continue;
         }
         for proxy in &found.proxies {
             merged.add_token(proxy, name, &found.source, report);
@@ -83,6 +77,16 @@ pub(super) fn merge(import: &Import, report: &mut Report) -> Merged {
         token.hostname.clone_from(&import.host);
     }
     merged
+}
+
+/// Control tokens need no name: their host may tell the instance.
+fn tell_of_nameless(found: &FoundInstance, report: &mut Report) {
+    if found.nodes.is_empty() && found.pve.is_none() {
+        return;
+    }
+    let (nodes, source) = (count(found.nodes.len(), "node"), &found.source);
+    let text = format!("{nodes} of {source}: it is not said of which instance they are");
+    report.left_out("instance", None, text, "name it with --instance NAME");
 }
 
 impl Merged {
@@ -109,7 +113,7 @@ impl Merged {
                 "a second instance {name} in {}, which has none of the nodes of the first: it is another one, with {} and {}",
                 found.source,
                 count(found.nodes.len(), "node"),
-                count(found.proxies.len(), "proxy").replace("proxys", "proxies"),
+                count(found.proxies.len(), "control token"),
             );
             let way_out = "add it under another name: `pulse instance add NAME --endpoint NODE=ADDR`";
             report.left_out("instance", Some(name), text, way_out);
