@@ -27,6 +27,14 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
+    /// Every kind.
+    const ALL: [TokenKind; 4] = [TokenKind::Ctrl, TokenKind::Join, TokenKind::Listener, TokenKind::Debug];
+
+    /// The kind that a text begins like; `None`: it begins like none.
+    pub fn of(text: &str) -> Option<TokenKind> {
+        TokenKind::ALL.into_iter().find(|kind| text.starts_with(kind.prefix()))
+    }
+
     /// The beginning of each token of this kind.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -38,7 +46,13 @@ impl TokenKind {
     }
 }
 
-/// A secret: a prefix and 256 random bits in base64url. Cleared from memory when dropped.
+/// The fewest characters of a token that another program made: older servers made 44, and 32 of base64 still hold 192 bits.
+const FEWEST_PRESENTED: usize = 32;
+/// The most.
+const MOST_PRESENTED: usize = 512;
+
+/// A secret: a prefix and 256 random bits in base64url, or what an older server made in its place. Cleared from memory when
+/// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<String>);
 
@@ -88,6 +102,25 @@ impl Token {
             Ok(bits) if bits.len() == 32 => Ok(Token(Zeroizing::new(text.to_owned()))),
             _ => Err(TokenError::Damaged(kind.prefix())),
         }
+    }
+
+    /// Reads what a proxy shows as its ctrl token: one of today, or one that an older server made, which looks like nothing in
+    /// particular. Whether it is good, only its digest tells. White space around it is ignored.
+    ///
+    /// # Errors
+    /// [`TokenError`], as [`Token::parse`] has it for a ctrl token: the text begins like another kind of secret, or like a ctrl token
+    /// and is none, or is not 32 to 512 visible characters of ASCII.
+    pub fn presented(text: &str) -> Result<Token, TokenError> {
+        let text = text.trim();
+        // It comes in a header, where nothing else can stand.
+        let is_one_word = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if TokenKind::of(text).is_none()
+            && is_one_word
+            && (FEWEST_PRESENTED..=MOST_PRESENTED).contains(&text.len())
+        {
+            return Ok(Token(Zeroizing::new(text.to_owned())));
+        }
+        Token::parse(TokenKind::Ctrl, text)
     }
 
     /// The secret itself, for the one place that sends or stores it.
@@ -155,6 +188,41 @@ mod tests {
         assert!(other.to_string().contains("pctl_") && damaged.to_string().contains("damaged"));
         for text in [other.to_string(), damaged.to_string(), format!("{join:?} {:?}", join.digest())] {
             assert!(!text.contains(&join.reveal()[8..30]));
+        }
+    }
+
+    #[test]
+    fn a_proxy_may_show_a_token_that_an_older_server_made() {
+        let older = "0123456789abcdefghijklmnopqrstuvwxyzABCDEF-=";
+        let shown = Token::presented(&format!(" {older}\r\n")).unwrap();
+        assert_eq!(shown.reveal(), older);
+        assert_eq!(shown.digest().as_bytes(), &sha256(older.as_bytes()));
+        assert!(!format!("{shown:?}").contains(older));
+        let ours = Token::generate(TokenKind::Ctrl).unwrap();
+        assert_eq!(Token::presented(ours.reveal()), Ok(ours.clone()));
+        for bounds in [32, 512] {
+            assert!(Token::presented(&"a".repeat(bounds)).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_no_proxy_can_have_as_its_token_is_refused_as_before() {
+        let join = Token::generate(TokenKind::Join).unwrap();
+        let ours = Token::generate(TokenKind::Ctrl).unwrap();
+        let (short, long) = ("a".repeat(31), "a".repeat(513));
+        let listener = format!("plsn_{}", "a".repeat(43));
+        for text in [
+            "",
+            &short,
+            &long,
+            join.reveal(),
+            &listener,
+            &ours.reveal()[..40],
+            "two words that have more than 32 characters",
+            "hidden-schlüssel-hidden-schlüssel-hidden",
+        ] {
+            assert_eq!(Token::presented(text), Token::parse(TokenKind::Ctrl, text), "{text:?}");
+            assert!(Token::presented(text).is_err(), "{text:?}");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
 mod history;
+mod import;
 mod instances;
 mod join;
 mod proxies;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
+pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{
     AddInstance, CertificateShown, CertificatesShown, Held, Instance, Instances, KnownNode,
     LookAtCertificates, Nodes, PveStatus, SetEndpoints, SetNode, SetPve, SetUse, Standing,

@@ -6,6 +6,7 @@
 mod allowlist;
 mod bench;
 mod files;
+mod import;
 mod instance;
 mod join;
 mod node;
@@ -24,6 +25,7 @@ use crate::config::{ConfigSources, listen_address};
 pub use allowlist::Allowlist;
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
+pub use import::Import;
 pub use instance::{Instance, PVEUM, Pve};
 pub use join::Join;
 pub use node::Node;
@@ -98,6 +100,8 @@ pub enum Admin {
     /// Nodes: where they come from, and what becomes of them
     #[command(subcommand, arg_required_else_help = true)]
     Node(Node),
+    /// Take over what older installs have: lists of nodes, control tokens, clusters, a server's data
+    Import(Import),
     /// Join tokens, with which hosts register their proxy
     #[command(subcommand, arg_required_else_help = true)]
     Join(Join),

@@ -11,6 +11,7 @@ mod debug;
 mod draft;
 mod epoch;
 mod expiry;
+mod import;
 mod instances;
 mod join;
 mod key;
@@ -39,6 +40,7 @@ use crate::publish::{Lists, Published, Publisher};
 use crate::store::{Commit, Store, StoreError};
 
 use draft::Draft;
+pub use import::{Import, ImportOutcome, ImportStep};
 pub use instances::NewInstance;
 pub use join::NewJoin;
 pub use load::LoadError;

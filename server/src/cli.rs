@@ -17,6 +17,7 @@ mod client;
 mod failure;
 mod files;
 mod history;
+mod import;
 mod instance;
 mod join;
 mod key;
@@ -74,6 +75,7 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
             Admin::Audit { follow: true } => asking.follow_audit().await,
             Admin::Backup { file, force } => backup::run(&asking, file, *force).await,
             Admin::Bench(bench) => bench::run(&asking, bench).await,
+            Admin::Import(what) => import::run(&asking, what).await,
             admin => print(&asking.answer(admin).await?),
         }
     })
@@ -135,7 +137,7 @@ impl Asking {
                 .await
             }
             // They are more than a question, and are done before.
-            Admin::Backup { .. } | Admin::Bench(_) => Ok(String::new()),
+            Admin::Backup { .. } | Admin::Bench(_) | Admin::Import(_) => Ok(String::new()),
             Admin::Temps { node: None } => {
                 self.get("/temperatures", |nodes: api::Temperatures| show::temperatures(&nodes)).await
             }

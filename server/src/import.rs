@@ -22,6 +22,7 @@ use pulse_proto::{Node, TokenDigest};
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::Fingerprint;
 use crate::pve::client::ApiToken;
+pub use proxies::is_proxy_url;
 
 /// What was found, and what was not taken.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -61,7 +62,7 @@ pub struct FoundPve {
     /// Of the certificates that are pinned.
     pub fingerprints: Vec<Fingerprint>,
     /// Whether the system's authorities vouch for its certificates. `false` without a fingerprint: nobody did, and one must be
-    /// given first; it is among [`Findings::unread`] then.
+    /// given first.
     pub has_trust_from_system: bool,
 }
 

@@ -15,6 +15,7 @@ mod audit;
 mod backup;
 mod epoch;
 mod held;
+mod import;
 mod instances;
 mod join_tokens;
 mod key;
@@ -56,6 +57,7 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/instances/{name}/held/confirm", post(held::confirm))
         .route("/instances/{name}/held/discard", post(held::discard))
         .route("/nodes", get(nodes::list))
+        .route("/import", post(import::import))
         .route("/pve/certificates", post(sources::certificates))
         .route("/join-tokens", get(join_tokens::list).post(join_tokens::create))
         .route("/join-tokens/{id}", delete(join_tokens::revoke))

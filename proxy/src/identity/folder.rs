@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pulse_proto::{Token, TokenKind};
+use pulse_proto::Token;
 
 use super::stored::Unusable;
 use super::{Identity, IdentityError, Mark, stored};
@@ -235,7 +235,7 @@ impl Folder {
         let text = String::from_utf8_lossy(&bytes);
         let damaged =
             |error: pulse_proto::token::TokenError| IdentityError::Damaged { path, what: error.to_string() };
-        Token::parse(TokenKind::Ctrl, &text).map(Some).map_err(damaged)
+        Token::presented(&text).map(Some).map_err(damaged)
     }
 
     fn write_token(&self, name: &str, token: &Token) -> Result<(), IdentityError> {
@@ -283,6 +283,6 @@ pub fn read_seed(path: &Path) -> Result<Option<Token>, String> {
     }
     let bytes = read_given(path, MAX_TOKEN_BYTES).map_err(|error| error.to_string())?;
     let Some(bytes) = bytes.filter(|bytes| !bytes.trim_ascii().is_empty()) else { return Ok(None) };
-    let token = Token::parse(TokenKind::Ctrl, &String::from_utf8_lossy(&bytes));
+    let token = Token::presented(&String::from_utf8_lossy(&bytes));
     token.map(Some).map_err(|error| error.to_string())
 }

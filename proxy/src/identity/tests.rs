@@ -243,6 +243,22 @@ fn a_token_file_may_be_a_link_and_hold_line_ends_and_errors_do_not_show_it() {
 }
 
 #[test]
+fn a_token_that_an_older_server_made_is_read_and_kept_like_any_other() {
+    let (_folder, home) = home();
+    let older = format!("{}=", "a1-_".repeat(11));
+    let seed = home.folder(Uuid::nil()).path().with_file_name("seed");
+    fs::create_dir_all(seed.parent().unwrap()).unwrap();
+    fs::write(&seed, format!("{older}\n")).unwrap();
+    let token = read_seed(&seed).unwrap().unwrap();
+    assert_eq!(token.reveal(), older);
+    let folder = home.folder(Uuid::nil());
+    folder.keep_token(&token).unwrap();
+    assert_eq!(folder.token().unwrap(), Some(token));
+    fs::write(&seed, "one line\nand another line that is long").unwrap();
+    assert!(!read_seed(&seed).unwrap_err().contains("another"));
+}
+
+#[test]
 fn of_two_servers_met_at_one_address_the_later_one_is_there() {
     let (_folder, home) = home();
     let old = identity("https://a");

@@ -44,6 +44,15 @@ pub(super) fn fingerprint(text: &str) -> Result<String, String> {
     text.parse::<Fingerprint>().map(|fingerprint| fingerprint.to_string())
 }
 
+/// A host's name, as proxies register with it.
+pub(super) fn hostname(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if (1..=253).contains(&text.len()) && text.bytes().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("must be 1 to 253 of A-Z a-z 0-9 . _ -".to_owned())
+}
+
 /// How often Proxmox VE is asked.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     let interval = pulse_config::parse_duration(text)?;

@@ -191,7 +191,7 @@ pub(super) fn difference(before: &Instance, after: &Instance) -> serde_json::Val
 }
 
 /// The name of an instance keeps the rules of a node's name.
-fn check_name(name: &str) -> Result<(), ChangeError> {
+pub(super) fn check_name(name: &str) -> Result<(), ChangeError> {
     match Node::new(name, "") {
         Ok(_) => Ok(()),
         Err(error) => Err(ChangeError::Invalid {

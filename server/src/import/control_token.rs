@@ -4,22 +4,18 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use pulse_proto::hash::sha256;
 use pulse_proto::{Token, TokenDigest, TokenKind};
 
 use super::{Findings, FoundInstance, FoundProxy, Unread};
-
-/// The fewest characters of a token: older ones have 44, and 32 of base64 still hold 192 bits.
-const FEWEST: usize = 32;
-/// The most.
-const MOST: usize = 512;
 
 /// Whether a file was meant to hold a token: its name says so, or all of its text looks like one.
 pub(super) fn is_meant(name: &str, text: &str) -> bool {
     let is_other = [".yaml", ".yml", ".conf"].iter().any(|end| name.ends_with(end));
     let text = text.trim();
     let is_older = || text.len() == 44 && URL_SAFE.decode(text).is_ok();
-    name.contains("token") && !is_other || has_kind(text) && text.lines().count() == 1 || is_older()
+    name.contains("token") && !is_other
+        || TokenKind::of(text).is_some() && text.lines().count() == 1
+        || is_older()
 }
 
 /// Reads the token of a file.
@@ -57,22 +53,9 @@ pub(super) fn digest(text: &str) -> Result<Option<TokenDigest>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    if has_kind(text) {
-        let token = Token::parse(TokenKind::Ctrl, text).map_err(|error| error.to_string())?;
-        return Ok(Some(token.digest()));
+    match Token::presented(text) {
+        Ok(token) => Ok(Some(token.digest())),
+        Err(error) if TokenKind::of(text).is_some() => Err(error.to_string()),
+        Err(_) => Err("a token is one word of ASCII, of 32 to 512 characters".to_owned()),
     }
-    // It comes in a header, where nothing else can stand.
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("a token is one word of ASCII".to_owned());
-    }
-    if !(FEWEST..=MOST).contains(&text.len()) {
-        return Err(format!("a token has {FEWEST} to {MOST} characters"));
-    }
-    Ok(Some(TokenDigest::from_bytes(sha256(text.as_bytes()))))
-}
-
-/// Whether it begins as one of today's does.
-fn has_kind(text: &str) -> bool {
-    let kinds = [TokenKind::Ctrl, TokenKind::Join, TokenKind::Listener, TokenKind::Debug];
-    kinds.iter().any(|kind| text.starts_with(kind.prefix()))
 }

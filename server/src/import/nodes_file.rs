@@ -263,12 +263,7 @@ fn pve(older: &Older<'_>, endpoints: &[Endpoint<'_>], report: &mut Report<'_>) -
         }
     }
     let has_trust_from_system = older.is_verified && pins.is_empty();
-    if fingerprints.is_empty() && !has_trust_from_system {
-        report.unread(
-            "the older server did not look whose certificate it was shown, so there is none to trust".to_owned(),
-            "give the SHA-256 fingerprint that `openssl x509 -noout -fingerprint -sha256 -in /etc/pve/local/pve-ssl.pem` prints on the host",
-        );
-    } else if !fingerprints.is_empty() && fingerprints.len() < urls.len() {
+    if !fingerprints.is_empty() && fingerprints.len() < urls.len() {
         let (hosts, pins) = (urls.len(), fingerprints.len());
         report.note(format!(
             "it has {hosts} hosts and {pins} fingerprints, but each host has a certificate of its own"

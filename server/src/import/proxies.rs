@@ -33,11 +33,12 @@ pub(super) fn read(
     }
     let mut url = match older.proxy_url {
         "" => None,
-        url if is_shown(url) => Some(url.to_owned()),
+        url if is_proxy_url(url) => Some(url.to_owned()),
         _ => {
             let way_out = "the proxy says its URL itself when it registers again";
             report.unread(
-                "the URL of its proxy is none that begins with https:// or http://".to_owned(),
+                "the URL of its proxy is none that begins with https:// or http:// and has no user or password in it"
+                    .to_owned(),
                 way_out,
             );
             None
@@ -76,9 +77,12 @@ pub(super) fn read(
     proxies
 }
 
-/// Whether a URL may be shown as a link: the rule for those that register.
-fn is_shown(url: &str) -> bool {
+/// Whether a URL may be shown as a link: the rule for those that register, and no user or password in it.
+#[must_use]
+pub fn is_proxy_url(url: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_graphic() && !r#""<>\^`{|}"#.contains(c);
-    let is_http = url.starts_with("https://") || url.starts_with("http://");
-    is_http && url.len() <= MAX_URL_BYTES && url.chars().all(is_plain)
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    let is_open = authority.is_some_and(|authority| !authority.is_empty() && !authority.contains('@'));
+    is_open && url.len() <= MAX_URL_BYTES && url.chars().all(is_plain)
 }

@@ -460,12 +460,12 @@ fn what_cannot_be_taken_of_an_instance_is_named_and_the_rest_is_taken() {
         found
     };
     for (more, part, is_asked) in [
-        (json!({"VerifySSL": false}), "did not look whose certificate", true),
         (json!({"Fingerprint": "AB:CD"}), "a fingerprint of its certificates must be", true),
         (json!({"TokenValue": "", "Password": "hidden"}), "it logs in with a password", false),
         (json!({"User": "root"}), "its API token cannot be taken: the token's id must be", false),
         (json!({"Host": "http://delly.lan:8006"}), "a URL of its API must begin with https://", false),
         (json!({"TemperatureProxyURL": "javascript:hidden"}), "the URL of its proxy", true),
+        (json!({"TemperatureProxyURL": "https://root:hidden@pve:8443"}), "the URL of its proxy", true),
         (
             json!({"TemperatureProxyControlToken": "hidden token"}),
             "its control token: a token is one word",
@@ -479,6 +479,9 @@ fn what_cannot_be_taken_of_an_instance_is_named_and_the_rest_is_taken() {
         let trusted = found.instances[0].pve.as_ref().is_some_and(|pve| pve.has_trust_from_system);
         assert_eq!(trusted, is_asked && !part.contains("certificate"), "{more}");
     }
+    let found = with(json!({"VerifySSL": false}));
+    let pve = found.instances[0].pve.as_ref().unwrap();
+    assert!(pve.fingerprints.is_empty() && !pve.has_trust_from_system && found.unread.is_empty());
     let found = with(json!({"Name": "My Server", "Host": "https://localhost:8006"}));
     assert_eq!(found.instances[0].name.as_deref(), Some("My-Server"));
     assert!(found.instances[0].nodes.is_empty());

@@ -56,7 +56,7 @@ pub(super) async fn certificates(
     State(pulse): State<Arc<Pulse>>,
     Json(look): Json<api::LookAtCertificates>,
 ) -> Result<Json<api::CertificatesShown>, Refusal> {
-    let urls = urls(&look.urls)?;
+    let urls = urls("urls", &look.urls)?;
     let mut certificates = Vec::new();
     for url in &urls {
         let (fingerprint, problem) = pulse.poller.look(url).await;
@@ -78,7 +78,7 @@ pub(super) async fn wanted(
 ) -> Result<(WantedSource, Vec<Node>), Refusal> {
     let before = instance.source.as_ref();
     let urls = match (&set.urls, before) {
-        (Some(given), _) => urls(given)?,
+        (Some(given), _) => urls("pve.urls", given)?,
         (None, Some(before)) => before.urls.clone(),
         (None, None) => return Err(missing("pve.urls", "--pve")),
     };
@@ -88,7 +88,7 @@ pub(super) async fn wanted(
         (None, None) => return Err(missing("pve.token_id", "--token-id")),
     };
     let fingerprints = match (&set.fingerprints, before) {
-        (Some(given), _) => fingerprints(given)?,
+        (Some(given), _) => fingerprints("pve.fingerprints", given)?,
         (None, Some(before)) => before.fingerprints.clone(),
         (None, None) => Vec::new(),
     };
@@ -126,13 +126,13 @@ pub(super) async fn wanted(
     }
 }
 
-fn urls(given: &[String]) -> Result<Vec<PveUrl>, Refusal> {
+pub(super) fn urls(field: &str, given: &[String]) -> Result<Vec<PveUrl>, Refusal> {
     if given.is_empty() || given.len() > MAX_HOSTS {
-        return Err(Refusal::invalid("pve.urls", format!("there must be 1 to {MAX_HOSTS} URLs")));
+        return Err(Refusal::invalid(field, format!("there must be 1 to {MAX_HOSTS} URLs")));
     }
     let mut urls: Vec<PveUrl> = Vec::new();
     for (at, url) in given.iter().enumerate() {
-        let url = url.parse().map_err(|rule| Refusal::invalid(format!("pve.urls[{at}]"), rule))?;
+        let url = url.parse().map_err(|rule| Refusal::invalid(format!("{field}[{at}]"), rule))?;
         if !urls.contains(&url) {
             urls.push(url);
         }
@@ -140,13 +140,13 @@ fn urls(given: &[String]) -> Result<Vec<PveUrl>, Refusal> {
     Ok(urls)
 }
 
-fn fingerprints(given: &[String]) -> Result<Vec<Fingerprint>, Refusal> {
+pub(super) fn fingerprints(field: &str, given: &[String]) -> Result<Vec<Fingerprint>, Refusal> {
     if given.len() > MAX_HOSTS {
-        return Err(Refusal::invalid("pve.fingerprints", format!("there must be at most {MAX_HOSTS}")));
+        return Err(Refusal::invalid(field, format!("there must be at most {MAX_HOSTS}")));
     }
     let mut fingerprints: Vec<Fingerprint> = Vec::new();
     for (at, text) in given.iter().enumerate() {
-        let one = text.parse().map_err(|rule| Refusal::invalid(format!("pve.fingerprints[{at}]"), rule))?;
+        let one = text.parse().map_err(|rule| Refusal::invalid(format!("{field}[{at}]"), rule))?;
         if !fingerprints.contains(&one) {
             fingerprints.push(one);
         }

@@ -135,12 +135,15 @@ async fn caller(
             "no ctrl token came with the call: send it as `authorization: Bearer pctl_…` or `x-proxy-token`";
         return Err(refusal(Code::Unauthenticated, reason::MISSING_TOKEN, text));
     };
-    let kind = match text.trim().starts_with(TokenKind::Debug.prefix()) {
-        true if !is_watch => return Err(debug_token_status(rpc, source())),
-        true => TokenKind::Debug,
-        false => TokenKind::Ctrl,
+    let is_debug = text.trim().starts_with(TokenKind::Debug.prefix());
+    if is_debug && !is_watch {
+        return Err(debug_token_status(rpc, source()));
+    }
+    let token = match is_debug {
+        true => Token::parse(TokenKind::Debug, text),
+        false => Token::presented(text),
     };
-    let token = Token::parse(kind, text).map_err(|error| unknown(&error.to_string()))?;
+    let token = token.map_err(|error| unknown(&error.to_string()))?;
     let digest = token.digest();
     let mut catalog = rpc.changes.catalog();
     if catalog.registry.token(&digest).is_none() && rpc.changes.is_shared() {
@@ -153,9 +156,9 @@ async fn caller(
         .token(&digest)
         .and_then(|token| Some((token.standing, catalog.registry.proxy(token.proxy)?)));
     let Some((standing, proxy)) = known else {
-        return Err(unknown(match kind {
-            TokenKind::Debug => DEBUG_TOKEN_ENDED,
-            _ => "the ctrl token is not known to this server: register the host again with a join token",
+        return Err(unknown(match is_debug {
+            true => DEBUG_TOKEN_ENDED,
+            false => "the ctrl token is not known to this server: register the host again with a join token",
         }));
     };
     let mut observes_until = None;

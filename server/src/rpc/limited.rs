@@ -105,7 +105,7 @@ pub(super) fn registration_slot(
     };
     let is_good = |text: &str| match Token::parse(TokenKind::Join, text) {
         Ok(join) => is_good_join(join),
-        Err(_) => Token::parse(TokenKind::Ctrl, text).is_ok_and(is_good_ctrl),
+        Err(_) => Token::presented(text).is_ok_and(is_good_ctrl),
     };
     let slot = match bearer(headers).into_iter().chain(beside(headers)).any(is_good) {
         true => rpc.limits.registration(),

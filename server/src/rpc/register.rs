@@ -1,6 +1,7 @@
 //! `Register`, `RotateToken` and `Unregister`: an identity and its token, from the first to the last.
 
 use pulse_proto::hex;
+use pulse_proto::token::TokenError;
 use pulse_proto::v1::{self, register_response::List};
 use pulse_proto::{Token, TokenKind, reason};
 use tonic::{Code, Request, Status};
@@ -28,14 +29,12 @@ pub(super) async fn register(
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
     // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
     let refused = |reason| rpc.refusals.note(reason, limited::source(peer));
-    let parse = |kind, text| {
-        Token::parse(kind, text).map_err(|error| {
-            refused(reason::UNKNOWN_TOKEN);
-            refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string())
-        })
+    let damaged = |error: TokenError| {
+        refused(reason::UNKNOWN_TOKEN);
+        refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string())
     };
-    let join = join.map(|text| parse(TokenKind::Join, text)).transpose()?;
-    let ctrl = ctrl.map(|text| parse(TokenKind::Ctrl, text)).transpose()?;
+    let join = join.map(|text| Token::parse(TokenKind::Join, text)).transpose().map_err(damaged)?;
+    let ctrl = ctrl.map(Token::presented).transpose().map_err(damaged)?;
 
     let mut registration = checked(&message)?;
     registration.peer = peer;

@@ -40,6 +40,15 @@ pub fn check(data: &[u8]) {
             Err(error) => assert_tells(&error.to_string(), 512),
         }
     }
+    match Token::presented(&text) {
+        Ok(token) => {
+            assert_eq!(token.reveal(), text.trim());
+            assert!(token.reveal().bytes().all(|byte| byte.is_ascii_graphic()) && token.reveal().len() >= 32);
+            assert!(TokenKind::of(token.reveal()).is_none_or(|kind| kind == TokenKind::Ctrl));
+            assert!(!format!("{token:?}").contains(token.reveal()));
+        }
+        Err(error) => assert_tells(&error.to_string(), 512),
+    }
     match text.parse::<ServerUrl>() {
         Ok(url) => {
             assert_eq!(url.to_string().parse::<ServerUrl>().as_ref(), Ok(&url));
