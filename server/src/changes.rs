@@ -45,7 +45,7 @@ pub use instances::NewInstance;
 pub use join::NewJoin;
 pub use load::LoadError;
 pub(crate) use load::catalog;
-pub use members::Told;
+pub use members::{Taking, Told};
 pub use register::{Registered, Registration};
 pub use sources::{WantedSource, place_of_secret};
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::audit::Actor;
-use crate::changes::{ChangeError, Changes, Told, WantedSource, place_of_secret};
+use crate::changes::{ChangeError, Changes, Taking, Told, WantedSource, place_of_secret};
 use crate::inventory::{Facts, Instance, Source, Use};
 use crate::metrics::{Metrics, PollResult};
 use crate::pve::Doubt;
@@ -29,7 +29,7 @@ use crate::pve::poll::{self, Unheard};
 use crate::shutdown::Drain;
 use crate::store::{Leave, Store, StoreError};
 pub use members::nodes_of;
-pub use polls::Polls;
+pub use polls::{Heard, Polls};
 
 /// How often a source is asked if an admin does not say.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ impl Poller {
         let (mut tasks, mut asked) = (JoinSet::new(), HashMap::new());
         let (mut leave, mut is_beginning) = (None, true);
         loop {
-            let now = self.leave().await;
+            let now = if self.is_needed() { self.leave().await } else { None };
             if now != leave {
                 // Whoever goes on under an old lease would change nothing any more.
                 tasks.shutdown().await;
@@ -118,6 +118,11 @@ impl Poller {
         }
         tasks.shutdown().await;
         self.polls.save_all(&self.store).await;
+    }
+
+    /// Whether there is anybody to ask.
+    fn is_needed(&self) -> bool {
+        self.changes.catalog().inventory.present().any(|instance| instance.source.is_some())
     }
 
     /// Leave to ask; `None`: another server does, or the database cannot be asked who does.
@@ -206,12 +211,26 @@ impl Poller {
             Ok(nodes) => nodes,
             Err(doubt) => return self.doubt(id, doubt.to_string()),
         };
-        let told_of = Told { instance: id, nodes, heard_before: self.polls.heard_at(id), leave };
+        let before = self.polls.of(id).filter(|poll| poll.heard_at.is_some());
+        let cluster = told.membership.cluster.clone().unwrap_or_default();
+        let told_of = Told {
+            instance: id,
+            nodes,
+            heard_before: before.as_ref().and_then(|poll| poll.heard_at),
+            // A host by itself may become one of a cluster; what it tells then is more, and not less.
+            is_other_cluster: before.is_some_and(|poll| poll.cluster != cluster),
+            leave,
+        };
         match self.changes.take_members(&Actor::Cluster, &told_of).await {
-            Ok(()) => {
-                let Told { nodes, .. } = told_of;
-                let now = self.clock.now();
-                if let Some(before) = self.polls.heard(id, now, &told.url, &told.version.text, &nodes) {
+            Ok(taking) => {
+                let heard = Heard {
+                    at: self.clock.now(),
+                    url: told.url.to_string(),
+                    version: told.version.text,
+                    // While it waits, the instance has the members of the one before.
+                    cluster: Some(cluster).filter(|_| taking == Taking::Taken),
+                };
+                if let Some(before) = self.polls.heard(id, heard, &told_of.nodes) {
                     tracing::info!(instance = %instance.name, %before, "Proxmox VE can be believed again");
                 }
                 true

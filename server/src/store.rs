@@ -422,6 +422,14 @@ impl Store {
         self.engine.newer(held).await
     }
 
+    /// Waits for the end of a change that is being committed, where others can see the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn wait_for_change(&self) -> Result<(), StoreError> {
+        self.engine.wait_for_change().await
+    }
+
     /// Whether other servers work on the database too.
     pub fn is_shared(&self) -> bool {
         self.engine.is_shared()

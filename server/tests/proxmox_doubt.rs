@@ -237,6 +237,43 @@ fn a_held_change_that_is_discarded_is_not_asked_again_until_the_cluster_says_som
 }
 
 #[test]
+fn a_host_that_leads_to_another_cluster_or_believes_that_it_is_alone_takes_nobody_away() {
+    let server = Server::start();
+    let fake = FakeProxmox::cluster(&FOUR[..2]);
+    add(&server, "home", &[&fake]);
+    wait_until_ok(&server, "home");
+    let is_held = |gone: Value| {
+        eventually(PATIENCE, "it is held", || {
+            let instance = shown(&server, "home");
+            if instance["held"][0]["gone"] == gone { Ok(instance) } else { Err(instance) }
+        })
+    };
+    // It was taken out of its cluster: of two nodes one may go, but not so.
+    fake.set_members(&FOUR[..1]);
+    is_held(json!(["pve2"]));
+    let_pass(Duration::from_millis(2_500));
+    assert_eq!(listed(&is_held(json!(["pve2"]))), FOUR[..2], "it is told again and again");
+    // Another cluster, that has one of the same name.
+    let tell = |names: &[&str]| {
+        let status = cluster(1, names.len(), names).replace("fake", "elsewhere");
+        fake.answer("/cluster/status", Reply::of(status));
+        let nodes: Vec<Value> = names.iter().map(|name| json!({ "node": name })).collect();
+        for path in ["/nodes", "/cluster/resources"] {
+            fake.answer(path, Reply::of(json!({ "data": nodes }).to_string()));
+        }
+    };
+    tell(&["pve2", "other"]);
+    assert_eq!(listed(&is_held(json!(["pve1"]))), FOUR[..2]);
+    // An admin says that it is right; from then on it is its cluster.
+    server.pulse_ok(&["allowlist", "confirm", "home"]);
+    wait_for_nodes(&server, "home", &["other=", "pve2="]);
+    let asked = fake.polled().len();
+    eventually(PATIENCE, "it is asked again", || if fake.polled().len() > asked + 1 { Ok(()) } else { Err(()) });
+    tell(&["other", "third", "fourth"]);
+    wait_for_nodes(&server, "home", &["fourth=", "other=", "third="]);
+}
+
+#[test]
 fn half_of_a_list_goes_by_itself_and_the_only_node_does_not() {
     let server = Server::start();
     let fake = FakeProxmox::cluster(&FOUR);

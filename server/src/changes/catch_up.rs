@@ -109,6 +109,11 @@ impl Changes {
         entry: &Entry,
     ) -> Result<(OwnedMutexGuard<Publisher>, bool), ChangeError> {
         for _ in 0..QUESTIONS {
+            // The database may still be at it, as it does not know that nobody listens.
+            if self.store.wait_for_change().await.is_err() {
+                sleep(PAUSE).await;
+                continue;
+            }
             match self.take_over(publisher).await {
                 Ok(back) => {
                     publisher = back;

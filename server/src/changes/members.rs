@@ -13,8 +13,17 @@ use uuid::Uuid;
 use super::instances::{difference, hold, lines, note, present, same, set_typed};
 use super::{ChangeError, Changes};
 use crate::audit::Actor;
-use crate::inventory::{Facts, Held, Instance, Origin, Use, too_many_gone};
+use crate::inventory::{Facts, Held, Instance, Origin, Use, gone, too_many_gone};
 use crate::store::Leave;
+
+/// What became of what a cluster tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taking {
+    /// The instance's nodes are what it tells.
+    Taken,
+    /// That waits for an admin, or an admin said no to it; or nobody listens to it any more.
+    Held,
+}
 
 /// What a cluster tells.
 #[derive(Clone, Debug)]
@@ -25,6 +34,9 @@ pub struct Told {
     pub nodes: Vec<Node>,
     /// When they were told before that, if they were.
     pub heard_before: Option<SystemTime>,
+    /// Whether it is another cluster than the one whose members the instance has: a URL that leads elsewhere by now, or a host that
+    /// was taken out of its cluster, and believes that it is alone.
+    pub is_other_cluster: bool,
     /// Leave to ask it, where several servers could.
     pub leave: Leave,
 }
@@ -34,21 +46,21 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::Invalid`] if a list becomes too long; [`ChangeError::Store`].
-    pub async fn take_members(&self, actor: &Actor, told: &Told) -> Result<(), ChangeError> {
+    pub async fn take_members(&self, actor: &Actor, told: &Told) -> Result<Taking, ChangeError> {
         // Mostly nothing is new, and then nobody waits for anybody.
         let catalog = self.catalog();
         match catalog.inventory.instance(told.instance) {
             Some(instance) if listens(instance) => {
-                if is_old(instance, told) {
-                    return Ok(());
+                if let Some(taking) = known(instance, told) {
+                    return Ok(taking);
                 }
             }
-            _ => return Ok(()),
+            _ => return Ok(Taking::Held),
         }
         self.apply(actor, |draft| {
             let before = draft.before.inventory.instance(told.instance).filter(|instance| listens(instance));
             let Some(before) = before.cloned() else {
-                return Ok(((), note("instance.poll", "", json!({}))));
+                return Ok((Taking::Held, note("instance.poll", "", json!({}))));
             };
             draft.under(told.leave);
             let at = draft.at;
@@ -58,11 +70,15 @@ impl Changes {
             });
             let detail = difference(&before, &after);
             if after == *before {
-                return Ok(((), note("instance.poll", &before.name, detail)));
+                return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
             }
-            let Some(gone) = too_many_gone(before.endpoints(), after.endpoints()) else {
+            let gone = match told.is_other_cluster {
+                true => Some(gone(before.endpoints(), after.endpoints())).filter(|gone| !gone.is_empty()),
+                false => too_many_gone(before.endpoints(), after.endpoints()),
+            };
+            let Some(gone) = gone else {
                 draft.put_instance(after);
-                return Ok(((), note("instance.poll", &before.name, detail)));
+                return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
             };
             let names: HashSet<String> =
                 told.nodes.iter().map(|node| node.name().to_ascii_lowercase()).collect();
@@ -79,10 +95,10 @@ impl Changes {
                 Held { nodes: told.nodes.clone(), gone, by: actor.to_string(), at, is_discarded: false };
             let is_held = |present: &Held| same(&present.nodes, &held.nodes);
             if before.held.get(&Origin::Cluster).is_some_and(is_held) {
-                return Ok(((), note("allowlist.hold", &before.name, detail)));
+                return Ok((Taking::Held, note("allowlist.hold", &before.name, detail)));
             }
             let (_, note) = hold(draft, &stamped, Origin::Cluster, held);
-            Ok(((), note))
+            Ok((Taking::Held, note))
         })
         .await
     }
@@ -147,12 +163,12 @@ fn listens(instance: &Instance) -> bool {
     instance.is_present() && instance.source.is_some() && instance.standing == Use::Active
 }
 
-/// Whether what is told was told before, whatever became of it.
-fn is_old(instance: &Instance, told: &Told) -> bool {
+/// What became of it, if the same was told before.
+fn known(instance: &Instance, told: &Told) -> Option<Taking> {
     if let Some(held) = instance.held.get(&Origin::Cluster) {
-        return same(&held.nodes, &told.nodes);
+        return same(&held.nodes, &told.nodes).then_some(Taking::Held);
     }
     let at = SystemTime::UNIX_EPOCH;
     let after = instance.with(|facts| facts.replace(Origin::Cluster, told.nodes.clone(), at));
-    after.nodes == instance.nodes
+    (after.nodes == instance.nodes).then_some(Taking::Taken)
 }

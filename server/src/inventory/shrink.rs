@@ -9,13 +9,18 @@ use pulse_proto::Node;
 /// A list of so many nodes or more is guarded: more than half of it does not go by itself.
 const GUARDED: usize = 4;
 
-/// The names of the nodes that would go, if they are too many: more than half of a list of four or more, or all of any list.
-/// A node whose address changes does not go.
+/// The names of the nodes that would go. A node whose address changes does not go.
 #[must_use]
-pub fn too_many_gone(before: &[Node], after: &[Node]) -> Option<Vec<String>> {
+pub fn gone(before: &[Node], after: &[Node]) -> Vec<String> {
     let names: BTreeSet<String> = after.iter().map(|node| node.name().to_ascii_lowercase()).collect();
     let gone = before.iter().filter(|node| !names.contains(&node.name().to_ascii_lowercase()));
-    let gone: Vec<String> = gone.map(|node| node.name().to_owned()).collect();
+    gone.map(|node| node.name().to_owned()).collect()
+}
+
+/// The same, if they are too many: more than half of a list of four or more, or all of any list.
+#[must_use]
+pub fn too_many_gone(before: &[Node], after: &[Node]) -> Option<Vec<String>> {
+    let gone = gone(before, after);
     let is_most = before.len() >= GUARDED && gone.len() * 2 > before.len();
     let is_all = !before.is_empty() && gone.len() == before.len();
     (is_most || is_all).then_some(gone)

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use pulse_proto::Node;
 use uuid::Uuid;
 
-use crate::pve::address::PveUrl;
 use crate::store::{PollStatus, Store};
 
 /// How old the stored time of an answer may be.
@@ -19,6 +18,19 @@ const SAVED_EVERY: Duration = Duration::from_secs(60);
 /// What is known of asking. Cloning shares it.
 #[derive(Clone, Default, Debug)]
 pub struct Polls(Arc<Mutex<HashMap<Uuid, Entry>>>);
+
+/// An answer that is believed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// When it was given.
+    pub at: SystemTime,
+    /// By which host.
+    pub url: String,
+    /// That host's version of Proxmox VE.
+    pub version: String,
+    /// The name of the cluster, empty for a host by itself; `None`: its members are not taken yet.
+    pub cluster: Option<String>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -68,19 +80,15 @@ impl Polls {
     }
 
     /// Notes an answer that is believed. Out: the problem that is over with it.
-    pub fn heard(
-        &self,
-        instance: Uuid,
-        at: SystemTime,
-        url: &PveUrl,
-        version: &str,
-        nodes: &[Node],
-    ) -> Option<String> {
+    pub fn heard(&self, instance: Uuid, heard: Heard, nodes: &[Node]) -> Option<String> {
+        let Heard { at, url, version, cluster } = heard;
         let mut polls = self.lock();
         let entry = polls.entry(instance).or_insert_with(|| Entry::new(instance, at));
         let before = std::mem::take(&mut entry.status.problem);
-        version.clone_into(&mut entry.status.version);
-        entry.status.url = url.to_string();
+        (entry.status.url, entry.status.version) = (url, version);
+        if let Some(cluster) = cluster {
+            entry.status.cluster = cluster;
+        }
         (entry.status.asked_at, entry.status.heard_at, entry.status.problem_since) = (at, Some(at), None);
         entry.told = Some(nodes.iter().map(|node| node.name().to_ascii_lowercase()).collect());
         Some(before).filter(|before| !before.is_empty())
@@ -121,8 +129,10 @@ impl Polls {
     pub async fn save(&self, store: &Store, now: SystemTime) {
         let is_due = |entry: &Entry| {
             let Some(saved) = &entry.saved else { return true };
-            let same = (&saved.url, &saved.version, &saved.problem)
-                == (&entry.status.url, &entry.status.version, &entry.status.problem);
+            let what = |status: &PollStatus| {
+                (status.url.clone(), status.version.clone(), status.cluster.clone(), status.problem.clone())
+            };
+            let same = what(saved) == what(&entry.status);
             !same || now.duration_since(saved.asked_at).is_ok_and(|age| age >= SAVED_EVERY)
         };
         self.save_those(store, is_due).await;
@@ -171,6 +181,7 @@ impl Entry {
             heard_at: None,
             url: String::new(),
             version: String::new(),
+            cluster: String::new(),
             problem: String::new(),
             problem_since: None,
         };
@@ -188,14 +199,20 @@ mod tests {
 
     #[test]
     fn a_problem_begins_once_and_ends_with_the_next_answer() {
-        let (polls, id, url) = (Polls::default(), Uuid::from_u128(1), "https://pve:8006".parse().unwrap());
+        let (polls, id) = (Polls::default(), Uuid::from_u128(1));
+        let heard = |at| Heard {
+            at,
+            url: "https://pve:8006".to_owned(),
+            version: "8.4.1".to_owned(),
+            cluster: Some("home".to_owned()),
+        };
         assert!(polls.doubted(id, at(1), "no quorum"));
         assert!(!polls.doubted(id, at(11), "no quorum"));
         assert!(polls.doubted(id, at(21), "401"), "another problem is said");
         assert_eq!(polls.of(id).unwrap().problem_since, Some(at(1)));
         let nodes = [Node::new("PVE1", "").unwrap()];
-        assert_eq!(polls.heard(id, at(31), &url, "8.4.1", &nodes).as_deref(), Some("401"));
-        assert_eq!(polls.heard(id, at(41), &url, "8.4.1", &nodes), None);
+        assert_eq!(polls.heard(id, heard(at(31)), &nodes).as_deref(), Some("401"));
+        assert_eq!(polls.heard(id, heard(at(41)), &nodes), None);
         assert_eq!((polls.names(id, "pve1"), polls.names(id, "pve2")), (Some(true), Some(false)));
         let status = polls.of(id).unwrap();
         assert_eq!((status.heard_at, status.problem_since), (Some(at(41)), None));

@@ -441,6 +441,17 @@ impl Engine {
         self.ask("read the audit log", move |sql| audit::of(sql, revision)).await
     }
 
+    pub(super) async fn wait_for_change(&self) -> std::result::Result<(), StoreError> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        self.transact("wait for a change that is under way", |sql, _| {
+            // Whoever commits a change holds this row to the end of the transaction.
+            sql.query("SELECT id FROM fleet FOR UPDATE", &[], &mut |_| Ok(()))
+        })
+        .await
+    }
+
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
         self.transact("write the audit log", move |sql, _| audit::append(sql, &entries, None).map(drop)).await
     }

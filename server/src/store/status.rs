@@ -85,6 +85,8 @@ pub struct PollStatus {
     pub url: String,
     /// That host's version of Proxmox VE.
     pub version: String,
+    /// The name of the cluster whose members are taken; empty: a host by itself.
+    pub cluster: String,
     /// Why what it says changes nothing, and what to do; empty: it can be believed.
     pub problem: String,
     /// Since when.

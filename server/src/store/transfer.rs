@@ -56,7 +56,7 @@ const TABLES: &[Table] = &[
     ),
     table(
         "instance_polls",
-        &["instance_id", "asked_at", "heard_at", "url", "version", "problem", "problem_since"],
+        &["instance_id", "asked_at", "heard_at", "url", "version", "cluster", "problem", "problem_since"],
         "instance_id",
     ),
     table(

@@ -10,6 +10,8 @@ pub mod calls;
 pub mod config_files;
 pub mod join_string;
 pub mod nodes;
+pub mod older_files;
+pub mod pve_answers;
 pub mod seeds;
 pub mod server;
 pub mod state_files;
@@ -28,13 +30,15 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "admin_api", check: admin_api::check },
     Target { name: "cache_file", check: state_files::check_cache },
     Target { name: "identity_file", check: state_files::check_identity },
     Target { name: "join_string", check: join_string::check },
     Target { name: "nodes", check: nodes::check },
+    Target { name: "older_files", check: older_files::check },
     Target { name: "proxy_config", check: config_files::check_proxy },
+    Target { name: "pve_answers", check: pve_answers::check },
     Target { name: "readings_buffer", check: state_files::check_buffer },
     Target { name: "register", check: calls::check_register },
     Target { name: "report_sync", check: calls::check_report_sync },

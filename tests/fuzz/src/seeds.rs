@@ -47,6 +47,20 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("bad", b"*|\n-a|\nx|10.0.0.0/8\ny|fe80::1%eth0\nz|[fd00::1]\n10.0.0.1|10.0.0.2\n|".to_vec()),
             ("dns", b"a|host.example\nb|1.2.3.4.5\nc|x_y-z.\nd|0x7f.1\nfd00--1|FD00::0001".to_vec()),
         ],
+        "older_files" => vec![
+            ("config", with(0, b"allowed_nodes:\n  - delly\n  - 10.0.0.5\n  - 10.0.0.0/24\nallowed_nodes: [b]\nmetrics_address: default\n")),
+            ("list", with(1, b"- delly\n- localhost\n- fd00::1\n")),
+            ("lines", with(1, b"# hosts\ndelly\n- minipc\n192.0.2.0/24\n")),
+            ("corosync", with(2, b"totem {\n  version: 2\n  cluster_name: home\n}\nnodelist {\n  node {\n    name: pve1\n    nodeid: 1\n    ring0_addr: 192.0.2.1\n  }\n}\nquorum {\n  device {\n    model: net\n  }\n}\n")),
+            ("token", with(3, b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")),
+            ("sealed", with(4, b"0123456789ab and what is no text")),
+        ],
+        "pve_answers" => vec![
+            ("version", with(0, br#"{"data":{"version":"8.4.1","release":"8.4","repoid":"ab"}}"#)),
+            ("cluster", with(1, br#"{"data":[{"type":"cluster","name":"c","nodes":2,"quorate":"1","version":3},{"type":"node","name":"a","nodeid":1,"ip":"192.0.2.1","online":1,"local":1},{"type":"node","name":"b","nodeid":"2","ip":"fd00::2","online":0,"local":0}]}"#)),
+            ("alone", with(1, br#"{"data":[{"type":"node","name":"pve","nodeid":0,"ip":"192.0.2.1","online":1,"local":1}]}"#)),
+            ("nodes", with(2, br#"[{"node":"a","type":"node"},{"node":"b"}]"#)),
+        ],
         "proxy_config" => vec![
             ("full", [&b"pulse_control_plane:\n  url: https://pulse.lan:7655\n  token_file: /x\n  refresh_interval: 60s\n  insecure_skip_verify: false\n  pin: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nallowed_nodes: [n1, 10.0.0.0/24, 'fd00::1']\nreport_interval: 10s\nthis_node: n1\nsensors:\n  sysfs_root: /sys\nlog_level: info\n"[..], b"\0PULSE_CONTROL_PLANE_URL=http://[::1]\nLOG_FORMAT=json"].concat()),
             ("bad", b"url: x\nallowed_nodes:\n - a b\n - {c: d}\n &a b: *a\nreport_interval: 0.5s\nreport_interval: -1\n".to_vec()),

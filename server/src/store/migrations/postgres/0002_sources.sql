@@ -48,6 +48,7 @@ CREATE TABLE instance_polls (
     heard_at      BIGINT,
     url           TEXT COLLATE "C" NOT NULL,
     version       TEXT COLLATE "C" NOT NULL,
+    cluster       TEXT COLLATE "C" NOT NULL,
     problem       TEXT COLLATE "C" NOT NULL,
     problem_since BIGINT
 );

@@ -48,6 +48,7 @@ CREATE TABLE instance_polls (
     heard_at      INTEGER,
     url           TEXT    NOT NULL,
     version       TEXT    NOT NULL,
+    cluster       TEXT    NOT NULL,
     problem       TEXT    NOT NULL,
     problem_since INTEGER
 );
