@@ -372,6 +372,12 @@ impl Store {
         self.engine.prepare_exchange(new_key_file).await
     }
 
+    /// Whether the new key of an exchange is the one in force.
+    #[must_use]
+    pub fn is_in_force(&self, exchange: &SealingExchange) -> bool {
+        self.engine.sealing().key().is_same(&exchange.to)
+    }
+
     /// The file of the sealing key, if it is elsewhere than in the data folder: then no backup has it.
     #[must_use]
     pub fn key_elsewhere(&self) -> Option<PathBuf> {
