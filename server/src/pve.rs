@@ -85,7 +85,7 @@ pub enum Doubt {
 /// What an answer with this status and reason means; `None`: it is good. `node` is who was asked, for people.
 #[must_use]
 pub fn refusal(status: u16, said: &str, node: &str) -> Option<Doubt> {
-    let said = said.trim();
+    let said = &printable(said);
     let text = match status {
         200..=299 => return None,
         400 => {
@@ -94,13 +94,17 @@ pub fn refusal(status: u16, said: &str, node: &str) -> Option<Doubt> {
         401 if said.contains("invalid token value") => format!(
             "{node} does not know the API token's secret (401 {said}): give Pulse the secret that `pveum user token add` printed"
         ),
+        401 if said.contains("No ticket") => format!(
+            "{node} knows no API tokens (401 {said}): they exist from Proxmox VE 6.2 on; ask a newer host of the cluster, or type its \
+             nodes with --endpoint"
+        ),
         401 => format!(
             "{node} does not let the API token in (401 {said}): check --token-id (USER@REALM!ID), and that the token has not expired"
         ),
         403 => {
-            let privilege = missing_privilege(said).unwrap_or("Sys.Audit");
+            let (path, privilege) = missing_privilege(said).unwrap_or(("/", "Sys.Audit"));
             format!(
-                "the API token lacks the privilege {privilege} on / (403 from {node}): `pulse instance add --help` has the commands that \
+                "the API token lacks the privilege {privilege} on {path} (403 from {node}): `pulse instance add --help` has the commands that \
                  give it"
             )
         }
@@ -125,13 +129,25 @@ pub fn refusal(status: u16, said: &str, node: &str) -> Option<Doubt> {
     Some(Doubt::Refused(text))
 }
 
-/// Out of `Permission check failed (/, Sys.Audit)`: `Sys.Audit on /`, as a slice of what was said is not possible in that
-/// order, the privilege alone.
-fn missing_privilege(said: &str) -> Option<&str> {
+/// The path and the privilege out of `Permission check failed (/, Sys.Audit)`.
+fn missing_privilege(said: &str) -> Option<(&str, &str)> {
     let (_, inner) = said.split_once('(')?;
     let (inner, _) = inner.split_once(')')?;
-    let (_, privilege) = inner.rsplit_once(',')?;
-    Some(privilege.trim()).filter(|privilege| !privilege.is_empty())
+    let (path, privilege) = inner.rsplit_once(',')?;
+    Some((path.trim(), privilege.trim())).filter(|(path, privilege)| !path.is_empty() && !privilege.is_empty())
+}
+
+/// The most characters of what a host says of itself that are passed on.
+const MAX_SAID_CHARS: usize = 200;
+
+/// What a host says, as it can be shown: one line, not too long.
+fn printable(said: &str) -> String {
+    let shown = |c: char| if c.is_control() || pulse_proto::text::is_unsafe(c) { ' ' } else { c };
+    let mut text: String = said.trim().chars().take(MAX_SAID_CHARS).map(shown).collect();
+    if said.trim().chars().count() > MAX_SAID_CHARS {
+        text.push('…');
+    }
+    text
 }
 
 #[cfg(test)]

@@ -21,14 +21,10 @@ impl Changes {
     ) -> Result<SealingExchange, ChangeError> {
         let exchange = self.store.exchange_key(new_key_file).await?;
         self.apply(actor, |draft| {
-<<<<<<< ours
-            draft.exchange_key(&exchange)?;
-=======
             // After a commit of which nobody heard it may be made already.
             if !self.store.is_in_force(&exchange) {
-                draft.exchange_key(&exchange);
+                draft.exchange_key(&exchange)?;
             }
->>>>>>> theirs
             let detail = json!({ "key_file": exchange.file(), "replaces": exchange.replaces() });
             Ok((exchange.clone(), Note { action: "key.rotate", target: "fleet".to_owned(), detail }))
         })

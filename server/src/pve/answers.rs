@@ -11,6 +11,12 @@ use serde_json::{Map, Value};
 
 use super::Doubt;
 
+/// The longest version: `9.1.6` and what a build adds to it.
+const MAX_VERSION_BYTES: usize = 64;
+
+/// The longest name of a host, by DNS.
+const MAX_NAME_BYTES: usize = 253;
+
 /// What `/version` says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Version {
@@ -50,12 +56,16 @@ pub fn version(body: &[u8]) -> Result<Version, Doubt> {
     let not_proxmox = || Doubt::NotProxmox("its answer to /version is none of Proxmox VE".to_owned());
     let data = data(body).map_err(|_| not_proxmox())?;
     let text = |key: &str| data.get(key).and_then(text);
-    let version = text("version").ok_or_else(not_proxmox)?;
+    let is_fit = |text: &String| {
+        text.len() <= MAX_VERSION_BYTES && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+~".contains(&byte))
+    };
+    let version = text("version").filter(is_fit).ok_or_else(not_proxmox)?;
     let major = version.split(['.', '-']).next().and_then(|number| number.parse().ok());
+    let major = major.filter(|major| *major > 0);
     let major = major.ok_or_else(not_proxmox)?;
     // Before version 6 the number of the build stands apart.
     let is_whole = version.contains('-') || version.matches('.').count() > 1;
-    let release = text("release").filter(|release| !is_whole && !release.contains('.'));
+    let release = text("release").filter(is_fit).filter(|release| !is_whole && !release.contains('.'));
     let text = release.map_or_else(|| version.clone(), |release| format!("{version}-{release}"));
     Ok(Version { text, major })
 }
@@ -78,8 +88,9 @@ pub fn membership(body: &[u8]) -> Result<Membership, Doubt> {
     let mut members = Vec::new();
     for entry in entries.iter().copied().filter(|entry| is_a(entry, "node")) {
         let member = member(entry).map_err(|why| Doubt::Garbage { path: WHAT, why })?;
-        // A QDevice has a vote and is no node; corosync lists it under the number 0.
-        let is_device = cluster.is_some() && member.name.eq_ignore_ascii_case("qdevice");
+        // A QDevice has a vote and is no node; corosync lists it under the number 0, which no member of a cluster has.
+        let has_no_number = entry.get("nodeid").and_then(number).is_none_or(|number| number == 0);
+        let is_device = cluster.is_some() && has_no_number && member.name.eq_ignore_ascii_case("qdevice");
         if !is_device {
             members.push(member);
         }
@@ -98,12 +109,14 @@ pub fn membership(body: &[u8]) -> Result<Membership, Doubt> {
         }
         return Ok(Membership { cluster: None, members });
     };
-    if !flag(cluster.get("quorate")).unwrap_or(true) {
-        return Err(Doubt::NoQuorum);
+    let missing = |what: &str| Doubt::Garbage { path: WHAT, why: format!("it does not say {what}") };
+    match cluster.get("quorate").and_then(|value| flag(Some(value))) {
+        Some(true) => {}
+        Some(false) => return Err(Doubt::NoQuorum),
+        None => return Err(missing("whether the cluster has quorum")),
     }
-    if let Some(expected) = cluster.get("nodes").and_then(number)
-        && expected != members.len() as u64
-    {
+    let expected = cluster.get("nodes").and_then(number).ok_or_else(|| missing("how many nodes there are"))?;
+    if expected != members.len() as u64 {
         return Err(Doubt::Half { path: WHAT, expected, found: members.len() });
     }
     let name = cluster.get("name").and_then(text).unwrap_or_default();
@@ -139,6 +152,9 @@ pub fn agree(membership: &Membership, nodes: &BTreeSet<String>) -> Result<(), Do
 
 fn member(entry: &Map<String, Value>) -> Result<Member, String> {
     let name = entry.get("name").and_then(text).ok_or("a node in it has no name")?;
+    if name.len() > MAX_NAME_BYTES {
+        return Err(format!("a node in it has a name of {} bytes", name.len()));
+    }
     let ip = entry.get("ip").and_then(text);
     Ok(Member {
         name,
