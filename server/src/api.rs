@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{
-    AddInstance, CertificateShown, CertificatesShown, Held, Instance, Instances, KnownNode,
+    AddInstance, CertificateShown, CertificatesShown, ConfirmHeld, Held, Instance, Instances, KnownNode,
     LookAtCertificates, Nodes, PveStatus, SetEndpoints, SetNode, SetPve, SetUse, Standing,
 };
 pub use join::{CreateJoin, JoinState, JoinToken, JoinTokens, JoinWindow, NewJoin, NewJoinWindow, OpenJoin};

@@ -103,11 +103,17 @@ pub enum ChangeError {
         before: usize,
     },
     /// No change waits for an admin.
-    #[error("no change of instance {0:?} is held: `pulse allowlist list` shows those that are")]
+    #[error("no change of instance {0:?} is held: `pulse allowlist held` shows those that are")]
     NothingHeld(String),
+    /// What is held is not what the admin has seen.
+    #[error(
+        "what is held of instance {0:?} is another change by now: look at it with `pulse allowlist held`, and say again"
+    )]
+    HeldChanged(String),
     /// The instance has no source that this could mean.
     #[error(
-        "instance {0:?} does not get its nodes from Proxmox VE, so there is no node {1:?} that its cluster could tell;          `pulse instance set {0} --pve URL` gives it a source"
+        "instance {0:?} does not get its nodes from Proxmox VE, so there is no node {1:?} that its cluster could tell; \
+         `pulse instance set {0} --pve URL` gives it a source"
     )]
     NoSource(String, String),
     /// The proxy is revoked or removed.
@@ -163,6 +169,7 @@ impl ChangeError {
             ChangeError::Invalid { .. } => reason::INVALID_REQUEST,
             ChangeError::NeedsYes { .. } | ChangeError::TooManyGone { .. } => "NEEDS_YES",
             ChangeError::NothingHeld(_) => "NOTHING_HELD",
+            ChangeError::HeldChanged(_) => "HELD_CHANGED",
             ChangeError::NoSource(..) => "NO_SOURCE",
             ChangeError::NotActive(..) => reason::PROXY_REVOKED,
             ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } => reason,

@@ -165,12 +165,10 @@ impl Poller {
             asked.entry(instance.id).or_insert_with(|| {
                 let (this, id, server) = (self.clone(), instance.id, catalog.server_id);
                 let within = if is_beginning { source.poll_interval } else { SOON };
-                let task = tasks.spawn({
-                    let source = source.clone();
-                    async move {
-                        sleep(within.mul_f64(this.chance.fraction())).await;
-                        this.ask_on(id, server, source, leave).await;
-                    }
+                let interval = source.poll_interval;
+                let task = tasks.spawn(async move {
+                    sleep(within.mul_f64(this.chance.fraction())).await;
+                    this.ask_on(id, server, interval, leave).await;
                 });
                 Asked { source, task }
             });
@@ -178,22 +176,28 @@ impl Poller {
     }
 
     /// Asks one instance for ever.
-    async fn ask_on(&self, id: Uuid, server: Uuid, source: Source, leave: Leave) {
+    async fn ask_on(&self, id: Uuid, server: Uuid, poll_interval: Duration, leave: Leave) {
         let mut doubts = 0;
         loop {
             let begun = Instant::now();
-            let is_believed = self.ask(id, server, &source, leave).await;
+            let is_believed = self.ask(id, server, leave).await;
             self.metrics.pve_poll_seconds.observe(begun.elapsed().as_secs_f64());
             self.metrics.polled(if is_believed { PollResult::Believed } else { PollResult::Doubted });
             doubts = if is_believed { 0 } else { doubts + 1 };
-            sleep(pause(source.poll_interval, doubts, self.chance.fraction())).await;
+            sleep(pause(poll_interval, doubts, self.chance.fraction())).await;
         }
     }
 
     /// Asks one instance once. Out: whether it could be believed.
-    async fn ask(&self, id: Uuid, server: Uuid, source: &Source, leave: Leave) -> bool {
-        let token = match self.token(id, server, source) {
+    async fn ask(&self, id: Uuid, server: Uuid, leave: Leave) -> bool {
+        // As it is now: another sealing key seals the secret anew.
+        let catalog = self.changes.catalog();
+        let Some(instance) = catalog.inventory.instance(id) else { return true };
+        let Some(source) = &instance.source else { return true };
+        let token = match self.token(server, instance, source) {
             Ok(token) => token,
+            // The key was exchanged between two looks.
+            Err(_) if self.changes.catalog().revision != catalog.revision => return true,
             Err(problem) => return self.doubt(id, problem),
         };
         // Who answered last is asked first: a host that hangs costs its time once.
@@ -201,24 +205,27 @@ impl Poller {
         let last = self.polls.of(id).map(|poll| poll.url).unwrap_or_default();
         let first = urls.iter().position(|url| url.to_string() == last).unwrap_or_default();
         urls.rotate_left(first);
-        let told = match self.poll(&urls, &token, &source.fingerprints).await {
+        let told = match poll::poll(&self.asked(&urls, &token, &source.fingerprints)).await {
             Ok(told) => told,
             Err(Unheard(doubts)) => return self.doubt(id, said(&doubts)),
         };
         let catalog = self.changes.catalog();
         let Some(instance) = catalog.inventory.instance(id) else { return true };
-        let nodes = match nodes_of(&told.membership, told.url.host(), instance) {
+        let urls = source.urls.clone();
+        let before = self.polls.of(id).filter(|poll| poll.heard_at.is_some());
+        let cluster = told.membership.cluster.clone().unwrap_or_default();
+        // A host by itself may become one of a cluster; what it tells then is more, and not less.
+        let is_other_cluster = before.as_ref().is_some_and(|poll| poll.cluster != cluster);
+        let nodes = match nodes_of(&told.membership, told.url.host(), instance, is_other_cluster) {
             Ok(nodes) => nodes,
             Err(doubt) => return self.doubt(id, doubt.to_string()),
         };
-        let before = self.polls.of(id).filter(|poll| poll.heard_at.is_some());
-        let cluster = told.membership.cluster.clone().unwrap_or_default();
         let told_of = Told {
             instance: id,
+            urls,
             nodes,
             heard_before: before.as_ref().and_then(|poll| poll.heard_at),
-            // A host by itself may become one of a cluster; what it tells then is more, and not less.
-            is_other_cluster: before.is_some_and(|poll| poll.cluster != cluster),
+            is_other_cluster,
             leave,
         };
         match self.changes.take_members(&Actor::Cluster, &told_of).await {
@@ -246,38 +253,55 @@ impl Poller {
     /// # Errors
     /// Why nothing can be believed.
     pub async fn try_source(&self, wanted: &WantedSource, facts: &Facts) -> Result<Vec<Node>, Unheard> {
-        let told = self.poll(&wanted.urls, &wanted.token, &wanted.fingerprints).await?;
-        let nodes = nodes_of(&told.membership, told.url.host(), facts);
+        let asked = self.asked(&wanted.urls, &wanted.token, &wanted.fingerprints);
+        let told = poll::poll_at_once(&asked).await?;
+        let nodes = nodes_of(&told.membership, told.url.host(), facts, false);
         nodes.map_err(|doubt| Unheard(vec![(told.url, doubt)]))
     }
 
-    /// The certificate that a host shows, and why the system does not trust it, if it does not.
-    pub async fn look(&self, url: &PveUrl) -> (Option<Fingerprint>, Option<Doubt>) {
-        match client::look(url, &Trust::System(Arc::clone(&self.roots))).await {
-            Ok(shown) => (shown, None),
-            Err(doubt @ Doubt::Certificate { shown, .. }) => (shown, Some(doubt)),
-            Err(doubt) => (None, Some(doubt)),
+    /// The certificates that hosts show, all asked at one time, and why the system does not trust them, if it does not.
+    pub async fn look(&self, urls: Vec<PveUrl>) -> Vec<(PveUrl, (Option<Fingerprint>, Option<Doubt>))> {
+        let trust = Trust::System(Arc::clone(&self.roots));
+        let looks = urls.into_iter().map(|url| {
+            let trust = trust.clone();
+            tokio::spawn(async move {
+                let looked = match client::look(&url, &trust).await {
+                    Ok(shown) => (shown, None),
+                    Err(Doubt::Certificate { shown, text }) => {
+                        (shown, Some(Doubt::Certificate { shown, text }))
+                    }
+                    Err(doubt) => (None, Some(doubt)),
+                };
+                (url, looked)
+            })
+        });
+        let looks: Vec<_> = looks.collect();
+        let mut looked = Vec::new();
+        for look in looks {
+            match look.await {
+                Ok(one) => looked.push(one),
+                Err(error) => tracing::error!(%error, "a look at a certificate panicked: a defect"),
+            }
         }
+        looked
     }
 
-    async fn poll(
-        &self,
-        urls: &[PveUrl],
-        token: &ApiToken,
-        fingerprints: &[Fingerprint],
-    ) -> Result<poll::Told, Unheard> {
+    fn asked(&self, urls: &[PveUrl], token: &ApiToken, fingerprints: &[Fingerprint]) -> poll::Source {
         let trust = match fingerprints.is_empty() {
             true => Trust::System(Arc::clone(&self.roots)),
             false => Trust::Pinned(fingerprints.to_vec()),
         };
-        poll::poll(&poll::Source { urls: urls.to_vec(), token: token.clone(), trust }).await
+        poll::Source { urls: urls.to_vec(), token: token.clone(), trust }
     }
 
-    fn token(&self, id: Uuid, server: Uuid, source: &Source) -> Result<ApiToken, String> {
-        let sealed = source.sealed_secret.to_vec();
-        let opened = self.store.open_sealed(&place_of_secret(server, id), &sealed);
-        let secret = opened.map_err(|error| error.to_string())?;
-        let secret = String::from_utf8(secret).map_err(|_| "the API token's secret is no text".to_owned())?;
+    fn token(&self, server: Uuid, instance: &Instance, source: &Source) -> Result<ApiToken, String> {
+        let opened = self.store.open_sealed(&place_of_secret(server, instance.id), &source.sealed_secret);
+        let secret = opened.ok().and_then(|secret| String::from_utf8(secret).ok()).ok_or_else(|| {
+            format!(
+                "the secret of the API token does not open: give it again with `pulse instance set {} --token-secret-file FILE`",
+                instance.name
+            )
+        })?;
         ApiToken::new(&source.token_id, &secret)
     }
 

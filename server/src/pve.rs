@@ -134,7 +134,8 @@ fn missing_privilege(said: &str) -> Option<(&str, &str)> {
     let (_, inner) = said.split_once('(')?;
     let (inner, _) = inner.split_once(')')?;
     let (path, privilege) = inner.rsplit_once(',')?;
-    Some((path.trim(), privilege.trim())).filter(|(path, privilege)| !path.is_empty() && !privilege.is_empty())
+    Some((path.trim(), privilege.trim()))
+        .filter(|(path, privilege)| !path.is_empty() && !privilege.is_empty())
 }
 
 /// The most characters of what a host says of itself that are passed on.
@@ -142,12 +143,10 @@ const MAX_SAID_CHARS: usize = 200;
 
 /// What a host says, as it can be shown: one line, not too long.
 fn printable(said: &str) -> String {
-    let shown = |c: char| if c.is_control() || pulse_proto::text::is_unsafe(c) { ' ' } else { c };
-    let mut text: String = said.trim().chars().take(MAX_SAID_CHARS).map(shown).collect();
-    if said.trim().chars().count() > MAX_SAID_CHARS {
-        text.push('…');
-    }
-    text
+    let mut chars = said.trim().chars();
+    let text: String = chars.by_ref().take(MAX_SAID_CHARS).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    pulse_proto::text::one_line(&text) + more
 }
 
 #[cfg(test)]

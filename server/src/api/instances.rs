@@ -49,6 +49,9 @@ pub struct SetPve {
     /// SHA-256 fingerprints of the certificates that are trusted; empty: those that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprints: Option<Vec<String>>,
+    /// Further ones, beside those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_fingerprints: Vec<String>,
     /// How often it is asked: 1 to 3600 s, 10 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll_interval_seconds: Option<f64>,
@@ -64,6 +67,7 @@ impl fmt::Debug for SetPve {
             .field("urls", &self.urls)
             .field("token_id", &self.token_id)
             .field("fingerprints", &self.fingerprints)
+            .field("add_fingerprints", &self.add_fingerprints)
             .field("poll_interval_seconds", &self.poll_interval_seconds)
             .field("is_unchecked", &self.is_unchecked)
             .finish_non_exhaustive()
@@ -190,10 +194,10 @@ pub struct KnownNode {
     pub ip: String,
     /// Where an admin says that it is; `null`: as its source says.
     pub set_ip: Option<String>,
-    /// `cluster`, `manual` or `import`: who says that it exists.
+    /// `cluster`, `manual` or `import`: who says that it exists. `none`: nobody at the moment, but something is set for it.
     pub origin: String,
     /// When that source said so last.
-    pub confirmed_at: Timestamp,
+    pub confirmed_at: Option<Timestamp>,
     /// Whether it is in use.
     pub standing: Standing,
     /// Whether it is on lists.
@@ -254,6 +258,16 @@ pub struct Held {
     pub nodes: Vec<Node>,
     /// Whether an admin said no to it.
     pub is_discarded: bool,
+}
+
+/// `POST instances/{name}/held/confirm`.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmHeld {
+    /// Since when each held change waits that the admin has seen; if others are held by now, nothing goes out. `null`: whatever is
+    /// held.
+    #[serde(default)]
+    pub seen: Option<Vec<Timestamp>>,
 }
 
 /// `GET instances`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use pulse_proto::Node;
 
-use super::value::{endpoint, fingerprint, interval, pve_url};
+use super::value::{endpoint, fingerprint, interval, pve_url, token_id};
 
 /// How a token with the fewest privileges is made; the same in `docs/proxmox.md`.
 pub const PVEUM: &str = "\
@@ -52,8 +52,8 @@ pub enum Instance {
     /// Replace the nodes of an instance that were typed, or change how Proxmox VE is asked for them
     #[command(
         after_help = PVEUM,
-        group = clap::ArgGroup::new("what").args(["endpoints", "urls", "token_id", "token_secret_file", "fingerprints",
-            "poll_interval", "no_pve"]).required(true).multiple(true)
+        group = clap::ArgGroup::new("what").args(["endpoints", "no_endpoints", "urls", "token_id", "token_secret_file",
+            "fingerprints", "add_fingerprints", "poll_interval", "no_pve"]).required(true).multiple(true)
     )]
     Set {
         /// Its name
@@ -63,9 +63,16 @@ pub enum Instance {
             long = "endpoint",
             value_name = "NODE=ADDR",
             value_parser = endpoint,
-            conflicts_with_all = ["urls", "token_id", "token_secret_file", "fingerprints", "poll_interval", "no_pve"]
+            conflicts_with_all = ["urls", "token_id", "token_secret_file", "fingerprints", "add_fingerprints", "poll_interval", "no_pve"]
         )]
         endpoints: Vec<Node>,
+        /// No node that was typed; those that its cluster tells stay
+        #[arg(
+            long,
+            conflicts_with_all = ["endpoints", "urls", "token_id", "token_secret_file", "fingerprints", "add_fingerprints",
+                "poll_interval", "no_pve"]
+        )]
+        no_endpoints: bool,
         /// Yes, though more than half of a list of four or more, or all of a list, goes; else such a change is held
         #[arg(long)]
         yes: bool,
@@ -73,8 +80,14 @@ pub enum Instance {
         #[command(flatten)]
         pve: Pve,
         /// Ask Proxmox VE no more; the nodes that its cluster told stay, as if they had been typed
-        #[arg(long, conflicts_with_all = ["urls", "token_id", "token_secret_file", "fingerprints", "poll_interval"])]
+        #[arg(
+            long,
+            conflicts_with_all = ["urls", "token_id", "token_secret_file", "fingerprints", "add_fingerprints", "poll_interval"]
+        )]
         no_pve: bool,
+        /// SHA-256 fingerprint of one more certificate that is trusted, beside those that are; can be given several times
+        #[arg(long = "add-fingerprint", value_name = "SHA256", value_parser = fingerprint, conflicts_with = "fingerprints")]
+        add_fingerprints: Vec<String>,
     },
     /// Ask Proxmox VE no more for a while: the list stays as it is
     Pause {
@@ -111,7 +124,7 @@ pub struct Pve {
     #[arg(long = "pve", value_name = "https://HOST:8006", value_parser = pve_url)]
     pub urls: Vec<String>,
     /// The API token's id
-    #[arg(long, value_name = "USER@REALM!ID")]
+    #[arg(long, value_name = "USER@REALM!ID", value_parser = token_id)]
     pub token_id: Option<String>,
     /// The file with the API token's secret; -: standard input
     #[arg(long, value_name = "FILE")]

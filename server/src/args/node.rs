@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use super::value::address;
+
 /// `pulse node …`. What is set for a node lasts, whatever its cluster says and when it comes back.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Node {
@@ -14,6 +16,7 @@ pub enum Node {
         /// The node's name
         node: String,
         /// IPv4, IPv6 or a DNS name [default: what the cluster says, again]
+        #[arg(value_parser = address)]
         address: Option<String>,
     },
     /// Leave a node as it is, whatever its cluster says

@@ -9,6 +9,7 @@ use crate::api;
 use crate::poller::{MAX_INTERVAL, MIN_INTERVAL};
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::Fingerprint;
+use crate::pve::client::ApiToken;
 
 /// Which nodes a proxy may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,6 +38,19 @@ pub(super) fn endpoint(text: &str) -> Result<Node, String> {
 /// Where Proxmox VE is asked.
 pub(super) fn pve_url(text: &str) -> Result<String, String> {
     text.parse::<PveUrl>().map(|url| url.to_string())
+}
+
+/// The id of an API token.
+pub(super) fn token_id(text: &str) -> Result<String, String> {
+    // Any secret: it is the id's rule that counts here.
+    ApiToken::new(text, "secret").map(|token| token.id().to_owned())
+}
+
+/// An address at which a node is.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    // Any name: it is the address's rule that counts here.
+    let node = Node::new("node", text).map_err(|error| error.to_string())?;
+    Ok(node.address().to_string())
 }
 
 /// The fingerprint of a certificate.

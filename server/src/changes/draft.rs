@@ -14,7 +14,7 @@ use crate::catalog::Catalog;
 use crate::inventory::{Instance, Source};
 use crate::publish::{Lists, Publisher};
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
-use crate::store::{Change, Leave, SealingExchange, StoreError};
+use crate::store::{Change, Leave, SealingExchange};
 
 use super::sources::place_of_secret;
 
@@ -68,11 +68,19 @@ impl<'a> Draft<'a> {
 
     /// Seals everything anew, under another key. The store does that with its rows; what the next catalog holds of them is sealed
     /// anew here, without a change of its own.
-    pub(super) fn exchange_key(&mut self, exchange: &SealingExchange) -> Result<(), StoreError> {
+    pub(super) fn exchange_key(&mut self, exchange: &SealingExchange) -> Result<(), ChangeError> {
         for instance in self.before.inventory.present() {
             let Some(source) = &instance.source else { continue };
             let place = place_of_secret(self.before.server_id, instance.id);
-            let sealed = Arc::from(exchange.reseal(&place, &source.sealed_secret)?);
+            let sealed = exchange.reseal(&place, &source.sealed_secret).map_err(|_| {
+                let name = &instance.name;
+                let rule = format!(
+                    "the secret of {name}'s API token does not open, so it cannot be sealed anew: give it again with `pulse instance set \
+                     {name} --token-secret-file FILE`, and rotate then"
+                );
+                ChangeError::Invalid { field: "instance", rule }
+            })?;
+            let sealed = Arc::from(sealed);
             let source = Source { sealed_secret: sealed, ..source.clone() };
             self.after.inventory.put(Arc::new(instance.with(|facts| facts.source = Some(source))));
         }

@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use pulse_proto::Node;
+use pulse_proto::{Node, Scope};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::sources::{WantedSource, noted};
 use super::{ChangeError, Changes, Draft, Note};
+use crate::allowlist;
 use crate::audit::Actor;
-use crate::inventory::{Facts, Held, Instance, Origin, too_many_gone};
+use crate::catalog::Catalog;
+use crate::inventory::{Held, Instance, Origin, too_many_gone};
 
 /// An instance that is to be.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl Changes {
     ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
-            let after = before.with(|facts| set_typed(facts, endpoints.clone(), draft.at));
+            let after = before.with(|facts| facts.put(Origin::Manual, endpoints.clone(), draft.at));
             // Mostly one node of many is new; the whole lists stand in the history, under their revisions.
             let detail = difference(&before, &after);
             if after == *before {
@@ -116,6 +117,10 @@ impl Changes {
             if proxies > 0 && !confirmed {
                 return Err(ChangeError::NeedsYes { name: before.name.clone(), proxies });
             }
+            if let Some(gone) = gone_from_all(draft.before, &before).filter(|_| !confirmed) {
+                let before = before.endpoints().len();
+                return Err(ChangeError::TooManyGone { name: ALL.to_owned(), gone, before });
+            }
             let removed = before.with(|facts| {
                 facts.nodes.clear();
                 facts.wishes.clear();
@@ -132,18 +137,18 @@ impl Changes {
     }
 }
 
-/// Puts what was typed in the place of what was typed or imported before.
-pub(super) fn set_typed(facts: &mut Facts, endpoints: Vec<Node>, at: SystemTime) {
-    let wanted: HashSet<&Node> = endpoints.iter().collect();
-    // What stays has its origin still.
-    facts.nodes.retain(|known| known.origin != Origin::Import || wanted.contains(&known.node));
-    let known: HashSet<Node> = {
-        let others = facts.nodes.iter().filter(|known| known.origin != Origin::Manual);
-        others.map(|known| known.node.clone()).collect()
-    };
-    let typed = endpoints.into_iter().filter(|node| !known.contains(node)).collect();
-    facts.replace(Origin::Manual, typed, at);
-    facts.held.remove(&Origin::Manual);
+/// What the list of everything is called where a name is asked for.
+const ALL: &str = "(all nodes)";
+
+/// What the removal of an instance would take off the list of everything, if that is too much and somebody reads it.
+fn gone_from_all(catalog: &Catalog, removed: &Instance) -> Option<Vec<String>> {
+    if !catalog.registry.has_scope(Scope::All) {
+        return None;
+    }
+    let all = allowlist::compile(&catalog.inventory, Scope::All);
+    let mut inventory = catalog.inventory.clone();
+    inventory.put(Arc::new(removed.with(|facts| facts.nodes.clear())));
+    too_many_gone(all.nodes(), allowlist::compile(&inventory, Scope::All).nodes())
 }
 
 /// Holds a change until an admin says more. What is held already, or was said no to, stays as it is.
@@ -153,6 +158,7 @@ pub(super) fn hold(
     origin: Origin,
     held: Held,
 ) -> (Arc<Instance>, Note) {
+    let is_said = |present: &Held| same(&present.nodes, &held.nodes);
     let detail = json!({
         "of": origin.as_str(),
         "gone": held.gone,
@@ -160,7 +166,7 @@ pub(super) fn hold(
         "nodes_before": before.endpoints().len(),
     });
     let note = note("allowlist.hold", &before.name, detail);
-    if before.held.get(&origin).is_some_and(|present| same(&present.nodes, &held.nodes)) {
+    if before.held.get(&origin).is_some_and(is_said) {
         return (Arc::clone(before), note);
     }
     let after = before.with(|facts| drop(facts.held.insert(origin, held)));

@@ -4,17 +4,21 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instances::{difference, hold, lines, note, present, same, set_typed};
+use super::instances::{difference, hold, lines, note, present, same};
 use super::{ChangeError, Changes};
-use crate::audit::Actor;
-use crate::inventory::{Facts, Held, Instance, Origin, Use, gone, too_many_gone};
+use crate::audit::{Actor, unix_ms};
+use crate::inventory::{Held, Instance, Origin, Use, gone, too_many_gone};
+use crate::pve::address::PveUrl;
 use crate::store::Leave;
+
+/// A held change is not replaced by another one sooner than this.
+const HELD_AT_LEAST: Duration = Duration::from_secs(20);
 
 /// What became of what a cluster tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +34,8 @@ pub enum Taking {
 pub struct Told {
     /// The instance.
     pub instance: Uuid,
+    /// The hosts that were asked, one of which told it.
+    pub urls: Vec<PveUrl>,
     /// The members, as they are told.
     pub nodes: Vec<Node>,
     /// When they were told before that, if they were.
@@ -50,7 +56,7 @@ impl Changes {
         // Mostly nothing is new, and then nobody waits for anybody.
         let catalog = self.catalog();
         match catalog.inventory.instance(told.instance) {
-            Some(instance) if listens(instance) => {
+            Some(instance) if listens(instance, told) => {
                 if let Some(taking) = known(instance, told) {
                     return Ok(taking);
                 }
@@ -58,24 +64,19 @@ impl Changes {
             _ => return Ok(Taking::Held),
         }
         self.apply(actor, |draft| {
-            let before = draft.before.inventory.instance(told.instance).filter(|instance| listens(instance));
+            let before =
+                draft.before.inventory.instance(told.instance).filter(|instance| listens(instance, told));
             let Some(before) = before.cloned() else {
                 return Ok((Taking::Held, note("instance.poll", "", json!({}))));
             };
             draft.under(told.leave);
             let at = draft.at;
-            let after = before.with(|facts| {
-                facts.replace(Origin::Cluster, told.nodes.clone(), at);
-                facts.held.remove(&Origin::Cluster);
-            });
+            let after = before.with(|facts| facts.put(Origin::Cluster, told.nodes.clone(), at));
             let detail = difference(&before, &after);
             if after == *before {
                 return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
             }
-            let gone = match told.is_other_cluster {
-                true => Some(gone(before.endpoints(), after.endpoints())).filter(|gone| !gone.is_empty()),
-                false => too_many_gone(before.endpoints(), after.endpoints()),
-            };
+            let gone = too_much(&before, &after, told);
             let Some(gone) = gone else {
                 draft.put_instance(after);
                 return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
@@ -93,7 +94,11 @@ impl Changes {
             }));
             let held =
                 Held { nodes: told.nodes.clone(), gone, by: actor.to_string(), at, is_discarded: false };
-            let is_held = |present: &Held| same(&present.nodes, &held.nodes);
+            // A cluster that says one thing and then another is not written down each time.
+            let is_held = |present: &Held| {
+                let is_new = at.duration_since(present.at).is_ok_and(|age| age < HELD_AT_LEAST);
+                same(&present.nodes, &held.nodes) || (is_new && !present.is_discarded)
+            };
             if before.held.get(&Origin::Cluster).is_some_and(is_held) {
                 return Ok((Taking::Held, note("allowlist.hold", &before.name, detail)));
             }
@@ -103,19 +108,29 @@ impl Changes {
         .await
     }
 
-    /// Lets the changes of an instance go out that are held.
+    /// Lets the changes of an instance go out that are held; only if they are those that an admin has `seen`: since when each of
+    /// them waits, in Unix milliseconds.
     ///
     /// # Errors
-    /// [`ChangeError::NotFound`], [`ChangeError::NothingHeld`], [`ChangeError::Store`].
-    pub async fn confirm_held(&self, actor: &Actor, name: &str) -> Result<Arc<Instance>, ChangeError> {
+    /// [`ChangeError::NotFound`], [`ChangeError::NothingHeld`], [`ChangeError::HeldChanged`], [`ChangeError::Store`].
+    pub async fn confirm_held(
+        &self,
+        actor: &Actor,
+        name: &str,
+        seen: Option<&[u64]>,
+    ) -> Result<Arc<Instance>, ChangeError> {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
             if before.held.is_empty() {
                 return Err(ChangeError::NothingHeld(before.name.clone()));
             }
+            let since = |held: &Held| unix_ms(held.at);
+            if seen.is_some_and(|seen| !before.held.values().map(since).eq(seen.iter().copied())) {
+                return Err(ChangeError::HeldChanged(before.name.clone()));
+            }
             let after = before.with(|facts| {
                 for (origin, held) in std::mem::take(&mut facts.held) {
-                    let_out(facts, origin, held, draft.at);
+                    facts.put(origin, held.nodes, draft.at);
                 }
             });
             let mut detail = difference(&before, &after);
@@ -151,24 +166,42 @@ impl Changes {
     }
 }
 
-fn let_out(facts: &mut Facts, origin: Origin, held: Held, at: SystemTime) {
-    match origin {
-        Origin::Cluster => facts.replace(origin, held.nodes, at),
-        Origin::Manual | Origin::Import => set_typed(facts, held.nodes, at),
+/// The names of those that would go, if an admin must say so first.
+fn too_much(before: &Instance, after: &Instance, told: &Told) -> Option<Vec<String>> {
+    let gone = gone(before.endpoints(), after.endpoints());
+    if told.is_other_cluster {
+        // A node of the same name is another machine there: whoever does not stay where it is counts as gone.
+        let stays = |node: &&Node| after.endpoints().contains(node);
+        let gone: Vec<String> = before
+            .endpoints()
+            .iter()
+            .filter(|node| !stays(node))
+            .map(|node| node.name().to_owned())
+            .collect();
+        return Some(gone).filter(|gone| !gone.is_empty());
     }
+    // An admin said no to it once.
+    let discarded = before.held.get(&Origin::Cluster).filter(|held| held.is_discarded);
+    if discarded.is_some_and(|held| gone.iter().any(|name| held.gone.contains(name))) {
+        return Some(gone);
+    }
+    too_many_gone(before.endpoints(), after.endpoints())
 }
 
-/// Whether an instance takes what its cluster tells.
-fn listens(instance: &Instance) -> bool {
-    instance.is_present() && instance.source.is_some() && instance.standing == Use::Active
+/// Whether an instance takes what its cluster tells: not when it has another source by now.
+fn listens(instance: &Instance, told: &Told) -> bool {
+    let is_asked = instance.source.as_ref().is_some_and(|source| source.urls == told.urls);
+    instance.is_present() && is_asked && instance.standing == Use::Active
 }
 
 /// What became of it, if the same was told before.
 fn known(instance: &Instance, told: &Told) -> Option<Taking> {
-    if let Some(held) = instance.held.get(&Origin::Cluster) {
-        return same(&held.nodes, &told.nodes).then_some(Taking::Held);
-    }
     let at = SystemTime::UNIX_EPOCH;
-    let after = instance.with(|facts| facts.replace(Origin::Cluster, told.nodes.clone(), at));
+    let after = instance.with(|facts| facts.put(Origin::Cluster, told.nodes.clone(), at));
+    if let Some(held) = instance.held.get(&Origin::Cluster) {
+        // What an admin changed meanwhile may have made it harmless.
+        let is_held = same(&held.nodes, &told.nodes) && too_much(instance, &after, told).is_some();
+        return is_held.then_some(Taking::Held);
+    }
     (after.nodes == instance.nodes).then_some(Taking::Taken)
 }

@@ -100,6 +100,11 @@ impl Changes {
                     facts.replace(Origin::Manual, typed, draft.at);
                     facts.held.remove(&Origin::Cluster);
                 }
+                let asked = |source: &Option<Source>| source.as_ref().map(|source| source.urls.clone());
+                if asked(&facts.source) != asked(&source) {
+                    // Whoever said it is not asked any more.
+                    facts.held.remove(&Origin::Cluster);
+                }
                 facts.source.clone_from(&source);
             });
             let mut detail = difference(&before, &after);

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::client::segment;
 use super::failure::Failure;
-use super::{Asking, history, now, show, sources, text};
+use super::{Asking, ask, history, now, show, sources, text, typed};
 use crate::api;
 use crate::args::Allowlist;
 
@@ -17,8 +17,14 @@ impl Asking {
             }
             Allowlist::Held => self.get("/instances", |all: api::Instances| sources::held(&all, now())).await,
             Allowlist::Confirm { instance } => {
-                let path = format!("/instances/{}/held/confirm", segment(instance));
-                self.send(Method::POST, &path, &(), |one: api::Instance| {
+                let path = format!("/instances/{}", segment(instance));
+                let shown: api::Instance = typed(self.client.call(Method::GET, &path, &()).await?)?;
+                let confirm =
+                    api::ConfirmHeld { seen: Some(shown.held.iter().map(|held| held.held_at).collect()) };
+                if ask::is_possible() && !shown.held.is_empty() {
+                    ask::confirm(sources::remarks(&shown, true).trim_end(), "Let it go out?")?;
+                }
+                self.send(Method::POST, &(path + "/held/confirm"), &confirm, |one: api::Instance| {
                     let nodes = text::count(one.endpoints.len(), "node");
                     format!(
                         "what was held of instance {} is in force: it has {nodes} now\n",

@@ -21,7 +21,7 @@ impl Asking {
                     format!(
                         "added instance {} with {nodes}\n{}",
                         text::clean(&added.name),
-                        sources::remarks(&added)
+                        sources::remarks(&added, false)
                     )
                 })
                 .await
@@ -41,8 +41,10 @@ impl Asking {
                 })
                 .await
             }
-            Instance::Set { name, pve, .. } if pve.is_given() => {
-                let set = self.pve(pve).await?;
+            Instance::Set { name, pve, add_fingerprints, .. }
+                if pve.is_given() || !add_fingerprints.is_empty() =>
+            {
+                let set = api::SetPve { add_fingerprints: add_fingerprints.clone(), ..self.pve(pve).await? };
                 self.send(Method::PUT, &(one(name) + "/pve"), &set, |set: api::Instance| {
                     format!("Proxmox VE is asked for the nodes of instance {} now\n", text::clean(&set.name))
                 })
@@ -53,7 +55,11 @@ impl Asking {
                 let set = api::SetEndpoints { endpoints, yes: *yes };
                 self.send(Method::PUT, &one(name), &set, |set: api::Instance| {
                     let nodes = text::count(set.endpoints.len(), "node");
-                    format!("instance {} has {nodes} now\n{}", text::clean(&set.name), sources::remarks(&set))
+                    format!(
+                        "instance {} has {nodes} now\n{}",
+                        text::clean(&set.name),
+                        sources::remarks(&set, false)
+                    )
                 })
                 .await
             }

@@ -44,9 +44,15 @@ impl Asking {
     ) -> Result<String, Failure> {
         let path = format!("/instances/{}/nodes/{}", segment(instance), segment(node));
         self.send(Method::PATCH, &path, set, |one: api::Instance| {
+            let is_it =
+                |known: &api::KnownNode| known.name.eq_ignore_ascii_case(node) && known.origin != "none";
+            let absent = match one.nodes.iter().any(is_it) {
+                true => "",
+                false => "no node of that name is there now: this holds when one comes\n",
+            };
             let nodes = text::count(one.endpoints.len(), "node");
             format!(
-                "node {} {told}; instance {} has {nodes} to read\n",
+                "node {} {told}; instance {} has {nodes} to read\n{absent}",
                 text::clean(node),
                 text::clean(&one.name)
             )

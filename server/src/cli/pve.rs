@@ -30,6 +30,7 @@ impl Asking {
             token_secret: pve.token_secret_file.as_deref().map(secret).transpose()?,
             fingerprints,
             poll_interval_seconds: pve.poll_interval.map(|interval| interval.as_secs_f64()),
+            add_fingerprints: Vec::new(),
             is_unchecked: pve.no_check,
         })
     }

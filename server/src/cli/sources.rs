@@ -75,7 +75,7 @@ fn table(nodes: &[KnownNode], now: SystemTime, with_instance: bool) -> String {
         (standing, _) => standing.as_str(),
     };
     let cells = |node: &KnownNode| {
-        let confirmed = ago(node.confirmed_at, now);
+        let confirmed = node.confirmed_at.map_or_else(|| "-".to_owned(), |at| ago(at, now));
         [node.name.clone(), address(node), node.origin.clone(), confirmed, state(node).to_owned()]
     };
     if !with_instance {
@@ -110,9 +110,9 @@ pub(super) fn held(all: &Instances, now: SystemTime) -> String {
 }
 
 /// What an admin should hear at once of a change that was made a moment ago.
-pub(super) fn remarks(one: &Instance) -> String {
+pub(super) fn remarks(one: &Instance, with_discarded: bool) -> String {
     let now = super::now();
-    let held = one.held.iter().filter(|held| !held.is_discarded);
+    let held = one.held.iter().filter(|held| with_discarded || !held.is_discarded);
     let held = held.map(|held| format!("held: {}\n", clean(&told(held, now))));
     let conflicts = one.conflicts.iter().map(|text| format!("conflict: {}\n", clean(text)));
     held.chain(conflicts).collect()

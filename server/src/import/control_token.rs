@@ -38,7 +38,7 @@ pub(super) fn read(name: &str, text: &str, source: &str) -> Findings {
             Findings::of_unread(Unread::new(source, "it is empty", way_out))
         }
         Err(rule) => {
-            let way_out = "copy it again, whole; or register the host with a join token instead";
+            let way_out = "or register the host with a join token instead";
             Findings::of_unread(Unread::new(source, format!("it holds no control token: {rule}"), way_out))
         }
     }

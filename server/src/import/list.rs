@@ -33,6 +33,14 @@ pub(super) fn read(text: &str, source: &str) -> Findings {
         let way_out = "give a config.yaml, an allowed_nodes.yaml, a corosync.conf or a control token's file";
         return Findings::of_unread(Unread::new(source, what, way_out));
     }
+    if entries.len() > pulse_proto::MAX_NODES {
+        let what = format!(
+            "it has {} entries, and a list has {} nodes at the most",
+            entries.len(),
+            pulse_proto::MAX_NODES
+        );
+        return Findings::of_unread(Unread::new(source, what, "split it"));
+    }
     let mut instance = FoundInstance::new(None, source);
     for listed in &entries {
         match node(listed, &form) {

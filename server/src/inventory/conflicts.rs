@@ -61,9 +61,10 @@ fn one_name(instance: &str, known: &[&KnownNode]) -> Option<Conflict> {
     let name = first.node.name();
     let way_out = match other.origin {
         Origin::Cluster => format!(
-            "the {} one is on the list; keep it with `pulse node address {instance} {name} ADDR`, or give it up with \
-             `pulse instance set {instance}` without it",
-            first.origin.as_str()
+            "the {} one is on the list; keep it with `pulse node address {instance} {name} {}` and give up what was typed, or only the \
+             latter: `pulse instance set {instance}` with the --endpoint of the others, or --no-endpoints",
+            first.origin.as_str(),
+            first.node.address()
         ),
         _ => format!("keep one of them with `pulse instance set {instance}`"),
     };

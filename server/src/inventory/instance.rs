@@ -195,6 +195,13 @@ impl Instance {
         Instance::from(facts)
     }
 
+    /// The same, with a change let out that is held; `None`: none of this origin is.
+    #[must_use]
+    pub fn with_held(&self, origin: Origin, at: SystemTime) -> Option<Instance> {
+        let nodes = self.held.get(&origin)?.nodes.clone();
+        Some(self.with(|facts| facts.put(origin, nodes, at)))
+    }
+
     /// The nodes that may be read: what goes on lists.
     #[must_use]
     pub fn endpoints(&self) -> &[Node] {
@@ -243,17 +250,38 @@ impl Facts {
             };
             replaced.extend(self.nodes.iter().filter(stays).cloned());
         }
-        // What the cluster confirms need not be typed any more.
-        let told: HashSet<&Node> = match origin {
-            Origin::Cluster => replaced.iter().map(|known| &known.node).collect(),
-            _ => HashSet::new(),
+        // What the cluster confirms need not be typed any more, and what an older install said of its members is over.
+        let told: HashMap<String, &Node> = match origin {
+            Origin::Cluster => {
+                replaced.iter().map(|known| (known.node.name().to_ascii_lowercase(), &known.node)).collect()
+            }
+            _ => HashMap::new(),
         };
-        let others = self.nodes.iter().filter(|known| known.origin != origin && !told.contains(&known.node));
+        let is_told = |known: &KnownNode| {
+            let told = told.get(&known.node.name().to_ascii_lowercase());
+            told.is_some_and(|told| known.origin == Origin::Import || told.address() == known.node.address())
+        };
+        let others = self.nodes.iter().filter(|known| known.origin != origin && !is_told(known));
         let mut all: Vec<KnownNode> = others.cloned().collect();
         all.extend(replaced);
         // In the order of origins; within one, as it was given.
         all.sort_by_key(|known| known.origin);
         self.nodes = all;
+    }
+
+    /// Puts nodes in the place of those that this origin had. What is typed stands in for what was imported too, and what another
+    /// source names as well stays that one's.
+    pub fn put(&mut self, origin: Origin, nodes: Vec<Node>, at: SystemTime) {
+        self.held.remove(&origin);
+        if origin == Origin::Cluster {
+            return self.replace(origin, nodes, at);
+        }
+        let wanted: HashSet<&Node> = nodes.iter().collect();
+        self.nodes.retain(|known| known.origin != Origin::Import || wanted.contains(&known.node));
+        let others = self.nodes.iter().filter(|known| known.origin != Origin::Manual);
+        let known: HashSet<Node> = others.map(|known| known.node.clone()).collect();
+        let typed = nodes.into_iter().filter(|node| !known.contains(node)).collect();
+        self.replace(Origin::Manual, typed, at);
     }
 
     /// Whether another source names a node of this name too, and stands before this one.
@@ -324,6 +352,17 @@ mod tests {
         assert_eq!(origins, [("backup", Origin::Manual), ("a", Origin::Cluster), ("b", Origin::Cluster)]);
         let left = told(&home, &["a=192.0.2.1"]);
         assert_eq!(left.endpoints(), nodes(&["backup=192.0.2.9", "a=192.0.2.1"]));
+    }
+
+    #[test]
+    fn what_was_imported_is_the_clusters_once_that_names_it() {
+        let imported =
+            instance(&[]).with(|facts| facts.replace(Origin::Import, nodes(&["a=192.0.2.90", "nas"]), at(1)));
+        let home = told(&imported, &["a=192.0.2.1", "b"]);
+        assert_eq!(home.endpoints(), nodes(&["nas", "a=192.0.2.1", "b"]));
+        assert_eq!(told(&home, &["b"]).endpoints(), nodes(&["nas", "b"]), "and leaves with it");
+        let typed = told(&instance(&["A=192.0.2.1"]), &["a=192.0.2.1"]);
+        assert_eq!(typed.endpoints(), nodes(&["a=192.0.2.1"]), "a name is the same in another case");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What became of asking each instance: for people, never for decisions.
+//! What became of asking each instance: what people see of it, which host answered, and of which cluster.
 //!
 //! In: each answer or doubt. Out: the newest of each instance. Always: a problem is written when it begins and when it ends; what
 //! goes on well is written once a minute.

@@ -57,7 +57,8 @@ pub fn version(body: &[u8]) -> Result<Version, Doubt> {
     let data = data(body).map_err(|_| not_proxmox())?;
     let text = |key: &str| data.get(key).and_then(text);
     let is_fit = |text: &String| {
-        text.len() <= MAX_VERSION_BYTES && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+~".contains(&byte))
+        text.len() <= MAX_VERSION_BYTES
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+~".contains(&byte))
     };
     let version = text("version").filter(is_fit).ok_or_else(not_proxmox)?;
     let major = version.split(['.', '-']).next().and_then(|number| number.parse().ok());
@@ -115,7 +116,8 @@ pub fn membership(body: &[u8]) -> Result<Membership, Doubt> {
         Some(false) => return Err(Doubt::NoQuorum),
         None => return Err(missing("whether the cluster has quorum")),
     }
-    let expected = cluster.get("nodes").and_then(number).ok_or_else(|| missing("how many nodes there are"))?;
+    let expected =
+        cluster.get("nodes").and_then(number).ok_or_else(|| missing("how many nodes there are"))?;
     if expected != members.len() as u64 {
         return Err(Doubt::Half { path: WHAT, expected, found: members.len() });
     }

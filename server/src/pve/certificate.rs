@@ -185,7 +185,7 @@ pub(super) fn explain(error: &Error, host: &str, shown: Option<Fingerprint>) -> 
         CertificateError::Other(other) => match other.0.downcast_ref::<OtherCertificate>() {
             Some(OtherCertificate { pinned, shown }) => format!(
                 "the certificate of {host} changed: {} is pinned, and it shows {shown}. If it was renewed there, \
-                 compare, and set the new one with `pulse instance set NAME --fingerprint {shown}`; if not, somebody poses as the host",
+                 compare, and add the new one with `pulse instance set NAME --add-fingerprint {shown}`; if not, somebody poses as the host",
                 listed(pinned)
             ),
             None => format!("the certificate of {host} cannot be trusted ({error}): {compare}"),

@@ -139,7 +139,8 @@ impl Client {
         let said = answer.extensions().get::<hyper::ext::ReasonPhrase>();
         let said = said.map_or_else(
             || status.canonical_reason().unwrap_or_default().to_owned(),
-            |said| String::from_utf8_lossy(said.as_bytes()).into_owned(),
+            // A host, or whoever stands before it, may repeat what it was shown.
+            |said| String::from_utf8_lossy(said.as_bytes()).replace(&self.token.secret, "(the secret)"),
         );
         if let Some(doubt) = refusal(status.as_u16(), &said, &host) {
             return Err(doubt);

@@ -50,6 +50,27 @@ pub async fn poll(source: &Source) -> Result<Told, Unheard> {
     Err(Unheard(doubts))
 }
 
+/// Asks all hosts at one time, for somebody who waits: the first in their order that answers as a whole.
+///
+/// # Errors
+/// [`Unheard`] if none of them did.
+pub async fn poll_at_once(source: &Source) -> Result<Told, Unheard> {
+    let asking = source.urls.iter().map(|url| {
+        let (url, source) = (url.clone(), source.clone());
+        tokio::spawn(async move { (ask(&url, &source).await, url) })
+    });
+    let asking: Vec<_> = asking.collect();
+    let mut doubts = Vec::new();
+    for asked in asking {
+        match asked.await {
+            Ok((Ok(told), _)) => return Ok(told),
+            Ok((Err(doubt), url)) => doubts.push((url, doubt)),
+            Err(error) => tracing::error!(%error, "asking a host panicked: a defect"),
+        }
+    }
+    Err(Unheard(doubts))
+}
+
 async fn ask(url: &PveUrl, source: &Source) -> Result<Told, Doubt> {
     let mut client = Client::connect(url, &source.token, &source.trust).await?;
     let version = answers::version(&client.get("/version").await?)?;

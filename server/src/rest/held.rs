@@ -17,8 +17,11 @@ pub(super) async fn confirm(
     State(pulse): State<Arc<Pulse>>,
     Extension(peer): Extension<AdminPeer>,
     Path(name): Path<String>,
+    Json(confirm): Json<api::ConfirmHeld>,
 ) -> Result<Json<api::Instance>, Refusal> {
-    let changed = pulse.changes.confirm_held(&Actor::admin(peer.uid), &name).await?;
+    let seen: Option<Vec<u64>> =
+        confirm.seen.map(|seen| seen.iter().map(|at| at.as_millisecond().unsigned_abs()).collect());
+    let changed = pulse.changes.confirm_held(&Actor::admin(peer.uid), &name, seen.as_deref()).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 

@@ -65,6 +65,7 @@ impl From<ChangeError> for Refusal {
             | ChangeError::NeedsYes { .. }
             | ChangeError::TooManyGone { .. }
             | ChangeError::NothingHeld(_)
+            | ChangeError::HeldChanged(_)
             | ChangeError::NoSource(..)
             | ChangeError::NotActive(..)
             | ChangeError::NotApproved(_)

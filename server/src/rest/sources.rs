@@ -58,8 +58,7 @@ pub(super) async fn certificates(
 ) -> Result<Json<api::CertificatesShown>, Refusal> {
     let urls = urls("urls", &look.urls)?;
     let mut certificates = Vec::new();
-    for url in &urls {
-        let (fingerprint, problem) = pulse.poller.look(url).await;
+    for (url, (fingerprint, problem)) in pulse.poller.look(urls).await {
         certificates.push(api::CertificateShown {
             url: url.to_string(),
             fingerprint: fingerprint.map(|fingerprint| fingerprint.to_string()),
@@ -87,11 +86,16 @@ pub(super) async fn wanted(
         (None, Some(before)) => before.token_id.clone(),
         (None, None) => return Err(missing("pve.token_id", "--token-id")),
     };
-    let fingerprints = match (&set.fingerprints, before) {
+    let mut pinned = match (&set.fingerprints, before) {
         (Some(given), _) => fingerprints("pve.fingerprints", given)?,
         (None, Some(before)) => before.fingerprints.clone(),
         (None, None) => Vec::new(),
     };
+    let more = fingerprints("pve.add_fingerprints", &set.add_fingerprints)?;
+    pinned.extend(more.into_iter().filter(|one| !pinned.contains(one)).collect::<Vec<_>>());
+    if pinned.len() > MAX_HOSTS {
+        return Err(Refusal::invalid("pve.fingerprints", format!("there must be at most {MAX_HOSTS}")));
+    }
     let poll_interval = match (set.poll_interval_seconds, before) {
         (Some(seconds), _) => interval(seconds)?,
         (None, Some(before)) => before.poll_interval,
@@ -112,7 +116,7 @@ pub(super) async fn wanted(
         (None, None) => return Err(missing("pve.token_secret", "--token-secret-file")),
     };
     let token = ApiToken::new(&token_id, &secret).map_err(|rule| Refusal::invalid("pve.token_id", rule))?;
-    let wanted = WantedSource { urls, token, fingerprints, poll_interval };
+    let wanted = WantedSource { urls, token, fingerprints: pinned, poll_interval };
     if set.is_unchecked {
         return Ok((wanted, Vec::new()));
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::Pulse;
 use crate::api::{self, time};
-use crate::inventory::{Conflict, Instance, Origin, Source, Use, conflicts};
+use crate::inventory::{Conflict, Held, Instance, Origin, Source, Use, conflicts, gone};
 
 /// Every instance that is present.
 pub(super) fn all(pulse: &Pulse) -> api::Instances {
@@ -69,12 +69,26 @@ pub(super) fn nodes(pulse: &Pulse, instance: &Instance) -> Vec<api::KnownNode> {
             ip: known.node.address().to_string(),
             set_ip: wish.and_then(|wish| wish.address.clone()),
             origin: known.origin.as_str().to_owned(),
-            confirmed_at: time(confirmed_at),
+            confirmed_at: Some(time(confirmed_at)),
             standing: standing(wish.map_or(Use::Active, |wish| wish.standing)),
             is_listed: is_in_use && instance.on_lists(known).is_some(),
         }
     });
-    shown.collect()
+    let is_there =
+        |name: &str| instance.nodes.iter().any(|known| known.node.name().eq_ignore_ascii_case(name));
+    // What is set for a node that is not there holds when it comes.
+    let absent =
+        instance.wishes.iter().filter(|(name, _)| !is_there(name)).map(|(name, wish)| api::KnownNode {
+            instance: instance.name.clone(),
+            name: name.clone(),
+            ip: String::new(),
+            set_ip: wish.address.clone(),
+            origin: "none".to_owned(),
+            confirmed_at: None,
+            standing: standing(wish.standing),
+            is_listed: false,
+        });
+    shown.chain(absent).collect()
 }
 
 fn pve(pulse: &Pulse, instance: &Instance, source: &Source) -> api::PveStatus {
@@ -104,12 +118,18 @@ fn pve(pulse: &Pulse, instance: &Instance, source: &Source) -> api::PveStatus {
 
 /// The changes of an instance that wait for an admin, or were said no to.
 pub(super) fn held(instance: &Instance) -> Vec<api::Held> {
+    let gone_of = |origin: Origin, held: &Held| {
+        // By the list as it is now; where addresses alone are in doubt, by what was noted.
+        let after = instance.with_held(origin, held.at);
+        let gone = after.map(|after| gone(instance.endpoints(), after.endpoints())).unwrap_or_default();
+        if gone.is_empty() { held.gone.clone() } else { gone }
+    };
     let shown = instance.held.iter().map(|(origin, held)| api::Held {
         instance: instance.name.clone(),
         origin: origin.as_str().to_owned(),
         by: held.by.clone(),
         held_at: time(held.at),
-        gone: held.gone.clone(),
+        gone: gone_of(*origin, held),
         nodes: held.nodes.iter().map(api::Node::from).collect(),
         is_discarded: held.is_discarded,
     });

@@ -54,6 +54,7 @@ pub(super) fn change_status(error: &ChangeError) -> Status {
         ChangeError::NeedsYes { .. }
         | ChangeError::TooManyGone { .. }
         | ChangeError::NothingHeld(_)
+        | ChangeError::HeldChanged(_)
         | ChangeError::NoSource(..)
         | ChangeError::NotApproved(_)
         | ChangeError::NoWindow => refusal(Code::FailedPrecondition, error.reason(), &text),

@@ -41,6 +41,7 @@ fn check_findings(findings: &Findings, data: &[u8]) {
         }
     }
     // A name that somebody gave is no secret, whatever it reads like.
-    let is_named = findings.instances.iter().any(|instance| format!("{:?}", instance.nodes).contains(PLANTED));
+    let is_named =
+        findings.instances.iter().any(|instance| format!("{:?}", instance.nodes).contains(PLANTED));
     assert!(is_named || !format!("{findings:?}").contains(PLANTED), "a secret is told");
 }

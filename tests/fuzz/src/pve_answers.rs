@@ -42,9 +42,9 @@ fn check_membership(mut membership: answers::Membership) {
     assert_eq!(names.len(), membership.members.len(), "two members of one name are doubt: {membership:?}");
     assert!(!names.is_empty(), "nobody is no cluster");
     let home = Instance::new(Uuid::nil(), "home", Vec::new(), SystemTime::UNIX_EPOCH);
-    let nodes = nodes_of(&membership, "pve.lan", &home);
+    let nodes = nodes_of(&membership, "pve.lan", &home, false);
     membership.members.reverse();
-    let turned = nodes_of(&membership, "pve.lan", &home);
+    let turned = nodes_of(&membership, "pve.lan", &home, false);
     match (&nodes, &turned) {
         (Ok(nodes), Ok(turned)) => {
             assert_eq!(nodes, turned, "the order of members matters");

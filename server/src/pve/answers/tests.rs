@@ -166,7 +166,7 @@ fn a_qdevice_is_no_node() {
 
 #[test]
 fn a_member_that_one_answer_has_and_the_other_has_not_is_a_doubt() {
-    let read = membership(&cluster("", &(node("a", "") + &node("b", "")))).unwrap();
+    let read = membership(&cluster(r#","nodes":2"#, &(node("a", "") + &node("b", "")))).unwrap();
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(agree(&read, &names(&["a", "b"])), Ok(()));
     for other in [&["a"][..], &["a", "b", "c"], &["a", "c"], &[]] {

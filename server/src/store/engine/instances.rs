@@ -96,6 +96,7 @@ fn put_nodes(database: &dyn Sql, instance: &str, nodes: &[KnownNode]) -> Result<
 fn put_source(database: &dyn Sql, instance: &str, source: Option<&Source>) -> Result<()> {
     let Some(source) = source else {
         database.execute("DELETE FROM instance_sources WHERE instance_id = $1", &values![instance])?;
+        database.execute("DELETE FROM instance_polls WHERE instance_id = $1", &values![instance])?;
         return Ok(());
     };
     let interval = i64::try_from(source.poll_interval.as_millis()).unwrap_or(i64::MAX);
