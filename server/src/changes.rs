@@ -12,6 +12,7 @@ mod draft;
 mod epoch;
 mod expiry;
 mod import;
+mod instance;
 mod instances;
 mod join;
 mod key;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instances::present;
+use super::instance::present;
 use super::proxies::{active, assignment, note};
 use super::{ChangeError, Changes, Note};
 use crate::audit::Actor;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pulse_proto::{Token, TokenKind, hex};
 use serde_json::json;
 
-use super::instances::present;
+use super::instance::present;
 use super::{ChangeError, Changes, Note};
 use crate::audit::Actor;
 use crate::registry::{JoinToken, ScopeKind};

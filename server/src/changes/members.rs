@@ -10,7 +10,7 @@ use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instances::{difference, hold, lines, note, present, same};
+use super::instance::{difference, hold, lines, note, present, same};
 use super::{ChangeError, Changes};
 use crate::audit::{Actor, unix_ms};
 use crate::inventory::{Held, Instance, Origin, Use, gone, too_many_gone};

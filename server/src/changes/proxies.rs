@@ -7,7 +7,7 @@ use pulse_proto::{Token, TokenDigest, TokenKind, reason};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instances::present;
+use super::instance::present;
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
 use crate::registry::{CtrlToken, Proxy, ScopeKind, Standing, TokenStanding};

@@ -7,7 +7,7 @@ use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instances::{difference, note, present};
+use super::instance::{difference, note, present};
 use super::{ChangeError, Changes};
 use crate::audit::Actor;
 use crate::inventory::{Instance, KnownNode, Origin, Source};

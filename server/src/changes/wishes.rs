@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulse_proto::Node;
 use serde_json::json;
 
-use super::instances::{difference, note, present};
+use super::instance::{difference, note, present};
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
 use crate::inventory::{Instance, Use, Wish, too_many_gone};

@@ -15,7 +15,6 @@ use super::{apart, sources, views};
 use crate::Pulse;
 use crate::api;
 use crate::audit::Actor;
-use crate::catalog::Catalog;
 use crate::changes::{ChangeError, NewInstance};
 use crate::inventory::Instance;
 use crate::listen::admin_socket::AdminPeer;
@@ -48,7 +47,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let catalog = pulse.changes.catalog();
-    Ok(Json(views::one(&pulse, present(&catalog, &name)?)))
+    Ok(Json(views::one(&pulse, views::present(&catalog, &name)?)))
 }
 
 pub(super) async fn set(
@@ -90,12 +89,6 @@ pub(super) async fn remove(
 ) -> Result<Json<api::Removed>, Refusal> {
     pulse.changes.remove_instance(&Actor::admin(peer.uid), &name, yes).await?;
     Ok(Json(api::Removed { removed: name }))
-}
-
-/// The present instance of this name.
-pub(super) fn present<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Arc<Instance>, ChangeError> {
-    let not_found = || ChangeError::NotFound { what: "instance", name: name.to_owned() };
-    catalog.inventory.by_name(name).ok_or_else(not_found)
 }
 
 /// The nodes in the order in which they were given. Doubles, those that differ in case only too, are one: the first.

@@ -9,8 +9,8 @@ use axum::response::Json;
 use pulse_proto::{Scope, SignedAllowlist};
 use serde::Deserialize;
 
-use super::instances::present;
 use super::refusal::Refusal;
+use super::views::present;
 use crate::api::{self, LIST_REVISIONS, MAX_LIST_REVISIONS, time};
 use crate::catalog::Catalog;
 use crate::publish::Published;

@@ -12,9 +12,8 @@ use axum::http::StatusCode;
 use axum::response::Json;
 use pulse_proto::Node;
 
-use super::instances::present;
 use super::refusal::Refusal;
-use super::views;
+use super::views::{self, present};
 use crate::Pulse;
 use crate::api;
 use crate::audit::Actor;

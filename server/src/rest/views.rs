@@ -1,12 +1,21 @@
 //! Instances and nodes as they are shown. Pure, but for the look at what became of asking Proxmox VE.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::Pulse;
 use crate::api::{self, time};
+use crate::catalog::Catalog;
+use crate::changes::ChangeError;
 use crate::inventory::{Conflict, Held, Instance, Origin, Source, Use, conflicts, gone};
+
+/// The present instance of this name.
+pub(super) fn present<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Arc<Instance>, ChangeError> {
+    let not_found = || ChangeError::NotFound { what: "instance", name: name.to_owned() };
+    catalog.inventory.by_name(name).ok_or_else(not_found)
+}
 
 /// Every instance that is present.
 pub(super) fn all(pulse: &Pulse) -> api::Instances {

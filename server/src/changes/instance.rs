@@ -1,0 +1,66 @@
+//! What changes of instances share: finding one, noting what comes and goes, holding what must wait.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pulse_proto::Node;
+use serde_json::json;
+
+use super::{ChangeError, Draft, Note};
+use crate::inventory::{Held, Instance, Origin};
+
+/// Holds a change until an admin says more. What is held already, or was said no to, stays as it is.
+pub(super) fn hold(
+    draft: &mut Draft<'_>,
+    before: &Arc<Instance>,
+    origin: Origin,
+    held: Held,
+) -> (Arc<Instance>, Note) {
+    let is_said = |present: &Held| same(&present.nodes, &held.nodes);
+    let detail = json!({
+        "of": origin.as_str(),
+        "gone": held.gone,
+        "nodes": lines(&held.nodes),
+        "nodes_before": before.endpoints().len(),
+    });
+    let note = note("allowlist.hold", &before.name, detail);
+    if before.held.get(&origin).is_some_and(is_said) {
+        return (Arc::clone(before), note);
+    }
+    let after = before.with(|facts| drop(facts.held.insert(origin, held)));
+    (draft.put_instance(after), note)
+}
+
+/// Whether both are the same nodes, in any order.
+pub(super) fn same(one: &[Node], other: &[Node]) -> bool {
+    one.len() == other.len() && lines(one) == lines(other)
+}
+
+/// The instance of this name, as it is before the change.
+pub(super) fn present(draft: &Draft<'_>, name: &str) -> Result<Arc<Instance>, ChangeError> {
+    let not_found = || ChangeError::NotFound { what: "instance", name: name.to_owned() };
+    draft.before.inventory.by_name(name).cloned().ok_or_else(not_found)
+}
+
+/// What comes and goes, for the audit log.
+pub(super) fn difference(before: &Instance, after: &Instance) -> serde_json::Value {
+    let (had, has): (HashSet<_>, HashSet<_>) =
+        (before.endpoints().iter().collect(), after.endpoints().iter().collect());
+    json!({
+        "added": lines(has.difference(&had).copied()),
+        "removed": lines(had.difference(&has).copied()),
+        "nodes": after.endpoints().len(),
+        "nodes_before": before.endpoints().len(),
+    })
+}
+
+pub(super) fn note(action: &'static str, name: &str, detail: serde_json::Value) -> Note {
+    Note { action, target: format!("instance:{name}"), detail }
+}
+
+/// Nodes as they are noted, in order.
+pub(super) fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+    let mut lines: Vec<String> = nodes.into_iter().map(Node::line).collect();
+    lines.sort_unstable();
+    lines
+}
