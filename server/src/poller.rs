@@ -177,14 +177,16 @@ impl Poller {
 
     /// Asks one instance for ever.
     async fn ask_on(&self, id: Uuid, server: Uuid, poll_interval: Duration, leave: Leave) {
-        let mut doubts = 0;
+        let (mut doubts, mut is_first) = (0, true);
         loop {
             let begun = Instant::now();
             let is_believed = self.ask(id, server, leave).await;
             self.metrics.pve_poll_seconds.observe(begun.elapsed().as_secs_f64());
             self.metrics.polled(if is_believed { PollResult::Believed } else { PollResult::Doubted });
             doubts = if is_believed { 0 } else { doubts + 1 };
-            sleep(pause(poll_interval, doubts, self.chance.fraction())).await;
+            // Those that were added together are not asked together for ever.
+            let shorter = if std::mem::take(&mut is_first) { self.chance.fraction() } else { 1.0 };
+            sleep(pause(poll_interval, doubts, self.chance.fraction()).mul_f64(shorter)).await;
         }
     }
 

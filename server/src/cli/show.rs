@@ -328,12 +328,14 @@ pub(super) fn status(status: &Status) -> String {
         }
     }
     let remarks = [
-        (status.instances_with_problems, "with a problem: see `pulse instance list`"),
-        (status.held_changes, "changes held: see `pulse allowlist held`"),
-        (status.conflicts, "conflicts: see `pulse node list`"),
+        (status.instances_with_problems, "problem", "pulse instance list"),
+        (status.held_changes, "held change", "pulse allowlist held"),
+        (status.conflicts, "conflict", "pulse node list"),
     ];
-    let remarks = remarks.iter().filter(|(number, _)| *number > 0);
-    let remarks: String = remarks.map(|(number, text)| format!("; {number} {text}")).collect();
+    let remarks = remarks.iter().filter(|(number, ..)| *number > 0);
+    let remarks: String = remarks
+        .map(|(number, what, command)| format!("; {}: see `{command}`", count(*number, what)))
+        .collect();
     fact("instances", format!("{}{remarks}", status.instances));
     let mut states: Vec<String> = Vec::new();
     for (state, number) in status.proxies_by_state.iter().filter(|(_, number)| **number > 0) {

@@ -250,7 +250,7 @@ fn status_is_one_fact_a_line() {
     let text = show::status(&status);
     assert!(text.contains("running       2 h, since 2026-01-02 01:04:05Z\n"), "{text}");
     let instances =
-        "instances     4; 2 with a problem: see `pulse instance list`; 1 conflicts: see `pulse node list`\n";
+        "instances     4; 2 problems: see `pulse instance list`; 1 conflict: see `pulse node list`\n";
     assert!(text.contains(instances), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");

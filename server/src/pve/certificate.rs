@@ -188,6 +188,10 @@ pub(super) fn explain(error: &Error, host: &str, shown: Option<Fingerprint>) -> 
                  compare, and add the new one with `pulse instance set NAME --add-fingerprint {shown}`; if not, somebody poses as the host",
                 listed(pinned)
             ),
+            // As `openssl req -x509` makes them.
+            None if format!("{error:?}").contains("CaUsedAsEndEntity") => {
+                format!("nobody but itself vouches for the certificate of {host}: {compare}")
+            }
             None => format!("the certificate of {host} cannot be trusted ({error}): {compare}"),
         },
         CertificateError::UnknownIssuer => format!(
