@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::index::Index;
 pub use conflicts::{Conflict, conflicts};
 pub use instance::{Facts, Held, Instance, KnownNode, Origin, Source, Use, Wish};
-pub use shrink::{gone, too_many_gone};
+pub use shrink::{gone, is_most, too_many_gone};
 
 /// All instances. Cloning shares them.
 #[derive(Clone, Default, Debug)]

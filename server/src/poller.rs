@@ -227,6 +227,7 @@ impl Poller {
             urls,
             nodes,
             heard_before: before.as_ref().and_then(|poll| poll.heard_at),
+            recently: self.polls.recently(id, self.clock.now()),
             is_other_cluster,
             leave,
         };

@@ -315,8 +315,21 @@ fn half_of_a_list_goes_by_itself_and_the_only_node_does_not() {
     let server = Server::start();
     let fake = FakeProxmox::cluster(&FOUR);
     add(&server, "home", &[&fake]);
+    wait_until_ok(&server, "home");
     fake.set_members(&FOUR[..2]);
     wait_for_nodes(&server, "home", &FOUR[..2]);
+    // And half of what is left would be most of what there was a moment ago.
+    fake.answer("/cluster/status", Reply::of(cluster(1, 1, &["pve1"])));
+    let one = json!({ "data": [{ "node": "pve1" }] }).to_string();
+    fake.answer("/nodes", Reply::of(one.clone()));
+    fake.answer("/cluster/resources", Reply::of(one));
+    eventually(PATIENCE, "it is held", || {
+        let instance = shown(&server, "home");
+        if instance["held"][0]["gone"] == json!(["pve2"]) { Ok(()) } else { Err(instance) }
+    });
+    assert_eq!(listed(&shown(&server, "home")), FOUR[..2]);
+    server.pulse_ok(&["allowlist", "confirm", "home"]);
+    wait_for_nodes(&server, "home", &FOUR[..1]);
     let alone = FakeProxmox::cluster(&["pve=192.0.2.7"]);
     add(&server, "alone", &[&alone]);
     alone.set_members(&["renamed=192.0.2.7"]);

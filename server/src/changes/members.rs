@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::instance::{difference, hold, lines, note, present, same};
 use super::{ChangeError, Changes};
 use crate::audit::{Actor, unix_ms};
-use crate::inventory::{Held, Instance, Origin, Use, gone, too_many_gone};
+use crate::inventory::{Held, Instance, Origin, Use, gone, is_most, too_many_gone};
 use crate::pve::address::PveUrl;
 use crate::store::Leave;
 
@@ -40,6 +40,8 @@ pub struct Told {
     pub nodes: Vec<Node>,
     /// When they were told before that, if they were.
     pub heard_before: Option<SystemTime>,
+    /// The names, in lower case, that were told within the last hour: halves that go one after the other are more than a half.
+    pub recently: Vec<String>,
     /// Whether it is another cluster than the one whose members the instance has: a URL that leads elsewhere by now, or a host that
     /// was taken out of its cluster, and believes that it is alone.
     pub is_other_cluster: bool,
@@ -179,6 +181,11 @@ fn too_much(before: &Instance, after: &Instance, told: &Told) -> Option<Vec<Stri
             .map(|node| node.name().to_owned())
             .collect();
         return Some(gone).filter(|gone| !gone.is_empty());
+    }
+    let names: HashSet<String> = told.nodes.iter().map(|node| node.name().to_ascii_lowercase()).collect();
+    let missing = told.recently.iter().filter(|name| !names.contains(*name)).count();
+    if !gone.is_empty() && is_most(missing, told.recently.len()) {
+        return Some(gone);
     }
     // An admin said no to it once.
     let discarded = before.held.get(&Origin::Cluster).filter(|held| held.is_discarded);

@@ -21,9 +21,14 @@ pub fn gone(before: &[Node], after: &[Node]) -> Vec<String> {
 #[must_use]
 pub fn too_many_gone(before: &[Node], after: &[Node]) -> Option<Vec<String>> {
     let gone = gone(before, after);
-    let is_most = before.len() >= GUARDED && gone.len() * 2 > before.len();
     let is_all = !before.is_empty() && gone.len() == before.len();
-    (is_most || is_all).then_some(gone)
+    (is_most(gone.len(), before.len()) || is_all).then_some(gone)
+}
+
+/// Whether so many of so many are more than may go.
+#[must_use]
+pub fn is_most(gone: usize, before: usize) -> bool {
+    before >= GUARDED && gone * 2 > before
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use uuid::Uuid;
 
 use crate::store::{PollStatus, Store};
 
+/// What was told before counts no more.
+const RECENTLY: Duration = Duration::from_secs(3_600);
+
 /// How old the stored time of an answer may be.
 const SAVED_EVERY: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,10 @@ struct Entry {
     status: PollStatus,
     /// The names in lower case that were told last; `None`: not by this server.
     told: Option<HashSet<String>>,
+    /// The names in lower case that were told, and when last.
+    recently: HashMap<String, SystemTime>,
+    /// Whether what was told last waits for an admin.
+    is_held: bool,
     saved: Option<PollStatus>,
 }
 
@@ -44,8 +51,18 @@ impl Polls {
     /// With what the store has.
     #[must_use]
     pub fn new(loaded: Vec<PollStatus>) -> Polls {
-        let entry =
-            |status: PollStatus| (status.instance, Entry { saved: Some(status.clone()), status, told: None });
+        let entry = |status: PollStatus| {
+            (
+                status.instance,
+                Entry {
+                    saved: Some(status.clone()),
+                    status,
+                    told: None,
+                    recently: HashMap::new(),
+                    is_held: false,
+                },
+            )
+        };
         Polls(Arc::new(Mutex::new(loaded.into_iter().map(entry).collect())))
     }
 
@@ -79,6 +96,15 @@ impl Polls {
         Some(told.contains(&node.to_ascii_lowercase()))
     }
 
+    /// The names in lower case that an instance was told to have within the last hour, since an admin last said something to it.
+    #[must_use]
+    pub fn recently(&self, instance: Uuid, now: SystemTime) -> Vec<String> {
+        let mut polls = self.lock();
+        let Some(entry) = polls.get_mut(&instance) else { return Vec::new() };
+        entry.recently.retain(|_, at| now.duration_since(*at).is_ok_and(|age| age < RECENTLY));
+        entry.recently.keys().cloned().collect()
+    }
+
     /// Notes an answer that is believed. Out: the problem that is over with it.
     pub fn heard(&self, instance: Uuid, heard: Heard, nodes: &[Node]) -> Option<String> {
         let Heard { at, url, version, cluster } = heard;
@@ -86,8 +112,16 @@ impl Polls {
         let entry = polls.entry(instance).or_insert_with(|| Entry::new(instance, at));
         let before = std::mem::take(&mut entry.status.problem);
         (entry.status.url, entry.status.version) = (url, version);
+        let is_held = cluster.is_none();
         if let Some(cluster) = cluster {
             entry.status.cluster = cluster;
+        }
+        if std::mem::replace(&mut entry.is_held, is_held) && !is_held {
+            // An admin let it out, or the cluster has come to itself.
+            entry.recently.clear();
+        }
+        if !is_held {
+            entry.recently.extend(nodes.iter().map(|node| (node.name().to_ascii_lowercase(), at)));
         }
         (entry.status.asked_at, entry.status.heard_at, entry.status.problem_since) = (at, Some(at), None);
         entry.told = Some(nodes.iter().map(|node| node.name().to_ascii_lowercase()).collect());
@@ -114,7 +148,13 @@ impl Polls {
             let is_newer =
                 polls.get(&status.instance).is_none_or(|entry| entry.status.asked_at < status.asked_at);
             if is_newer {
-                let entry = Entry { saved: Some(status.clone()), status, told: None };
+                let entry = Entry {
+                    saved: Some(status.clone()),
+                    status,
+                    told: None,
+                    recently: HashMap::new(),
+                    is_held: false,
+                };
                 polls.insert(entry.status.instance, entry);
             }
         }
@@ -185,7 +225,7 @@ impl Entry {
             problem: String::new(),
             problem_since: None,
         };
-        Entry { status, told: None, saved: None }
+        Entry { status, told: None, recently: HashMap::new(), is_held: false, saved: None }
     }
 }
 
