@@ -60,19 +60,6 @@ fn key_files(data_dir: &Path) -> Vec<String> {
     names
 }
 
-/// Waits until the server is ready or has ended; says whether it is ready.
-fn starts(server: &mut Server) -> bool {
-    eventually(PATIENCE, "the server is ready, or has ended", || {
-        if server.process_ended().is_some() {
-            return Ok(false);
-        }
-        match server.get("/readyz") {
-            Ok(answer) if answer.status == 200 => Ok(true),
-            other => Err(format!("{other:?}")),
-        }
-    })
-}
-
 #[test]
 fn no_key_stands_in_the_open_in_the_database_its_log_or_a_backup() {
     let mut server = some_changes();
@@ -191,7 +178,7 @@ fn rotate_with_faults(blow: Blow, told: impl Fn(&mut Server, &Ran)) -> (u32, u32
         |fault| {
             fs::copy(data_dir.join("secret.key"), &old).expect("it can be copied");
             server.spawn_with(fault);
-            if starts(&mut server) {
+            if server.comes_up() {
                 let ran = server.pulse(&["key", "rotate"]);
                 if fault.happened().is_some() {
                     told(&mut server, &ran);
@@ -260,7 +247,7 @@ fn a_first_start_on_an_unsealed_database_that_is_killed_anywhere_is_made_good_by
     };
     Fault::at_each_call(Blow::Kill, 10, paths, |fault| {
         server.spawn_with(fault);
-        if starts(&mut server) {
+        if server.comes_up() {
             server.terminate();
         }
         server.wait_exit(PATIENCE);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use pulse_test_support::v1::{Node, NodeReport, Reading, ReportTemperaturesRequest, SensorKind};
-use pulse_test_support::{Blow, Client, Fault, PATIENCE, Server, eventually};
+use pulse_test_support::{Blow, Client, Fault, PATIENCE, Server};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -133,19 +133,6 @@ fn celsius(sequence: u64) -> f64 {
     20.0 + f64::from(u32::try_from(sequence).expect("a test sends few reports")) / 100.0
 }
 
-/// Waits until the server is ready or has ended; says whether it is ready.
-fn starts(server: &mut Server) -> bool {
-    eventually(PATIENCE, "the server is ready, or has ended", || {
-        if server.process_ended().is_some() {
-            return Ok(false);
-        }
-        match server.get("/readyz") {
-            Ok(answer) if answer.status == 200 => Ok(true),
-            other => Err(format!("{other:?}")),
-        }
-    })
-}
-
 #[test]
 fn a_server_killed_at_any_write_of_its_database_loses_nothing_that_it_acknowledged() {
     if !Fault::can_be_made() {
@@ -160,7 +147,7 @@ fn a_server_killed_at_any_write_of_its_database_loses_nothing_that_it_acknowledg
         |fault| {
             ledger.server.kill();
             ledger.server.spawn_with(fault);
-            if starts(&mut ledger.server) {
+            if ledger.server.comes_up() {
                 let worked = ledger.work();
                 if worked.is_ok() {
                     ledger.server.terminate();
@@ -189,7 +176,7 @@ fn a_write_of_the_database_that_fails_is_told_and_loses_nothing_that_was_acknowl
                 ledger.server.terminate();
                 ledger.server.wait_exit(PATIENCE);
                 ledger.server.spawn_with(fault);
-                if starts(&mut ledger.server) {
+                if ledger.server.comes_up() {
                     if let Err(told) = ledger.work() {
                         assert!(!told.is_empty());
                         // It goes on: the disk fails once.
@@ -231,7 +218,7 @@ fn a_first_start_that_is_killed_anywhere_is_made_good_by_the_next() {
     Fault::at_each_call(Blow::Kill, 20, paths, |fault| {
         let mut server = server.borrow_mut();
         server.spawn_with(fault);
-        if starts(&mut server) {
+        if server.comes_up() {
             server.terminate();
             server.wait_exit(PATIENCE);
         }

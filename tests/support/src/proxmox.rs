@@ -256,13 +256,15 @@ pub struct Shown<'a> {
     pub name: &'a str,
     /// Whether its time is over.
     pub is_expired: bool,
+    /// Whether it says that it is an authority's own, as `openssl req -x509` has it.
+    pub is_authority: bool,
     /// Who signs it; `None`: itself.
     pub authority: Option<&'a FakeAuthority>,
 }
 
 impl Default for Shown<'_> {
     fn default() -> Self {
-        Shown { name: "127.0.0.1", is_expired: false, authority: None }
+        Shown { name: "127.0.0.1", is_expired: false, is_authority: false, authority: None }
     }
 }
 
@@ -303,6 +305,9 @@ impl Default for FakeAuthority {
 
 fn made(shown: &Shown<'_>) -> (CertificateDer<'static>, Arc<ServerConfig>) {
     let mut params = CertificateParams::new([shown.name.to_owned()]).expect("it is a name");
+    if shown.is_authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
     if shown.is_expired {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);

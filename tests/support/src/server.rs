@@ -246,6 +246,22 @@ impl Server {
         self.running_mut().wait_exit(within)
     }
 
+    /// Waits until it is ready or has ended, after [`Server::spawn`] or [`Server::spawn_with`]; says whether it is ready.
+    ///
+    /// # Panics
+    /// When it does neither in time.
+    pub fn comes_up(&mut self) -> bool {
+        eventually(PATIENCE, "the server is ready, or has ended", || {
+            if self.process_ended().is_some() {
+                return Ok(false);
+            }
+            match self.get("/readyz") {
+                Ok(answer) if answer.status == 200 => Ok(true),
+                other => Err(format!("{other:?}")),
+            }
+        })
+    }
+
     /// Runs `pulse ARGUMENTS` for this server.
     pub fn pulse(&self, arguments: &[&str]) -> Ran {
         let mut cli = command("pulse", &self.builder.variables);
