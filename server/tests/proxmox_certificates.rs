@@ -35,6 +35,9 @@ fn an_unknown_certificate_is_shown_and_never_taken_by_itself() {
     assert!(unchecked.is_success(), "{unchecked:?}");
     wait_for_problem(&server, "home", &["no authority of this system", &fake.fingerprint()]);
     assert!(fake.asked().is_empty(), "and nothing is");
+    // One that an admin made by hand says that it is an authority.
+    fake.show(&Shown { is_authority: true, ..Shown::default() });
+    wait_for_problem(&server, "home", &["nobody but itself vouches", &fake.fingerprint()]);
     // The way out.
     server.pulse_ok(&["instance", "set", "home", "--fingerprint", &fake.fingerprint()]);
     wait_for_nodes(&server, "home", &MEMBERS);
@@ -59,7 +62,7 @@ fn a_pinned_certificate_that_changes_is_said_with_both_fingerprints_and_nothing_
     server.pulse_ok(&["instance", "set", "home", "--fingerprint", &after]);
     wait_until_ok(&server, "home");
     // A pin holds whatever the dates and the names say.
-    fake.show(&Shown { name: "elsewhere.lan", is_expired: true, authority: None });
+    fake.show(&Shown { name: "elsewhere.lan", is_expired: true, ..Shown::default() });
     server.pulse_ok(&["instance", "set", "home", "--fingerprint", &fake.fingerprint()]);
     wait_until_ok(&server, "home");
 }

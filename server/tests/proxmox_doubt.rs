@@ -311,6 +311,69 @@ fn a_host_that_leads_to_another_cluster_or_believes_that_it_is_alone_takes_nobod
 }
 
 #[test]
+fn what_is_let_out_is_what_the_admin_has_seen() {
+    let server = Server::start();
+    let fake = FakeProxmox::cluster(&FOUR);
+    add(&server, "home", &[&fake]);
+    wait_until_ok(&server, "home");
+    fake.set_members(&["new=192.0.2.9", "pve1=192.0.2.1"]);
+    let instance = eventually(PATIENCE, "it is held", || {
+        let instance = shown(&server, "home");
+        if instance["held"][0]["gone"].is_array() { Ok(instance) } else { Err(instance) }
+    });
+    let confirm = |seen: Value| {
+        let answer = server.admin("POST", "/instances/home/held/confirm", Some(&json!({ "seen": seen })));
+        answer.expect("the server answers")
+    };
+    for seen in [json!(["2020-01-01T00:00:00Z"]), json!([])] {
+        let refused = confirm(seen);
+        assert!(refused.status == 409 && refused.body.contains("HELD_CHANGED"), "{refused:?}");
+    }
+    assert_eq!(listed(&shown(&server, "home")), FOUR);
+    let taken = confirm(json!([instance["held"][0]["held_at"]]));
+    assert_eq!(taken.status, 200, "{taken:?}");
+    wait_for_nodes(&server, "home", &["new=192.0.2.9", "pve1=192.0.2.1"]);
+}
+
+#[test]
+fn another_source_is_not_answered_by_what_the_one_before_said() {
+    let server = Server::start();
+    let (first, second) = (FakeProxmox::cluster(&FOUR), FakeProxmox::cluster(&FOUR));
+    add(&server, "home", &[&first]);
+    wait_until_ok(&server, "home");
+    first.set_members(&["new=192.0.2.9", "pve1=192.0.2.1"]);
+    eventually(PATIENCE, "it is held", || {
+        let instance = shown(&server, "home");
+        if instance["held"][0]["gone"].is_array() { Ok(()) } else { Err(instance) }
+    });
+    let file = pve::secret_file(&server);
+    let (url, pin) = (second.url(), second.fingerprint());
+    let set = ["instance", "set", "home", "--pve", &url, "--fingerprint", &pin];
+    let refused = server.pulse(&set);
+    assert!(!refused.is_success() && refused.stderr.contains("--token-secret-file"), "{refused:?}");
+    server.pulse_ok(&[&set[..], &["--token-secret-file", &file]].concat());
+    let nothing = server.pulse(&["allowlist", "confirm", "home"]);
+    assert!(!nothing.is_success() && nothing.stderr.contains("no change of instance"), "{nothing:?}");
+    assert_eq!(listed(&wait_until_ok(&server, "home")), FOUR);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_most_of_the_list_of_everything_goes_only_with_yes() {
+    let server = Server::start();
+    server.pulse_ok(&["instance", "add", "reader", "--endpoint", "here"]);
+    let endpoints = FOUR.iter().flat_map(|node| ["--endpoint", node]);
+    server.pulse_ok(&["instance", "add", "most"].into_iter().chain(endpoints).collect::<Vec<_>>());
+    let join = server.join_string(&["--instance", "reader", "--scope", "all"]);
+    let client = Client::register(&server, &join, "here").await;
+    let mut watch = client.watch(Default::default()).await;
+    assert_eq!(watch.snapshot().await.nodes.len(), 5);
+    let refused = server.pulse(&["instance", "remove", "most"]);
+    assert!(!refused.is_success() && refused.stderr.contains("4 of 5"), "{refused:?}");
+    server.pulse_ok(&["instance", "remove", "most", "--yes"]);
+    assert_eq!(watch.snapshot().await.nodes.len(), 1);
+}
+
+#[test]
 fn half_of_a_list_goes_by_itself_and_the_only_node_does_not() {
     let server = Server::start();
     let fake = FakeProxmox::cluster(&FOUR);
