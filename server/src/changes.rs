@@ -92,12 +92,12 @@ pub enum ChangeError {
     },
     /// The change takes away more nodes than may go by themselves.
     #[error(
-        "this would take {} of {before} nodes off the list of instance {name:?} ({}); say --yes to do it all the same",
+        "this would take {} of {before} nodes off the list of {list} ({}); say --yes to do it all the same",
         gone.len(), some(gone)
     )]
     TooManyGone {
-        /// The instance.
-        name: String,
+        /// Whose list: that of an instance, or of all nodes.
+        list: String,
         /// The nodes that would go.
         gone: Vec<String>,
         /// How many there are.

@@ -117,9 +117,8 @@ impl Changes {
             if proxies > 0 && !confirmed {
                 return Err(ChangeError::NeedsYes { name: before.name.clone(), proxies });
             }
-            if let Some(gone) = gone_from_all(draft.before, &before).filter(|_| !confirmed) {
-                let before = before.endpoints().len();
-                return Err(ChangeError::TooManyGone { name: ALL.to_owned(), gone, before });
+            if let Some((gone, of)) = gone_from_all(draft.before, &before).filter(|_| !confirmed) {
+                return Err(ChangeError::TooManyGone { list: "all nodes".to_owned(), gone, before: of });
             }
             let removed = before.with(|facts| {
                 facts.nodes.clear();
@@ -137,18 +136,17 @@ impl Changes {
     }
 }
 
-/// What the list of everything is called where a name is asked for.
-const ALL: &str = "(all nodes)";
-
-/// What the removal of an instance would take off the list of everything, if that is too much and somebody reads it.
-fn gone_from_all(catalog: &Catalog, removed: &Instance) -> Option<Vec<String>> {
+/// What the removal of an instance would take off the list of everything, and of how many nodes, if that is too much and somebody
+/// reads it.
+fn gone_from_all(catalog: &Catalog, removed: &Instance) -> Option<(Vec<String>, usize)> {
     if !catalog.registry.has_scope(Scope::All) {
         return None;
     }
     let all = allowlist::compile(&catalog.inventory, Scope::All);
     let mut inventory = catalog.inventory.clone();
     inventory.put(Arc::new(removed.with(|facts| facts.nodes.clear())));
-    too_many_gone(all.nodes(), allowlist::compile(&inventory, Scope::All).nodes())
+    let gone = too_many_gone(all.nodes(), allowlist::compile(&inventory, Scope::All).nodes())?;
+    Some((gone, all.len()))
 }
 
 /// The name of an instance keeps the rules of a node's name.

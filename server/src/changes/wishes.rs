@@ -98,7 +98,7 @@ fn put(
 ) -> Result<(Arc<Instance>, Note), ChangeError> {
     if let Some(gone) = too_many_gone(before.endpoints(), after.endpoints()).filter(|_| !confirmed) {
         return Err(ChangeError::TooManyGone {
-            name: before.name.clone(),
+            list: format!("instance {:?}", before.name),
             gone,
             before: before.endpoints().len(),
         });

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use pulse_proto::join::authority;
+
 /// The port of Proxmox VE's API.
 pub const PORT: u16 = 8006;
 
@@ -30,10 +32,7 @@ impl PveUrl {
     /// Host and port, as in a URL.
     #[must_use]
     pub fn authority(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        }
+        authority(&self.host, self.port)
     }
 }
 
