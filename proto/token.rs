@@ -24,11 +24,25 @@ pub enum TokenKind {
     Listener,
     /// A person's, to watch what a proxy is pushed, `pdbg_…`.
     Debug,
+    /// A program's, for the API, `papi_…`.
+    Api,
+    /// A log-in's, in a browser's cookie, `psess_…`.
+    Session,
+    /// An admin's, to set a password once, `pset_…`.
+    SetUp,
 }
 
 impl TokenKind {
     /// Every kind.
-    const ALL: [TokenKind; 4] = [TokenKind::Ctrl, TokenKind::Join, TokenKind::Listener, TokenKind::Debug];
+    const ALL: [TokenKind; 7] = [
+        TokenKind::Ctrl,
+        TokenKind::Join,
+        TokenKind::Listener,
+        TokenKind::Debug,
+        TokenKind::Api,
+        TokenKind::Session,
+        TokenKind::SetUp,
+    ];
 
     /// The kind that a text begins like; `None`: it begins like none.
     pub fn of(text: &str) -> Option<TokenKind> {
@@ -42,6 +56,9 @@ impl TokenKind {
             TokenKind::Join => "pjoin_",
             TokenKind::Listener => "plsn_",
             TokenKind::Debug => "pdbg_",
+            TokenKind::Api => "papi_",
+            TokenKind::Session => "psess_",
+            TokenKind::SetUp => "pset_",
         }
     }
 }
@@ -96,6 +113,9 @@ impl Token {
             TokenKind::Join => "join",
             TokenKind::Listener => "listener",
             TokenKind::Debug => "debug",
+            TokenKind::Api => "API",
+            TokenKind::Session => "session",
+            TokenKind::SetUp => "set-up",
         };
         let bits = text.strip_prefix(kind.prefix()).ok_or(TokenError::Kind(name, kind.prefix()))?;
         match URL_SAFE_NO_PAD.decode(bits).map(Zeroizing::new) {

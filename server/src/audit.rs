@@ -12,20 +12,33 @@ use pulse_proto::hex;
 use serde::Serialize;
 use uuid::Uuid;
 
+/// Who makes a change, and from where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Actor {
+    /// Who.
+    pub who: Who,
+    /// The address that the call came from; `None`: from this machine, or from the server itself.
+    pub from: Option<IpAddr>,
+}
+
 /// Who makes a change.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Actor {
+pub enum Who {
     /// A local admin on the Unix socket, by user id.
     Admin {
         /// The user id of the caller.
         uid: u32,
     },
+    /// An admin who logged in, by name.
+    User(String),
+    /// A program with this API token, by the token's id.
+    Token(String),
     /// A proxy, with its ctrl token.
     Proxy(Uuid),
     /// A host that registers with this join token.
     Join(String),
     /// A host that registers without any credential, while a window is open to it.
-    Host(Option<IpAddr>),
+    Host,
     /// The server itself.
     Server,
     /// What a cluster tells, as the server hears it from Proxmox VE.
@@ -33,22 +46,31 @@ pub enum Actor {
 }
 
 impl Actor {
+    /// The server itself.
+    pub const SERVER: Actor = Actor { who: Who::Server, from: None };
+    /// What a cluster tells.
+    pub const CLUSTER: Actor = Actor { who: Who::Cluster, from: None };
+
     /// A local admin.
     pub fn admin(uid: u32) -> Actor {
-        Actor::Admin { uid }
+        Actor { who: Who::Admin { uid }, from: None }
     }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Actor::Admin { uid } => write!(f, "admin:uid={uid}"),
-            Actor::Proxy(id) => write!(f, "proxy:{id}"),
-            Actor::Join(id) => write!(f, "join:{id}"),
-            Actor::Host(Some(address)) => write!(f, "host:{address}"),
-            Actor::Host(None) => f.write_str("host:local"),
-            Actor::Server => f.write_str("server"),
-            Actor::Cluster => f.write_str("cluster"),
+        match &self.who {
+            Who::Admin { uid } => write!(f, "admin:uid={uid}"),
+            Who::User(name) => write!(f, "user:{name}"),
+            Who::Token(id) => write!(f, "token:{id}"),
+            Who::Proxy(id) => write!(f, "proxy:{id}"),
+            Who::Join(id) => write!(f, "join:{id}"),
+            Who::Host => match self.from {
+                Some(address) => write!(f, "host:{address}"),
+                None => f.write_str("host:local"),
+            },
+            Who::Server => f.write_str("server"),
+            Who::Cluster => f.write_str("cluster"),
         }
     }
 }
@@ -58,7 +80,7 @@ impl fmt::Display for Actor {
 pub struct Entry {
     /// When, Unix milliseconds.
     pub at_ms: u64,
-    /// Who: `admin:uid=0`, `proxy:UUID`, `join:ID`, `host:ADDRESS`, `server`, `cluster`, or for refusals the address.
+    /// Who: `admin:uid=0`, `user:NAME`, `token:ID`, `proxy:UUID`, `join:ID`, `host:ADDRESS`, `server`, `cluster`, or for refusals the address.
     pub actor: String,
     /// What was done: `instance.add`, `proxy.revoke`, `call.refuse`.
     pub action: &'static str,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::accounts::Accounts;
 use crate::inventory::Inventory;
 use crate::registry::Registry;
 
@@ -25,4 +26,6 @@ pub struct Catalog {
     pub inventory: Inventory,
     /// Who may connect.
     pub registry: Registry,
+    /// Who may administer.
+    pub accounts: Accounts,
 }

@@ -1,5 +1,6 @@
 //! Pulse: the control plane for temperature proxies on Proxmox hosts.
 
+pub mod accounts;
 pub mod allowlist;
 pub mod api;
 pub mod args;

@@ -231,7 +231,7 @@ impl Poller {
             is_other_cluster,
             leave,
         };
-        match self.changes.take_members(&Actor::Cluster, &told_of).await {
+        match self.changes.take_members(&Actor::CLUSTER, &told_of).await {
             Ok(taking) => {
                 let heard = Heard {
                     at: self.clock.now(),

@@ -11,6 +11,7 @@
 //! [`Readings`]: crate::readings::Readings
 //! [`Store`]: crate::store::Store
 
+mod access;
 mod audit;
 mod backup;
 mod epoch;

@@ -43,7 +43,8 @@ async fn open_at(folder: &Path, clock: Clock) -> World {
     loaded.join_windows.into_iter().for_each(|window| registry.put_join_window(Arc::new(window)));
     let (server_id, epoch, revision) = (loaded.server_id, loaded.epoch, loaded.revision);
     let audit_hash = loaded.audit_hash.into();
-    let catalog = Catalog { server_id, epoch, revision, audit_hash, inventory, registry };
+    let catalog =
+        Catalog { server_id, epoch, revision, audit_hash, inventory, registry, accounts: Default::default() };
     let metrics = Arc::new(Metrics::new());
     let key = SigningKey::from_pkcs8(&loaded.signing_key).expect("the store keeps the key");
     let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);
@@ -296,25 +297,25 @@ async fn a_new_token_is_good_beside_the_old_one_until_its_first_use_ends_that() 
     let join = world.join(1, None).await;
     let registered = world.register(host("a", Some(join))).await;
     let old = registered.token.unwrap().digest();
-    let (unused, _) = world.changes.rotate_token(old).await.unwrap();
-    let (new, _) = world.changes.rotate_token(old).await.unwrap();
+    let (unused, _) = world.changes.rotate_token(old, None).await.unwrap();
+    let (new, _) = world.changes.rotate_token(old, None).await.unwrap();
     let standing =
         |digest: TokenDigest| world.changes.catalog().registry.token(&digest).map(|token| token.standing);
     assert_eq!(standing(old), Some(TokenStanding::Current));
     assert_eq!(standing(unused.digest()), None, "an earlier one that was never used has ended");
     assert!(matches!(standing(new.digest()), Some(TokenStanding::Next { .. })));
-    let ended = world.changes.promote_token(unused.digest()).await.unwrap_err();
+    let ended = world.changes.promote_token(unused.digest(), None).await.unwrap_err();
     assert_eq!(join_reason(ended), "UNKNOWN_TOKEN", "its use came too late");
-    world.changes.promote_token(new.digest()).await.unwrap();
+    world.changes.promote_token(new.digest(), None).await.unwrap();
     assert_eq!(standing(old), None);
     assert_eq!(standing(new.digest()), Some(TokenStanding::Current));
     // The one before it is good for nothing, though its call may have begun when it still was.
-    assert_eq!(join_reason(world.changes.rotate_token(old).await.unwrap_err()), "UNKNOWN_TOKEN");
-    assert_eq!(join_reason(world.changes.unregister(old).await.unwrap_err()), "UNKNOWN_TOKEN");
-    world.changes.unregister(new.digest()).await.unwrap();
+    assert_eq!(join_reason(world.changes.rotate_token(old, None).await.unwrap_err()), "UNKNOWN_TOKEN");
+    assert_eq!(join_reason(world.changes.unregister(old, None).await.unwrap_err()), "UNKNOWN_TOKEN");
+    world.changes.unregister(new.digest(), None).await.unwrap();
     for error in [
-        world.changes.unregister(new.digest()).await.unwrap_err(),
-        world.changes.rotate_token(new.digest()).await.unwrap_err(),
+        world.changes.unregister(new.digest(), None).await.unwrap_err(),
+        world.changes.rotate_token(new.digest(), None).await.unwrap_err(),
     ] {
         assert!(matches!(error, ChangeError::NotActive(..)), "{error}");
     }
@@ -469,7 +470,7 @@ async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_
     let registered = world.register(host("a", Some(join))).await;
     let (id, old) = (registered.proxy.id, registered.token.unwrap().digest());
     world.changes.request_rotation(&admin(), id).await.unwrap();
-    let unused = world.changes.rotate_token(old).await.unwrap().0.digest();
+    let unused = world.changes.rotate_token(old, None).await.unwrap().0.digest();
     // The answer may never have reached the proxy: until the new token is used, the request stands.
     let is_asked = || world.changes.catalog().registry.proxy(id).unwrap().rotate_requested;
     assert!(is_asked());
@@ -479,7 +480,7 @@ async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_
     assert!(matches!(stored(&world, unused).await, Some(TokenStanding::Next { .. })));
     hands.pass(1);
     // Before it is taken off it is refused already.
-    let refused = world.changes.promote_token(unused).await.unwrap_err();
+    let refused = world.changes.promote_token(unused, None).await.unwrap_err();
     assert_eq!(join_reason(refused), reason::UNKNOWN_TOKEN);
     world.changes.expire().await.unwrap();
     assert_eq!(world.changes.catalog().registry.token(&unused), None);
@@ -492,9 +493,9 @@ async fn a_new_token_that_nobody_uses_in_ten_minutes_ends_and_the_old_one_lives_
     assert_eq!(world.changes.catalog().revision, revision, "with nothing to take off, nothing is changed");
 
     // Used in its last second, it is the proxy's token, and the old one is gone.
-    let used = world.changes.rotate_token(old).await.unwrap().0.digest();
+    let used = world.changes.rotate_token(old, None).await.unwrap().0.digest();
     hands.pass(599);
-    world.changes.promote_token(used).await.unwrap();
+    world.changes.promote_token(used, None).await.unwrap();
     hands.pass(3600);
     world.changes.expire().await.unwrap();
     assert_eq!((stored(&world, used).await, stored(&world, old).await), (Some(TokenStanding::Current), None));
@@ -701,8 +702,8 @@ async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
         assert!(matches!(debug(bad).await, Err(ChangeError::Invalid { field: "ttl", .. })));
     }
     // A rotation and another registration of the host leave them; its end does not.
-    let new = world.changes.rotate_token(token).await.unwrap().0.digest();
-    world.changes.promote_token(new).await.unwrap();
+    let new = world.changes.rotate_token(token, None).await.unwrap().0.digest();
+    world.changes.promote_token(new, None).await.unwrap();
     let join = world.join(1, None).await;
     world.register(host("a", Some(join))).await;
     assert!(matches!(stored(&world, second).await, Some(TokenStanding::Debug { .. })));

@@ -49,7 +49,15 @@ impl Replica {
         loaded.instances.into_iter().for_each(|instance| inventory.put(Arc::new(instance)));
         let (server_id, epoch, revision) = (loaded.server_id, loaded.epoch, loaded.revision);
         let audit_hash = loaded.audit_hash.into();
-        let catalog = Catalog { server_id, epoch, revision, audit_hash, inventory, registry };
+        let catalog = Catalog {
+            server_id,
+            epoch,
+            revision,
+            audit_hash,
+            inventory,
+            registry,
+            accounts: Default::default(),
+        };
         let metrics = Arc::new(Metrics::new());
         let key = SigningKey::from_pkcs8(&loaded.signing_key).expect("the store keeps the key");
         let publisher = Publisher::new(key, INTERVAL, Arc::clone(&metrics), loaded.lists);

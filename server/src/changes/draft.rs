@@ -262,7 +262,15 @@ mod tests {
             let known = (of != INSTANCES - 1).then_some(of);
             registry.put_proxy(Arc::new(proxy(n, &format!("host-{n}"), known)));
         }
-        Catalog { server_id: Uuid::nil(), epoch: 1, revision: 1, audit_hash: "".into(), inventory, registry }
+        Catalog {
+            server_id: Uuid::nil(),
+            epoch: 1,
+            revision: 1,
+            audit_hash: "".into(),
+            inventory,
+            registry,
+            accounts: Default::default(),
+        }
     }
 
     #[test]

@@ -69,9 +69,9 @@ mod tests {
         let (store, changes) = open(folder.path(), at(BEGUN_MS)).await;
         for name in ["home", "lab"] {
             let node = Node::new(name, "").unwrap();
-            changes.add_instance(&Actor::Server, NewInstance::typed(name, vec![node])).await.unwrap();
+            changes.add_instance(&Actor::SERVER, NewInstance::typed(name, vec![node])).await.unwrap();
         }
-        changes.remove_instance(&Actor::Server, "lab", false).await.unwrap();
+        changes.remove_instance(&Actor::SERVER, "lab", false).await.unwrap();
         let lists = |changes: &Changes| {
             let newest = |scope| changes.lists.newest(scope).expect("it has a list").signed.clone();
             changes.lists.scopes().into_iter().map(newest).collect::<Vec<_>>()
@@ -101,18 +101,18 @@ mod tests {
         // An hour ahead: an earlier clock was wrong.
         let held = BEGUN_MS + 3_600_000;
         changes.fleet.notice(honest, Position { epoch: held, revision: 3 }, newest);
-        let epoch = changes.begin_epoch(&Actor::Server).await.unwrap();
+        let epoch = changes.begin_epoch(&Actor::SERVER).await.unwrap();
         assert_eq!(epoch, held + 1);
         let newest = Position { epoch, revision: 1 };
         changes.fleet.notice(liar, Position { epoch: i64::MAX as u64, revision: 1 }, newest);
         assert!(changes.fleet.ahead_of(liar, epoch).is_some());
-        let next = changes.begin_epoch(&Actor::Server).await.unwrap();
+        let next = changes.begin_epoch(&Actor::SERVER).await.unwrap();
         assert_eq!(next, epoch + 1, "nobody carries it away");
         assert!(changes.fleet.ahead_of(liar, next).is_none(), "until it says so again");
         let (newest, held) = (Position { epoch: next, revision: 2 }, next + 1_000);
         changes.fleet.notice(liar, Position { epoch: i64::MAX as u64, revision: 1 }, newest);
         changes.fleet.notice(honest, Position { epoch: held, revision: 3 }, newest);
-        let last = changes.begin_epoch(&Actor::Server).await.unwrap();
+        let last = changes.begin_epoch(&Actor::SERVER).await.unwrap();
         assert_eq!(last, held + 1, "a lie hides nobody who is ahead");
     }
 
@@ -124,6 +124,6 @@ mod tests {
         store.close().await.unwrap();
         drop(store);
         let (_store, changes) = open(folder.path(), at(0)).await;
-        assert_eq!(changes.begin_epoch(&Actor::Server).await.unwrap(), BEGUN_MS + 1);
+        assert_eq!(changes.begin_epoch(&Actor::SERVER).await.unwrap(), BEGUN_MS + 1);
     }
 }

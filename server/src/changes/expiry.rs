@@ -57,7 +57,7 @@ impl Changes {
     }
 
     async fn expire_of(&self, id: Uuid) -> Result<(), ChangeError> {
-        self.apply(&Actor::Server, |draft| {
+        self.apply(&Actor::SERVER, |draft| {
             let registry = &draft.before.registry;
             let given_up = registry.proxy(id).filter(|proxy| is_given_up(proxy, draft.at)).cloned();
             let ends = |token: &&CtrlToken| given_up.is_some() || is_past(token, draft.at);

@@ -7,6 +7,7 @@ use pulse_proto::Clock;
 use pulse_proto::signature::{KeyError, SigningKey};
 
 use super::Changes;
+use crate::accounts::Accounts;
 use crate::catalog::Catalog;
 use crate::fleet::Fleet;
 use crate::inventory::Inventory;
@@ -40,7 +41,8 @@ pub(crate) fn catalog(loaded: &mut Loaded) -> Catalog {
     loaded.join_windows.drain(..).for_each(|window| registry.put_join_window(Arc::new(window)));
     let audit_hash = std::mem::take(&mut loaded.audit_hash).into();
     let Loaded { server_id, epoch, revision, .. } = *loaded;
-    Catalog { server_id, epoch, revision, audit_hash, inventory, registry }
+    let accounts = Accounts::default();
+    Catalog { server_id, epoch, revision, audit_hash, inventory, registry, accounts }
 }
 
 impl Changes {

@@ -1,5 +1,6 @@
 //! Changes of proxies: move, rotate, revoke, remove.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::instance::present;
 use super::{ChangeError, Changes, Draft, Note};
-use crate::audit::Actor;
+use crate::audit::{Actor, Who};
 use crate::registry::{CtrlToken, Proxy, ScopeKind, Standing, TokenStanding};
 
 /// How long a new token waits for its first use.
@@ -65,12 +66,16 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
-    pub async fn rotate_token(&self, present: TokenDigest) -> Result<(Token, SystemTime), ChangeError> {
+    pub async fn rotate_token(
+        &self,
+        present: TokenDigest,
+        from: Option<IpAddr>,
+    ) -> Result<(Token, SystemTime), ChangeError> {
         let token = Token::generate(TokenKind::Ctrl)?;
         let digest = token.digest();
         let id = self.token(&present)?.proxy;
         let use_before = self
-            .apply(&Actor::Proxy(id), |draft| {
+            .apply(&of_proxy(id, from), |draft| {
                 bearer(draft, &present)?;
                 let is_unused = |token: &&CtrlToken| matches!(token.standing, TokenStanding::Next { .. });
                 let unused: Vec<CtrlToken> =
@@ -94,9 +99,9 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
-    pub async fn promote_token(&self, digest: TokenDigest) -> Result<(), ChangeError> {
+    pub async fn promote_token(&self, digest: TokenDigest, from: Option<IpAddr>) -> Result<(), ChangeError> {
         let token = self.token(&digest)?;
-        self.apply(&Actor::Proxy(token.proxy), |draft| {
+        self.apply(&of_proxy(token.proxy, from), |draft| {
             let proxy = active(draft, token.proxy)?;
             match draft.before.registry.token(&digest).map(|token| token.standing) {
                 Some(TokenStanding::Next { use_before }) if use_before > draft.at => {
@@ -119,9 +124,9 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError::Join`] if the token has ended meanwhile, [`ChangeError::NotActive`], [`ChangeError::Store`].
-    pub async fn unregister(&self, token: TokenDigest) -> Result<(), ChangeError> {
+    pub async fn unregister(&self, token: TokenDigest, from: Option<IpAddr>) -> Result<(), ChangeError> {
         let id = self.token(&token)?.proxy;
-        self.apply(&Actor::Proxy(id), |draft| {
+        self.apply(&of_proxy(id, from), |draft| {
             let before = bearer(draft, &token)?;
             let reason = "unregistered by itself".to_owned();
             Ok(((), end(draft, &before, "proxy.remove", Standing::Removed { at: draft.at, reason })))
@@ -158,6 +163,11 @@ impl Changes {
         })
         .await
     }
+}
+
+/// A proxy that changes something of its own.
+fn of_proxy(id: Uuid, from: Option<IpAddr>) -> Actor {
+    Actor { who: Who::Proxy(id), from }
 }
 
 /// Ends a proxy: it may connect no more, and its tokens become tombstones. Once is enough.

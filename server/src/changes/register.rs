@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::proxies::replace_tokens;
 use super::{ChangeError, Changes, Draft, Note};
-use crate::audit::Actor;
+use crate::audit::{Actor, Who};
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
 
@@ -66,11 +66,12 @@ impl Changes {
     fn actor(&self, registration: &Registration) -> Actor {
         let catalog = self.catalog();
         let join = registration.join.as_ref().and_then(|digest| catalog.registry.join_token(digest));
-        match (join, registration.proven) {
-            (Some(join), _) => Actor::Join(join.id.clone()),
-            (None, Some(id)) => Actor::Proxy(id),
-            (None, None) => Actor::Host(registration.peer),
-        }
+        let who = match (join, registration.proven) {
+            (Some(join), _) => Who::Join(join.id.clone()),
+            (None, Some(id)) => Who::Proxy(id),
+            (None, None) => Who::Host,
+        };
+        Actor { who, from: registration.peer }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -10,19 +9,17 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
-use crate::audit::{Actor, Entry, unix_ms};
-use crate::listen::admin_socket::AdminPeer;
+use crate::audit::{Entry, unix_ms};
 
 /// Begins a backup and streams it. What goes wrong later cuts the stream short, and the reader sees that.
-pub(super) async fn make(
-    State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
-) -> Result<Response, Refusal> {
+pub(super) async fn make(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Result<Response, Refusal> {
+    let actor = caller.actor();
     let entry = Entry {
         at_ms: unix_ms(pulse.clock.now()),
-        actor: Actor::admin(peer.uid).to_string(),
+        actor: actor.to_string(),
         action: "backup.make",
         target: "fleet".to_owned(),
         detail: json!({}),
@@ -31,12 +28,12 @@ pub(super) async fn make(
     if let Err(error) = pulse.store.append_audit(vec![entry]).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
-            uid = peer.uid,
+            by = %actor,
             "a backup is made without an audit row"
         );
     }
     let stream = pulse.backups.begin(&pulse.store).await?;
-    tracing::info!(uid = peer.uid, revision = stream.manifest.revision, "a backup is made");
+    tracing::info!(by = %actor, revision = stream.manifest.revision, "a backup is made");
     let chunks = ReceiverStream::new(stream.chunks);
     Ok(([(CONTENT_TYPE, "application/x-tar")], Body::from_stream(chunks)).into_response())
 }

@@ -2,34 +2,32 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Json;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use super::views;
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
-use crate::listen::admin_socket::AdminPeer;
 
 pub(super) async fn confirm(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(confirm): Json<api::ConfirmHeld>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let seen: Option<Vec<u64>> =
         confirm.seen.map(|seen| seen.iter().map(|at| at.as_millisecond().unsigned_abs()).collect());
-    let changed = pulse.changes.confirm_held(&Actor::admin(peer.uid), &name, seen.as_deref()).await?;
+    let changed = pulse.changes.confirm_held(&caller.actor(), &name, seen.as_deref()).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 
 pub(super) async fn discard(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<api::Instance>, Refusal> {
-    let changed = pulse.changes.discard_held(&Actor::admin(peer.uid), &name).await?;
+    let changed = pulse.changes.discard_held(&caller.actor(), &name).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }

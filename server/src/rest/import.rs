@@ -4,31 +4,29 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 use pulse_proto::{Node, TokenDigest, hex};
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use super::sources::{fingerprints, urls};
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
 use crate::changes::{Import, ImportOutcome, ImportStep};
 use crate::import::{FoundInstance, FoundProxy, FoundPve, is_proxy_url};
-use crate::listen::admin_socket::AdminPeer;
 use crate::poller;
 use crate::pve::client::ApiToken;
 
 pub(super) async fn import(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(asked): Json<api::Import>,
 ) -> Result<Json<api::ImportPlan>, Refusal> {
     let import = checked(&asked)?;
     let steps = match asked.dry_run {
         true => pulse.changes.plan_import(&import).await?,
-        false => pulse.changes.import(&Actor::admin(peer.uid), &import).await?,
+        false => pulse.changes.import(&caller.actor(), &import).await?,
     };
     let revision = pulse.changes.catalog().revision;
     Ok(Json(api::ImportPlan {

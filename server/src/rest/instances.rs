@@ -3,21 +3,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{Json, Response};
 use pulse_proto::Node;
 use serde::Deserialize;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use super::{apart, sources, views};
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
 use crate::changes::{ChangeError, NewInstance};
 use crate::inventory::Instance;
-use crate::listen::admin_socket::AdminPeer;
 
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || Json(views::all(&pulse))).await
@@ -25,7 +23,7 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
 
 pub(super) async fn add(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(add): Json<api::AddInstance>,
 ) -> Result<(StatusCode, Json<api::Instance>), Refusal> {
     let mut new = NewInstance::typed(&add.name, nodes(&add.endpoints)?);
@@ -38,7 +36,7 @@ pub(super) async fn add(
         let empty = Instance::new(new.id, &add.name, Vec::new(), pulse.clock.now());
         new.source = Some(sources::wanted(&pulse, &empty, pve).await?);
     }
-    let added = pulse.changes.add_instance(&Actor::admin(peer.uid), new).await?;
+    let added = pulse.changes.add_instance(&caller.actor(), new).await?;
     Ok((StatusCode::CREATED, Json(views::one(&pulse, &added))))
 }
 
@@ -52,23 +50,23 @@ pub(super) async fn show(
 
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(set): Json<api::SetEndpoints>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let endpoints = nodes(&set.endpoints)?;
-    let actor = Actor::admin(peer.uid);
+    let actor = caller.actor();
     let changed = pulse.changes.set_endpoints(&actor, &name, endpoints, set.yes).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 
 pub(super) async fn set_use(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(set): Json<api::SetUse>,
 ) -> Result<Json<api::Instance>, Refusal> {
-    let (actor, standing) = (Actor::admin(peer.uid), views::standing_of(set.standing));
+    let (actor, standing) = (caller.actor(), views::standing_of(set.standing));
     let changed = pulse.changes.use_instance(&actor, &name, standing, set.yes).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
@@ -83,11 +81,11 @@ pub(super) struct Confirmation {
 
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
     Query(Confirmation { yes }): Query<Confirmation>,
 ) -> Result<Json<api::Removed>, Refusal> {
-    pulse.changes.remove_instance(&Actor::admin(peer.uid), &name, yes).await?;
+    pulse.changes.remove_instance(&caller.actor(), &name, yes).await?;
     Ok(Json(api::Removed { removed: name }))
 }
 

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 use pulse_proto::JoinString;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, JoinState, time};
-use crate::audit::Actor;
 use crate::catalog::Catalog;
 use crate::changes::{ChangeError, NewJoin};
-use crate::listen::admin_socket::AdminPeer;
 use crate::network::Network;
 use crate::registry::{JoinToken, JoinWindow, ScopeKind};
 
@@ -42,7 +40,7 @@ fn is_long_over(ended: SystemTime, now: SystemTime) -> bool {
 
 pub(super) async fn open(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(open): Json<api::OpenJoin>,
 ) -> Result<(StatusCode, Json<api::NewJoinWindow>), Refusal> {
     let parse = |(at, text): (usize, &String)| {
@@ -50,7 +48,7 @@ pub(super) async fn open(
     };
     let sources = open.from.iter().enumerate().map(parse).collect::<Result<Vec<Network>, Refusal>>()?;
     let ttl = Duration::from_secs(open.ttl_seconds);
-    let window = pulse.changes.open_joining(&Actor::admin(peer.uid), ttl, sources).await?;
+    let window = pulse.changes.open_joining(&caller.actor(), ttl, sources).await?;
     let (host, port) = pulse.public_authority.clone();
     let join = JoinString { host, port, pin: pulse.pin(), join: None }.reveal();
     let window = window_view(&window, pulse.clock.now());
@@ -59,9 +57,9 @@ pub(super) async fn open(
 
 pub(super) async fn close(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
 ) -> Result<Json<api::JoinWindow>, Refusal> {
-    let window = pulse.changes.close_joining(&Actor::admin(peer.uid)).await?;
+    let window = pulse.changes.close_joining(&caller.actor()).await?;
     Ok(Json(window_view(&window, pulse.clock.now())))
 }
 
@@ -77,7 +75,7 @@ fn window_view(window: &JoinWindow, now: SystemTime) -> api::JoinWindow {
 
 pub(super) async fn create(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(create): Json<api::CreateJoin>,
 ) -> Result<(StatusCode, Json<api::NewJoin>), Refusal> {
     let new = NewJoin {
@@ -86,7 +84,7 @@ pub(super) async fn create(
         uses: create.uses,
         ttl: Duration::from_secs(create.ttl_seconds),
     };
-    let (token, secret) = pulse.changes.create_join(&Actor::admin(peer.uid), new).await?;
+    let (token, secret) = pulse.changes.create_join(&caller.actor(), new).await?;
     let (host, port) = pulse.public_authority.clone();
     let join = JoinString { host, port, pin: pulse.pin(), join: Some(secret) }.reveal();
     let token = view(&pulse.changes.catalog(), &token, pulse.clock.now());
@@ -95,10 +93,10 @@ pub(super) async fn create(
 
 pub(super) async fn revoke(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<api::JoinToken>, Refusal> {
-    pulse.changes.revoke_join(&Actor::admin(peer.uid), &id).await?;
+    pulse.changes.revoke_join(&caller.actor(), &id).await?;
     let catalog = pulse.changes.catalog();
     let not_found = || ChangeError::NotFound { what: "join token", name: id.clone() };
     let token = catalog.registry.join_token_by_id(&id).ok_or_else(not_found)?;

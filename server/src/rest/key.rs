@@ -2,34 +2,34 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
 use crate::changes::ChangeError;
-use crate::listen::admin_socket::AdminPeer;
 use crate::sealing::SealingError;
 use crate::store::StoreError;
 
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(asked): Json<api::RotateKey>,
 ) -> Result<Json<api::RotatedKey>, Refusal> {
     // A backup is to have the key that opens its database.
     let hold_off = pulse.backups.hold_off()?;
+    let by = caller.actor();
+    let actor = by.clone();
     let exchanging = async move {
         let _hold_off = hold_off;
-        pulse.changes.exchange_key(&Actor::admin(peer.uid), asked.new_key_file).await
+        pulse.changes.exchange_key(&actor, asked.new_key_file).await
     };
     // To the end, also when the caller is gone.
     let exchanged = tokio::spawn(exchanging).await.unwrap_or(Err(ChangeError::Stopping));
     let exchange = exchanged.map_err(refused)?;
-    tracing::info!(uid = peer.uid, "every secret is sealed under another key");
+    tracing::info!(by = %by, "every secret is sealed under another key");
     let (key_file, replaces) = (exchange.file().to_owned(), exchange.replaces().map(Into::into));
     Ok(Json(api::RotatedKey { key_file, replaces }))
 }

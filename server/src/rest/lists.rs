@@ -252,6 +252,7 @@ mod tests {
             audit_hash: "".into(),
             inventory,
             registry: Registry::default(),
+            accounts: Default::default(),
         }
     }
 

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::{Json, Response};
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use super::{apart, views};
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
 use crate::inventory::conflicts;
-use crate::listen::admin_socket::AdminPeer;
 
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || {
@@ -26,7 +24,7 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
 
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path((name, node)): Path<(String, String)>,
     Json(set): Json<api::SetNode>,
 ) -> Result<Json<api::Instance>, Refusal> {
@@ -38,6 +36,6 @@ pub(super) async fn set(
             wish.standing = views::standing_of(standing);
         }
     };
-    let changed = pulse.changes.wish(&Actor::admin(peer.uid), &name, &node, set.yes, change).await?;
+    let changed = pulse.changes.wish(&caller.actor(), &name, &node, set.yes, change).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }

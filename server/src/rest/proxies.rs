@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Json, Response};
 use pulse_proto::join::authority;
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::apart;
 use super::join_tokens::{scope_kind, scope_word};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
-use crate::audit::Actor;
 use crate::catalog::Catalog;
 use crate::changes::ChangeError;
 use crate::fleet::FleetView;
-use crate::listen::admin_socket::AdminPeer;
 use crate::registry::{Proxy, ProxyKind, Standing};
 use crate::store;
 
@@ -44,37 +42,37 @@ pub(super) async fn show(
 
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
     Json(set): Json<api::SetProxy>,
 ) -> Result<Json<api::Proxy>, Refusal> {
     let id = parse(&id)?;
     let scope = set.scope.map(scope_kind);
-    pulse.changes.set_proxy(&Actor::admin(peer.uid), id, set.instance, scope).await?;
+    pulse.changes.set_proxy(&caller.actor(), id, set.instance, scope).await?;
     one(&pulse, id)
 }
 
 pub(super) async fn approve(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
     Json(approve): Json<api::ApproveProxy>,
 ) -> Result<Json<api::Proxy>, Refusal> {
     let id = parse(&id)?;
     let scope = approve.scope.map(scope_kind);
-    pulse.changes.approve_proxy(&Actor::admin(peer.uid), id, approve.instance, scope).await?;
+    pulse.changes.approve_proxy(&caller.actor(), id, approve.instance, scope).await?;
     one(&pulse, id)
 }
 
 pub(super) async fn debug_token(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
     Json(create): Json<api::CreateDebugToken>,
 ) -> Result<(StatusCode, Json<api::NewDebugToken>), Refusal> {
     let proxy_id = parse(&id)?;
     let ttl = Duration::from_secs(create.ttl_seconds);
-    let (token, until) = pulse.changes.debug_token(&Actor::admin(peer.uid), proxy_id, ttl).await?;
+    let (token, until) = pulse.changes.debug_token(&caller.actor(), proxy_id, ttl).await?;
     let token = token.reveal().to_owned();
     let (expires_at, command) = (time(until), watch_command(&pulse));
     Ok((StatusCode::CREATED, Json(api::NewDebugToken { token, proxy_id, expires_at, command })))
@@ -100,31 +98,31 @@ fn watch_command(pulse: &Pulse) -> String {
 
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<api::Proxy>, Refusal> {
     let id = parse(&id)?;
-    pulse.changes.request_rotation(&Actor::admin(peer.uid), id).await?;
+    pulse.changes.request_rotation(&caller.actor(), id).await?;
     one(&pulse, id)
 }
 
 pub(super) async fn revoke(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<api::Proxy>, Refusal> {
     let id = parse(&id)?;
-    pulse.changes.revoke_proxy(&Actor::admin(peer.uid), id).await?;
+    pulse.changes.revoke_proxy(&caller.actor(), id).await?;
     one(&pulse, id)
 }
 
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<api::Removed>, Refusal> {
     let id = parse(&id)?;
-    pulse.changes.remove_proxy(&Actor::admin(peer.uid), id).await?;
+    pulse.changes.remove_proxy(&caller.actor(), id).await?;
     Ok(Json(api::Removed { removed: id.to_string() }))
 }
 

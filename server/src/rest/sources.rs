@@ -6,20 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 use pulse_proto::Node;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use super::views::{self, present};
 use crate::Pulse;
 use crate::api;
-use crate::audit::Actor;
 use crate::changes::{WantedSource, place_of_secret};
 use crate::inventory::Facts;
-use crate::listen::admin_socket::AdminPeer;
 use crate::poller;
 use crate::pve::address::PveUrl;
 use crate::pve::certificate::Fingerprint;
@@ -31,23 +29,23 @@ const MAX_HOSTS: usize = 64;
 
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(set): Json<api::SetPve>,
 ) -> Result<Json<api::Instance>, Refusal> {
     let catalog = pulse.changes.catalog();
     let instance = present(&catalog, &name)?;
     let (wanted, _) = wanted(&pulse, instance, &set).await?;
-    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, Some(wanted)).await?;
+    let changed = pulse.changes.set_source(&caller.actor(), &name, Some(wanted)).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<api::Instance>, Refusal> {
-    let changed = pulse.changes.set_source(&Actor::admin(peer.uid), &name, None).await?;
+    let changed = pulse.changes.set_source(&caller.actor(), &name, None).await?;
     Ok(Json(views::one(&pulse, &changed)))
 }
 

@@ -131,6 +131,7 @@ mod tests {
             audit_hash: "".into(),
             inventory,
             registry: Registry::default(),
+            accounts: Default::default(),
         }
     }
 

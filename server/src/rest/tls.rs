@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
 use serde_json::json;
 
+use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, time};
 use crate::audit::{Actor, Entry, unix_ms};
-use crate::listen::admin_socket::AdminPeer;
 use crate::tls::{Condition, Exchange, Tls, TlsError};
 
 /// The most hosts that a refusal names; the rest is a number.
@@ -19,9 +18,9 @@ const NAMED_HOSTS: usize = 5;
 
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
 ) -> Result<Json<api::KeyExchange>, Refusal> {
-    let begun = change(&pulse, peer, "tls.rotate", Tls::rotate).await?;
+    let begun = change(&pulse, &caller.actor(), "tls.rotate", Tls::rotate).await?;
     for proxy in pulse.changes.catalog().registry.proxies() {
         pulse.fleet.ring(proxy.id);
     }
@@ -30,14 +29,14 @@ pub(super) async fn rotate(
 
 pub(super) async fn finish(
     State(pulse): State<Arc<Pulse>>,
-    Extension(peer): Extension<AdminPeer>,
+    caller: Caller,
     Json(asked): Json<api::FinishExchange>,
 ) -> Result<Json<api::KeyExchange>, Refusal> {
     let under_way = pulse.tls.as_ref().and_then(|tls| tls.condition().exchange);
     if let (false, Some(under_way)) = (asked.yes, under_way) {
         check_heard(&pulse, &under_way)?;
     }
-    let finished = change(&pulse, peer, "tls.finish", Tls::finish_rotation).await?;
+    let finished = change(&pulse, &caller.actor(), "tls.finish", Tls::finish_rotation).await?;
     for proxy in pulse.changes.catalog().registry.proxies() {
         pulse.fleet.ring(proxy.id);
     }
@@ -77,7 +76,7 @@ fn check_heard(pulse: &Pulse, exchange: &Exchange) -> Result<(), Refusal> {
 /// Notes the change, and makes it. A file is no part of a transaction, so the row comes first, and a failure has its own.
 async fn change(
     pulse: &Arc<Pulse>,
-    peer: AdminPeer,
+    actor: &Actor,
     action: &'static str,
     make: fn(&Tls, std::time::SystemTime) -> Result<Exchange, TlsError>,
 ) -> Result<Exchange, Refusal> {
@@ -93,7 +92,7 @@ async fn change(
     }
     let note = |detail| Entry {
         at_ms: unix_ms(pulse.clock.now()),
-        actor: Actor::admin(peer.uid).to_string(),
+        actor: actor.to_string(),
         action,
         target: "ca".to_owned(),
         detail,

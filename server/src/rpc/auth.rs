@@ -171,7 +171,7 @@ async fn caller(
                     "the new ctrl token was not used in time and has ended: use the one before it",
                 ));
             }
-            rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
+            rpc.changes.promote_token(digest, peer).await.map_err(|error| change_status(&error))?;
         }
         TokenStanding::Current | TokenStanding::Tombstone => {}
         TokenStanding::Debug { until } => {

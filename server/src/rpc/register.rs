@@ -1,5 +1,7 @@
 //! `Register`, `RotateToken` and `Unregister`: an identity and its token, from the first to the last.
 
+use std::net::IpAddr;
+
 use pulse_proto::hex;
 use pulse_proto::token::TokenError;
 use pulse_proto::v1::{self, register_response::List};
@@ -40,7 +42,7 @@ pub(super) async fn register(
     registration.peer = peer;
     registration.join = join.map(|token| token.digest());
     registration.proven = match ctrl {
-        Some(token) => proven(rpc, &token, &message.proxy_id).await?,
+        Some(token) => proven(rpc, &token, &message.proxy_id, peer).await?,
         None => None,
     };
     limited::registration(rpc, &registration)?;
@@ -97,7 +99,12 @@ fn proxy_url(value: &str) -> Result<String, Status> {
 }
 
 /// The proxy that a ctrl token proves, if it is good and names the same one.
-async fn proven(rpc: &Rpc, token: &Token, proxy_id: &str) -> Result<Option<uuid::Uuid>, Status> {
+async fn proven(
+    rpc: &Rpc,
+    token: &Token,
+    proxy_id: &str,
+    peer: Option<IpAddr>,
+) -> Result<Option<uuid::Uuid>, Status> {
     let digest = token.digest();
     let catalog = rpc.changes.catalog();
     let Some(token) = catalog.registry.token(&digest) else { return Ok(None) };
@@ -107,7 +114,7 @@ async fn proven(rpc: &Rpc, token: &Token, proxy_id: &str) -> Result<Option<uuid:
     match token.standing {
         TokenStanding::Current => Ok(Some(token.proxy)),
         TokenStanding::Next { use_before } if use_before > rpc.clock.now() => {
-            rpc.changes.promote_token(digest).await.map_err(|error| change_status(&error))?;
+            rpc.changes.promote_token(digest, peer).await.map_err(|error| change_status(&error))?;
             Ok(Some(token.proxy))
         }
         TokenStanding::Next { .. } | TokenStanding::Tombstone | TokenStanding::Debug { .. } => Ok(None),
@@ -141,7 +148,7 @@ pub(super) async fn rotate_token(
     let caller = present_caller(rpc, request.extensions())?;
     limited::rotation(rpc, caller.proxy.id)?;
     let (token, use_before) =
-        rpc.changes.rotate_token(caller.token).await.map_err(|error| change_status(&error))?;
+        rpc.changes.rotate_token(caller.token, caller.peer).await.map_err(|error| change_status(&error))?;
     rpc.fleet.seen(caller.proxy.id);
     Ok(v1::RotateTokenResponse { ctrl_token: token.reveal().to_owned(), use_before: Some(use_before.into()) })
 }
@@ -151,7 +158,7 @@ pub(super) async fn unregister(
     request: Request<v1::UnregisterRequest>,
 ) -> Result<v1::UnregisterResponse, Status> {
     let caller = present_caller(rpc, request.extensions())?;
-    rpc.changes.unregister(caller.token).await.map_err(|error| change_status(&error))?;
+    rpc.changes.unregister(caller.token, caller.peer).await.map_err(|error| change_status(&error))?;
     tracing::info!(proxy = %caller.proxy.id, "a proxy unregistered");
     Ok(v1::UnregisterResponse {})
 }
