@@ -221,7 +221,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
-    let admin_routes = rest::admin_router(Arc::clone(&pulse));
+    let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
         admin.await;
@@ -233,7 +233,8 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let grpc = pulse.rpc(&config, refusals, Chance::system()).router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
-        .merge(rest::probes::router(Arc::clone(&pulse)));
+        .merge(rest::probes::router(Arc::clone(&pulse)))
+        .merge(rest::description::router());
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
