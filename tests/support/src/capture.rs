@@ -20,7 +20,7 @@ use crate::process::Ran;
 const REVEALING: [[&str; 2]; 2] = [["join", "create"], ["proxy", "debug-token"]];
 
 /// What the paths end in, to which a `POST` is answered with a secret.
-const REVEALING_PATHS: [&str; 2] = ["/join-tokens", "/debug-token"];
+const REVEALING_PATHS: [&str; 3] = ["/join-tokens", "/debug-token", "/backup"];
 
 /// Stands in the place of what is left out.
 const LEFT_OUT: &str = "(shown to the one who asked for it: not kept)\n";
