@@ -319,7 +319,7 @@ fn every_example_is_answered_as_the_page_says_and_every_operation_has_one() {
                     let what = format!("{} {} is answered as the page says", asked.method, asked.path);
                     eventually(PATIENCE, &what, || {
                         let answer = ask();
-                        differs(&answer).map_or(Ok(answer), |why| Err(why))
+                        differs(&answer).map_or(Ok(answer), Err)
                     })
                 } else {
                     ask()

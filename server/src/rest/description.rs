@@ -35,7 +35,7 @@ const TAGS: [(&str, &str); 10] = [
     ("instances", "Proxmox instances, the sources of their nodes, and changes that wait for an admin."),
     ("nodes", "Hosts whose temperatures can be read."),
     ("proxies", "Programs that read temperatures on hosts."),
-    ("join tokens", "How further proxies come."),
+    ("join-tokens", "How further proxies come."),
     ("allowlists", "Which nodes proxies may read: now, before, and what changed."),
     ("temperatures", "What proxies read last."),
     ("audit", "Who did what."),
