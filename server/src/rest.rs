@@ -12,6 +12,8 @@
 //! [`Store`]: crate::store::Store
 
 mod access;
+mod admins;
+mod api_tokens;
 mod audit;
 mod backup;
 mod epoch;
@@ -25,6 +27,7 @@ mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+mod sessions;
 mod sources;
 mod status;
 mod temperatures;

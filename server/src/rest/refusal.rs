@@ -4,11 +4,12 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use pulse_proto::reason;
 
+use crate::accounts::ApiScope;
 use crate::api::{ApiError, MAX_REQUEST_BYTES, ROOT};
 use crate::backup::BackupError;
 use crate::changes::ChangeError;
@@ -23,13 +24,28 @@ const MAX_TEXT_BYTES: usize = 4096;
 pub(super) struct Refusal {
     status: StatusCode,
     error: ApiError,
+    headers: HeaderMap,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, reason: &str, mut error: String) -> Refusal {
         // It may quote what was asked for, which may be as long as a request.
         error.truncate(error.floor_char_boundary(MAX_TEXT_BYTES));
-        Refusal { status, error: ApiError { error, reason: reason.to_owned(), field: None } }
+        let error = ApiError { error, reason: reason.to_owned(), field: None };
+        Refusal { status, error, headers: HeaderMap::new() }
+    }
+
+    /// An API token that may not do this.
+    pub(super) fn missing_scope(scope: ApiScope, error: String) -> Refusal {
+        let mut refusal = Refusal::new(StatusCode::FORBIDDEN, "MISSING_SCOPE", error);
+        refusal.error.field = Some(scope.as_str().to_owned());
+        refusal
+    }
+
+    /// The same, with a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+        self.headers.insert(name, value);
+        self
     }
 
     /// There is no such thing.
@@ -147,7 +163,7 @@ fn log(error: &StoreError) {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(self.error)).into_response()
+        (self.status, self.headers, Json(self.error)).into_response()
     }
 }
 

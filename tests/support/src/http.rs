@@ -23,6 +23,22 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let pairs = self.head.lines().filter_map(|line| line.split_once(':'));
+        pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
 /// A TLS configuration that trusts one CA, and offers `protocols` (ALPN).
 pub(crate) fn tls(ca_path: &Path, protocols: &[&str]) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -60,6 +76,17 @@ pub(crate) fn ask_socket(path: &Path, request: &str) -> io::Result<Answer> {
 /// A request, as it goes over the wire.
 pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>) -> String {
     raw_request(method, path, &body.map(ToString::to_string).unwrap_or_default())
+}
+
+/// A request with further headers.
+pub(crate) fn request_with(
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&serde_json::Value>,
+) -> String {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    request(method, path, body).replacen("\r\n", &format!("\r\n{headers}"), 1)
 }
 
 /// A request with any body.
