@@ -42,6 +42,7 @@ pub mod whole_file;
 
 pub use pulse::{Place, Pulse};
 
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -234,7 +235,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
-    let admin_routes = rest::admin_router(Arc::clone(&pulse));
+    let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
         admin.await;
@@ -246,11 +247,15 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let grpc = pulse.rpc(&config, Chance::system()).router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
-        .merge(rest::probes::router(Arc::clone(&pulse)));
+        .merge(rest::probes::router(Arc::clone(&pulse)))
+        .merge(rest::description::router())
+        .merge(rest::admin_router(Arc::clone(&pulse)))
+        .merge(web::router());
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
     starting.ready(router);
+    print_first_link(&pulse);
     tell_service_manager(sd_notify::NotifyState::Ready);
     let going_down = async {
         drain.started().await;
@@ -337,6 +342,16 @@ fn spawn(
         work.await;
         name
     });
+}
+
+/// Where there is no admin yet, whoever started the server is shown how to become the first: on standard output, as the link is a
+/// secret, and no log has one.
+fn print_first_link(pulse: &Pulse) {
+    let Some(link) = pulse.first_link() else { return };
+    let text = format!("no admin yet: set a password here, once and within 24 hours:\n{link}\n");
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::warn!(%error, "the link for the first admin cannot be shown; `pulse admin add NAME` makes one");
+    }
 }
 
 /// Waits until the other end is dropped.

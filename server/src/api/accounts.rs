@@ -4,9 +4,10 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `POST set-up`: sets a password, with a one-time link or as the first admin.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetUp {
     /// The secret of the link: what comes behind the `#`.
@@ -26,7 +27,7 @@ impl fmt::Debug for SetUp {
 }
 
 /// `POST session`: logs in.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogIn {
     /// The admin's name.
@@ -43,7 +44,7 @@ impl fmt::Debug for LogIn {
 }
 
 /// `PUT session/password`.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPassword {
     /// The password that is good now.
@@ -60,7 +61,7 @@ impl fmt::Debug for SetPassword {
 }
 
 /// How a caller got in.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CallerKind {
     /// Over the Unix socket.
@@ -72,7 +73,7 @@ pub enum CallerKind {
 }
 
 /// Who asks, and what that allows.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// How the caller got in.
     pub kind: CallerKind,
@@ -94,7 +95,7 @@ impl fmt::Debug for Session {
 }
 
 /// An admin.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Admin {
     /// The name.
     pub name: String,
@@ -109,14 +110,14 @@ pub struct Admin {
 }
 
 /// `GET admins`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Admins {
     /// By name.
     pub admins: Vec<Admin>,
 }
 
 /// `POST admins`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddAdmin {
     /// The name: 1 to 63 letters, digits, dots, underscores and hyphens.
@@ -124,7 +125,7 @@ pub struct AddAdmin {
 }
 
 /// A one-time link: the one answer that shows the secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewLink {
     /// The admin whose password it sets.
     pub name: String,
@@ -142,7 +143,7 @@ impl fmt::Debug for NewLink {
 }
 
 /// Whether an API token can still be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenState {
     /// It can.
@@ -165,7 +166,7 @@ impl TokenState {
 }
 
 /// An API token.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ApiToken {
     /// Its id, as the audit log has it.
     pub id: String,
@@ -188,14 +189,14 @@ pub struct ApiToken {
 }
 
 /// `GET api-tokens`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ApiTokens {
     /// The oldest first; those that ended more than 30 days ago are left out.
     pub api_tokens: Vec<ApiToken>,
 }
 
 /// `POST api-tokens`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateApiToken {
     /// Its name, for people: 1 to 64 characters.
@@ -212,7 +213,7 @@ fn ninety_days() -> u64 {
 }
 
 /// A new API token: the one answer that shows the secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewApiToken {
     /// The secret, `papi_…`, shown this once.
     pub secret: String,

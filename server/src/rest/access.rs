@@ -161,6 +161,14 @@ fn admit(
         Some(Access::Known) => {
             known()?;
         }
+        Some(Access::Session) => {
+            let caller = known()?;
+            if matches!(caller, Caller::Token { .. }) {
+                refused("LOG_IN_ONLY", caller);
+                let text = "this is for admins who logged in, not for API tokens".to_owned();
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "LOG_IN_ONLY", text));
+            }
+        }
         Some(Access::Scope(scope)) => {
             let caller = known()?;
             if !caller.may(scope) {
@@ -168,7 +176,7 @@ fn admit(
                 let text = format!(
                     "this API token has not the scope {scope}, which this asks for: make one that has it with `pulse token create`"
                 );
-                return Err(Refusal::missing_scope(scope, text));
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "MISSING_SCOPE", text));
             }
         }
         Some(Access::SocketOnly) | None => {

@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Json;
 use pulse_proto::Token;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::accounts::{Credential, CredentialKind};
 use crate::api::{self, time};
 
+/// Lists the admins.
+#[utoipa::path(
+    get,
+    path = "/admins",
+    operation_id = "list_admins",
+    tag = "accounts",
+    security(("api_token" = ["settings:read"]), ("session" = [])),
+    responses((status = OK, description = "By name.", body = api::Admins)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Admins> {
     let (catalog, now) = (pulse.changes.catalog(), pulse.clock.now());
     let sessions = |name: &str| {
@@ -31,6 +40,15 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::Admins> {
     Json(api::Admins { admins: admins.collect() })
 }
 
+/// Adds an admin.
+#[utoipa::path(
+    post,
+    path = "/admins",
+    operation_id = "add_admin",
+    tag = "accounts",
+    security(("socket" = [])),
+    responses((status = CREATED, description = "The link with which the password is set, shown this once.", body = api::NewLink)),
+)]
 pub(super) async fn add(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -40,6 +58,16 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(new_link(&pulse, &add.name.trim().to_ascii_lowercase(), &link, &secret))))
 }
 
+/// Takes an admin's password and log-ins away.
+#[utoipa::path(
+    post,
+    path = "/admins/{name}/reset",
+    operation_id = "reset_admin",
+    tag = "accounts",
+    security(("socket" = [])),
+    params(("name" = String, Path, description = "The admin's name.")),
+    responses((status = CREATED, description = "The link with which a new password is set, shown this once.", body = api::NewLink)),
+)]
 pub(super) async fn reset(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -49,6 +77,16 @@ pub(super) async fn reset(
     Ok((StatusCode::CREATED, Json(new_link(&pulse, &name.to_ascii_lowercase(), &link, &secret))))
 }
 
+/// Takes an admin off, with all log-ins.
+#[utoipa::path(
+    delete,
+    path = "/admins/{name}",
+    operation_id = "remove_admin",
+    tag = "accounts",
+    security(("socket" = [])),
+    params(("name" = String, Path, description = "The admin's name.")),
+    responses((status = OK, description = "It is gone.", body = api::Removed)),
+)]
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Json;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::accounts::{ApiScope, Credential, CredentialKind};
@@ -19,6 +19,15 @@ use crate::store::CredentialUse;
 /// How long a token is listed after its end.
 const SHOWN_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
+/// Lists the API tokens, without their secrets.
+#[utoipa::path(
+    get,
+    path = "/api-tokens",
+    operation_id = "list_api_tokens",
+    tag = "accounts",
+    security(("api_token" = ["settings:read"]), ("session" = [])),
+    responses((status = OK, description = "Those that did not end more than 30 days ago.", body = api::ApiTokens)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Result<Json<api::ApiTokens>, Refusal> {
     pulse.uses.save_now(&pulse.store).await;
     let uses = pulse.store.uses().await?;
@@ -34,6 +43,15 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Result<Json<api::Ap
     Ok(Json(api::ApiTokens { api_tokens: tokens.into_iter().filter_map(view).collect() }))
 }
 
+/// Makes an API token. A token makes none that may more than itself.
+#[utoipa::path(
+    post,
+    path = "/api-tokens",
+    operation_id = "create_api_token",
+    tag = "accounts",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = CREATED, description = "The secret, shown this once.", body = api::NewApiToken)),
+)]
 pub(super) async fn create(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -48,7 +66,7 @@ pub(super) async fn create(
             // Otherwise a token that may change settings could make itself one that may everything.
             false => {
                 let text = format!("a token without the scope {scope} cannot make one that has it");
-                Err(Refusal::missing_scope(scope, text))
+                Err(Refusal::new(StatusCode::FORBIDDEN, "MISSING_SCOPE", text))
             }
         }
     });
@@ -61,6 +79,16 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(api::NewApiToken { secret, token })))
 }
 
+/// Ends an API token.
+#[utoipa::path(
+    delete,
+    path = "/api-tokens/{id}",
+    operation_id = "revoke_api_token",
+    tag = "accounts",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id" = String, Path, description = "The token's id.")),
+    responses((status = OK, description = "It is good no more.", body = api::ApiToken)),
+)]
 pub(super) async fn revoke(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

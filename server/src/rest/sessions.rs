@@ -10,13 +10,14 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::header::{RETRY_AFTER, SET_COOKIE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pulse_proto::hash::sha256;
 use pulse_proto::{Token, TokenKind, reason};
 
 use super::access::{Caller, SESSION_COOKIE};
+use super::extract::Json;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::accounts::password::{Password, PasswordError};
@@ -30,6 +31,14 @@ const WRONG: &str =
     "name or password is wrong; `pulse admin reset NAME` on the server makes a link for a new password";
 
 /// Sets a password, and logs in.
+#[utoipa::path(
+    post,
+    path = "/set-up",
+    operation_id = "set_up",
+    tag = "accounts",
+    security(()),
+    responses((status = CREATED, description = "Logged in: the cookie is set.", body = api::Session), (status = FORBIDDEN, description = "The link is not good.", body = api::ApiError, content_type = "application/problem+json"), (status = TOO_MANY_REQUESTS, description = "Too many tries; `Retry-After` says when the next may be.", body = api::ApiError, content_type = "application/problem+json"), (status = SERVICE_UNAVAILABLE, description = "The server cannot at the moment.", body = api::ApiError, content_type = "application/problem+json")),
+)]
 pub(super) async fn set_up(
     State(pulse): State<Arc<Pulse>>,
     peer: Option<Extension<Peer>>,
@@ -54,6 +63,14 @@ pub(super) async fn set_up(
 }
 
 /// Logs in.
+#[utoipa::path(
+    post,
+    path = "/session",
+    operation_id = "log_in",
+    tag = "accounts",
+    security(()),
+    responses((status = CREATED, description = "Logged in: the cookie is set.", body = api::Session), (status = UNAUTHORIZED, description = "Name or password is wrong.", body = api::ApiError, content_type = "application/problem+json"), (status = FORBIDDEN, description = "The password was changed at this moment.", body = api::ApiError, content_type = "application/problem+json"), (status = TOO_MANY_REQUESTS, description = "Too many tries; `Retry-After` says when the next may be.", body = api::ApiError, content_type = "application/problem+json"), (status = SERVICE_UNAVAILABLE, description = "The server cannot at the moment.", body = api::ApiError, content_type = "application/problem+json")),
+)]
 pub(super) async fn log_in(
     State(pulse): State<Arc<Pulse>>,
     peer: Option<Extension<Peer>>,
@@ -75,6 +92,14 @@ pub(super) async fn log_in(
 }
 
 /// Says who asks.
+#[utoipa::path(
+    get,
+    path = "/session",
+    operation_id = "show_session",
+    tag = "accounts",
+    security(("api_token" = []), ("session" = [])),
+    responses((status = OK, description = "The caller.", body = api::Session)),
+)]
 pub(super) async fn show(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Json<api::Session> {
     let catalog = pulse.changes.catalog();
     let credential = |id: &str| catalog.accounts.credential_by_id(id).cloned();
@@ -105,6 +130,14 @@ pub(super) async fn show(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Jso
 }
 
 /// Logs out.
+#[utoipa::path(
+    delete,
+    path = "/session",
+    operation_id = "log_out",
+    tag = "accounts",
+    security(("session" = [])),
+    responses((status = NO_CONTENT, description = "Logged out.")),
+)]
 pub(super) async fn log_out(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Result<Response, Refusal> {
     let Caller::User { session, .. } = &caller else { return Err(no_log_in()) };
     pulse.changes.log_out(&caller.actor(), session).await?;
@@ -113,6 +146,14 @@ pub(super) async fn log_out(State(pulse): State<Arc<Pulse>>, caller: Caller) -> 
 }
 
 /// Sets another password.
+#[utoipa::path(
+    put,
+    path = "/session/password",
+    operation_id = "set_password",
+    tag = "accounts",
+    security(("session" = [])),
+    responses((status = NO_CONTENT, description = "It is set.")),
+)]
 pub(super) async fn set_password(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

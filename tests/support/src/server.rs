@@ -225,7 +225,7 @@ impl Server {
     /// When it does not in [`PATIENCE`].
     pub fn first_link(&self) -> String {
         eventually(PATIENCE, "the server prints the link for its first admin", || {
-            let shown = self.running().shown();
+            let shown = self.process().shown();
             shown
                 .iter()
                 .find_map(|line| line.split_once("https://").map(|(_, rest)| format!("https://{rest}")))
