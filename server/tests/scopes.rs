@@ -121,8 +121,9 @@ fn an_admin_who_logged_in_may_all_but_what_is_for_the_socket() {
     let cookie =
         answer.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned();
     let headers = [("cookie", cookie.as_str()), ("x-csrf-token", csrf.as_str())];
-    let (last, others): (Vec<Operation>, Vec<Operation>) =
-        operations(&server).into_iter().partition(|operation| operation.path == "/api/v1/session");
+    let (last, others): (Vec<Operation>, Vec<Operation>) = operations(&server)
+        .into_iter()
+        .partition(|one| one.method == "DELETE" && one.path == "/api/v1/session");
     // Logging out comes last.
     for operation in others.into_iter().chain(last) {
         let (status, reason) = operation.ask(&server, &headers);
