@@ -36,6 +36,7 @@ mod sources;
 mod status;
 mod temperatures;
 mod tls;
+mod viewer;
 mod views;
 
 use std::sync::Arc;

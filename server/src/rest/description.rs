@@ -4,22 +4,24 @@
 //! Always: open to all, on either way in: it tells what every server of this version tells. `docs/openapi.json` is the same.
 //! Never: says who asks, or asks the running server anything.
 
+mod answers;
+mod errors;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use bytes::Bytes;
-use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{ContentBuilder, InfoBuilder, License, OpenApi, Ref, ResponseBuilder, Server};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::openapi::{InfoBuilder, License, OpenApi, Server};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::refusal::problems;
 use super::routes::paths;
-use crate::api::{ApiError, ROOT};
+use super::viewer;
+use crate::api::ROOT;
 
 const ABOUT: &str = "Instances, nodes, proxies, join tokens, allowlists, temperatures, the audit log and the status of a Pulse server: \
     one API for its UI, its command line and other programs.\n\n\
@@ -47,11 +49,10 @@ const TAGS: [(&str, &str); 11] = [
 #[derive(Clone)]
 struct Served(Bytes);
 
-/// The description as it is served, on both ways in.
+/// What is open to all, on both ways in: the description, and its viewer.
 pub fn router() -> Router {
-    Router::from(own_paths())
-        .route_layer(middleware::from_fn(problems))
-        .with_state(Served(Bytes::from(json())))
+    let description = Router::from(own_paths()).with_state(Served(Bytes::from(json())));
+    description.merge(viewer::router()).route_layer(middleware::from_fn(problems))
 }
 
 fn own_paths() -> OpenApiRouter<Served> {
@@ -94,7 +95,7 @@ pub fn description() -> OpenApi {
     let tag = |(name, text): (&str, &str)| TagBuilder::new().name(name).description(Some(text)).build();
     api.tags = Some(TAGS.map(tag).to_vec());
     let components = api.components.get_or_insert_default();
-    components.schemas.insert(ApiError::name().into_owned(), ApiError::schema());
+    errors::define(components);
     for (name, scheme) in security_schemes() {
         components.add_security_scheme(name, scheme);
     }
@@ -108,10 +109,11 @@ pub fn description() -> OpenApi {
         ];
         for (method, operation) in by_method {
             if let Some(operation) = operation {
-                add_errors(&method, operation);
+                errors::add(&method, operation);
             }
         }
     }
+    answers::require_all_keys(&mut api);
     api
 }
 
@@ -127,34 +129,6 @@ fn security_schemes() -> [(&'static str, SecurityScheme); 3] {
         ("session", SecurityScheme::ApiKey(ApiKey::Cookie(session))),
         ("socket", SecurityScheme::ApiKey(ApiKey::Header(socket))),
     ]
-}
-
-/// Adds the errors that an operation may be answered with: which follows from what it takes.
-fn add_errors(method: &Method, operation: &mut Operation) {
-    let parameters = operation.parameters.as_deref().unwrap_or_default();
-    let has_body = operation.request_body.is_some();
-    let has_input = has_body || !parameters.is_empty();
-    let is_open = operation.security.as_ref().is_some_and(|ways| ways == &[Default::default()]);
-    let changes = *method != Method::GET;
-    let errors = [
-        (400, "The request cannot be read: its path, its query, or a body that is no JSON.", has_input),
-        (401, "Nobody is known to have asked: log in, or send an API token.", !is_open),
-        (403, "Whoever asked may not.", !is_open),
-        (404, "There is no such thing.", has_input),
-        (409, "Something that is there stands in the way; `reason` says what.", changes),
-        (413, "The body is too large.", has_body),
-        (415, "The body is not `application/json`.", has_body),
-        (422, "A field breaks a rule, and `field` names it.", has_input),
-        (429, "Too many requests; `Retry-After` says when to come back.", !is_open),
-        (503, "The server cannot at the moment: it goes down, or its database does not answer.", !is_open),
-    ];
-    for (status, text, _) in errors.into_iter().filter(|(.., applies)| *applies) {
-        let schema = Ref::from_schema_name(ApiError::name());
-        let content = ContentBuilder::new().schema(Some(schema)).build();
-        let response = ResponseBuilder::new().description(text).content("application/problem+json", content);
-        let status = status.to_string();
-        operation.responses.responses.entry(status).or_insert_with(|| response.build().into());
-    }
 }
 
 #[cfg(test)]
