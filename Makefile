@@ -28,6 +28,7 @@ test: check build ## everything: sets up what it needs, all of `check`, all test
 	cargo test --workspace --locked 2>&1 | tee target/test-output/cargo-test.txt
 	scripts/with-postgres.sh cargo test --locked -p pulse $(POSTGRES_TESTS:%=--test %) 2>&1 | tee target/test-output/postgres.txt
 	@scripts/demo.sh --once 2>&1 | tee target/test-output/demo.txt
+	@scripts/schemathesis.sh
 	@scripts/secrets.sh
 	@if command -v c++ >/dev/null; then scripts/fuzz.sh 30; fi
 	@scripts/tools.sh untested

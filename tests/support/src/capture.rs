@@ -21,7 +21,8 @@ const REVEALING: [[&str; 2]; 5] =
     [["join", "create"], ["proxy", "debug-token"], ["admin", "add"], ["admin", "reset"], ["token", "create"]];
 
 /// What the paths end in, to which a `POST` is answered with a secret.
-const REVEALING_PATHS: [&str; 5] = ["/join-tokens", "/debug-token", "/admins", "/reset", "/api-tokens"];
+const REVEALING_PATHS: [&str; 6] =
+    ["/join-tokens", "/debug-token", "/backup", "/admins", "/reset", "/api-tokens"];
 
 /// Stands in the place of what is left out.
 const LEFT_OUT: &str = "(shown to the one who asked for it: not kept)\n";
