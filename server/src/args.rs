@@ -4,6 +4,7 @@
 //! so that it is a usage error (exit code 2) with the rule. Never: reads the environment or a file; `config` does.
 
 mod allowlist;
+mod audit;
 mod bench;
 mod files;
 mod import;
@@ -23,6 +24,7 @@ use pulse_config::Environment;
 
 use crate::config::{ConfigSources, listen_address};
 pub use allowlist::Allowlist;
+pub use audit::{Audit, AuditLog};
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
 pub use import::Import;
@@ -139,11 +141,7 @@ pub enum Admin {
     /// Measure this server on this machine: simulated proxies of an instance of their own, which go again
     Bench(Bench),
     /// Who did what: the newest rows of the audit log (with --json: one object a line)
-    Audit {
-        /// Show new rows as they come, until Ctrl-C
-        #[arg(long, short)]
-        follow: bool,
-    },
+    Audit(Audit),
 }
 
 /// `pulse epoch …`.

@@ -25,6 +25,7 @@ mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+mod refused;
 mod sources;
 mod status;
 mod temperatures;
@@ -45,10 +46,11 @@ use tokio::time::timeout;
 
 use crate::Pulse;
 use crate::api;
+use crate::refusals::Refusals;
 
 /// The admin API. Its requests carry the extension [`AdminPeer`](crate::listen::admin_socket::AdminPeer): who may open the socket
-/// is an admin, and the audit log notes the user id.
-pub fn admin_router(pulse: Arc<Pulse>) -> Router {
+/// is an admin, and the audit log notes the user id; what is refused is told to `refusals`.
+pub fn admin_router(pulse: Arc<Pulse>, refusals: Refusals) -> Router {
     let paths = Router::new()
         .route("/instances", get(instances::list).post(instances::add))
         .route("/instances/{name}", get(instances::show).put(instances::set).delete(instances::remove))
@@ -80,6 +82,9 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/tls/rotate", post(tls::rotate))
         .route("/tls/finish", post(tls::finish))
         .route("/audit", get(audit::list))
+        .route("/audit/verify", get(audit::verify))
+        .route("/audit/export", get(audit::export));
+    let paths = refused::noted(paths, refusals)
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
         .with_state(pulse);
