@@ -20,7 +20,7 @@ use crate::store::Store;
 /// Refusals that may wait to be counted into rows; those beyond are in the metrics only.
 const QUEUE: usize = 1_024;
 /// Sources and calls that get rows of their own in one minute; the rest share one for each reason.
-const MAX_ROWS: usize = 256;
+const MAX_ROWS: usize = 64;
 /// What a row covers.
 const PERIOD: Duration = Duration::from_secs(60);
 /// How refusals of callers who are known are counted; their reasons are many.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use pulse::audit::{Point, Row};
+use pulse_test_support::postgres::Postgres;
 use pulse_test_support::{PATIENCE, Ran, Server, eventually};
 use rusqlite::Connection;
 use serde_json::Value;
@@ -274,7 +275,41 @@ fn what_retention_takes_away_leaves_a_log_that_verifies_and_says_so() {
     server.start_again();
     server.pulse_ok(&["audit", "verify"]);
     server.pulse_ok(&["instance", "add", "attic"]);
-    server.pulse_ok(&["check"]);
+    let config = server.data_dir().with_file_name("pulse.yaml").display().to_string();
+    server.pulse_ok(&["check", "--config", &config]);
+}
+
+#[test]
+fn a_database_on_postgresql_of_an_earlier_version_is_sealed_at_its_first_start_and_verified_as_any() {
+    let postgres = Postgres::start();
+    let url = postgres.database();
+    let mut server = Server::builder().config(&format!("database_url: {url}\n")).start();
+    some_rows(&server);
+    stop(&mut server);
+    let sql = |statement: &str| {
+        let asked = postgres.ask(url.rsplit('/').next().expect("a URL has a path"), statement);
+        assert!(asked.status.success(), "{statement}: {asked:?}");
+    };
+    let columns = ["base_seq", "base_hash", "base_revision", "base_revision_hash", "seal"];
+    let columns = columns.map(|column| format!("DROP COLUMN {column}")).join(", ");
+    // As it was before the newest migration.
+    sql(&format!("ALTER TABLE audit_head {columns}; UPDATE schema_version SET version = version - 1"));
+    server.start_again();
+    assert!(server.pulse_ok(&["audit"]).contains("audit.seal"), "since when it is sealed is in it");
+    server.pulse_ok(&["instance", "add", "lab"]);
+    server.pulse_ok(&["audit", "verify"]);
+    server.pulse_ok(&["key", "rotate"]);
+    server.pulse_ok(&["audit", "verify"]);
+    // Behind the back of a server that runs.
+    for (alteration, reason) in [
+        ("DELETE FROM audit WHERE seq = 8;", "AUDIT_CUT_OFF"),
+        (HEAD_TO_LAST, "AUDIT_CUT_OFF"),
+        ("UPDATE fleet SET revision = revision - 1", "AUDIT_SEAL_BROKEN"),
+        ("UPDATE audit SET detail = '{}' WHERE seq = 2", "AUDIT_ROW_EDITED"),
+    ] {
+        sql(alteration);
+        assert_eq!(problem(&server.pulse(&["audit", "verify", "--json"])).0, reason, "{alteration}");
+    }
 }
 
 #[test]
