@@ -3,9 +3,11 @@
 //! In: the picture before and after, and the rows that lead from one to the other. Out: what differs. Always: each kind has one
 //! function that shows it. Never: a secret, a digest, or anything sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use pulse_proto::Node;
 use serde_json::{Value, json};
 
 use super::sources::noted;
@@ -22,10 +24,11 @@ pub(super) fn differences(before: &Catalog, after: &Catalog, changes: &[Change])
     let mut things: BTreeMap<String, (Option<Shown>, Option<Shown>)> = BTreeMap::new();
     for change in changes {
         let (name, shown) = match change {
-            Change::Instance(changed) => (
-                format!("instance:{}", changed.name),
-                both(&|of| of.inventory.instance(changed.id).map(|one| instance(one))),
-            ),
+            Change::Instance(changed) => {
+                let (was, is) = (before.inventory.instance(changed.id), after.inventory.instance(changed.id));
+                let shown = |one: Option<&Arc<Instance>>, other| one.map(|one| instance(one, other));
+                (format!("instance:{}", changed.name), (shown(was, is), shown(is, was)))
+            }
             Change::Proxy(changed) => (format!("proxy:{}", changed.id), both(&|of| proxy(of, changed.id))),
             Change::Token(changed) => {
                 (format!("proxy:{}", changed.proxy), both(&|of| proxy(of, changed.proxy)))
@@ -58,7 +61,10 @@ pub(super) fn differences(before: &Catalog, after: &Catalog, changes: &[Change])
     differences
 }
 
-fn instance(instance: &Instance) -> Shown {
+/// An instance beside what it is compared with: of its nodes, those that the other does not have.
+fn instance(instance: &Instance, other: Option<&Arc<Instance>>) -> Shown {
+    let others: HashSet<&Node> = other.iter().flat_map(|other| other.endpoints()).collect();
+    let nodes = instance.endpoints().iter().filter(|node| !others.contains(node));
     let of_held = |held: &crate::inventory::Held| json!({ "by": held.by, "gone": held.gone.len(), "nodes": held.nodes.len(), "is_discarded": held.is_discarded });
     let held: serde_json::Map<_, _> =
         instance.held.iter().map(|(origin, held)| (origin.as_str().to_owned(), of_held(held))).collect();
@@ -77,7 +83,7 @@ fn instance(instance: &Instance) -> Shown {
         "held": held,
         "removed_at": at(instance.removed_at),
     }))
-    .with_list("nodes", instance.endpoints().iter().map(pulse_proto::Node::line))
+    .with_list("nodes", nodes.map(Node::line))
     .with_list("wishes", instance.wishes.iter().map(wish))
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use http::Method;
 use serde_json::json;
 use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 use super::text::{clean, count, json, time};
@@ -63,7 +64,15 @@ impl Asking {
         let mut under_way = NamedTempFile::new_in(folder).map_err(failed)?;
         let download =
             self.client.download(Method::GET, &path, |piece| under_way.write_all(piece).map_err(failed));
-        download.await?;
+        let cancelled =
+            || Failure::local("CANCELLED", "cancelled: nothing was exported, and nothing is left".to_owned());
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            done = download => done?,
+            _ = interrupt.recv() => return Err(cancelled()),
+            _ = terminate.recv() => return Err(cancelled()),
+        }
         under_way.as_file().sync_all().map_err(failed)?;
         let (header, verdict) = read(under_way.path(), None)?;
         // One that does not hold is kept too: it is what there is.

@@ -38,7 +38,7 @@ fn a_log_as_it_was_written_holds_from_its_first_row_and_from_its_base() {
     let (rows, ends) = log(5);
     assert_eq!(verdict(&rows, &ends, None), None);
     assert_eq!(verdict(&[], &Ends::of_none(), None), None);
-    let pruned = Ends { base: Point { seq: 3, hash: rows[2].hash.clone() }, ..ends.clone() };
+    let pruned = Ends { base: Point { seq: 3, hash: rows[2].hash.clone() }, ..ends };
     assert_eq!(verdict(&rows[3..], &pruned, None), None);
     let verifier = Verifier::new(Ends::of_none(), None);
     assert_eq!(verifier.end(None, false, &mut |_| ()).damage, Some(Damage::Seal));
