@@ -6,6 +6,7 @@
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
 mod accounts;
+mod audit;
 mod history;
 mod import;
 mod instances;
@@ -25,6 +26,7 @@ pub use accounts::{
     AddAdmin, Admin, Admins, ApiToken, ApiTokens, CallerKind, CreateApiToken, LogIn, NewApiToken, NewLink,
     Session, SetPassword, SetUp, TokenState,
 };
+pub use audit::AuditVerdict;
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{

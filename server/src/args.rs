@@ -5,6 +5,7 @@
 
 mod admin;
 mod allowlist;
+mod audit;
 mod bench;
 mod files;
 mod import;
@@ -25,6 +26,7 @@ use pulse_config::Environment;
 use crate::config::{ConfigSources, listen_address};
 pub use admin::{Account, ApiToken};
 pub use allowlist::Allowlist;
+pub use audit::{Audit, AuditLog};
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
 pub use import::Import;
@@ -147,11 +149,7 @@ pub enum Admin {
     /// Measure this server on this machine: simulated proxies of an instance of their own, which go again
     Bench(Bench),
     /// Who did what: the newest rows of the audit log (with --json: one object a line)
-    Audit {
-        /// Show new rows as they come, until Ctrl-C
-        #[arg(long, short)]
-        follow: bool,
-    },
+    Audit(Audit),
 }
 
 /// `pulse epoch …`.

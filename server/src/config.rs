@@ -71,6 +71,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How much history is kept.
     pub readings: Retention,
+    /// How much of the audit log is kept.
+    pub audit: AuditRetention,
     /// Those who pass on the calls of many: bounds on one address do not count for them.
     pub trusted_proxies: Vec<Network>,
     /// What one caller, and all of them, may take.
@@ -107,6 +109,21 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { max_bytes: 2 << 30, max_age: Duration::from_secs(90 * 24 * 60 * 60) }
+    }
+}
+
+/// When rows of the audit log are forgotten: by whichever bound is met first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// The most rows, each some 500 bytes.
+    pub max_rows: u64,
+    /// The oldest row that is kept.
+    pub max_age: Duration,
+}
+
+impl Default for AuditRetention {
+    fn default() -> Self {
+        Self { max_rows: 2_000_000, max_age: Duration::from_secs(5 * 365 * 24 * 60 * 60) }
     }
 }
 
@@ -197,6 +214,7 @@ struct Written {
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     readings: Retention,
+    audit: AuditRetention,
     trusted_proxies: Option<Vec<Network>>,
     limits: Limits,
 }
@@ -225,6 +243,7 @@ impl Written {
             log_level: self.log_level.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             readings: self.readings,
+            audit: self.audit,
             trusted_proxies: self.trusted_proxies.unwrap_or_default(),
             limits: self.limits,
         }
@@ -251,6 +270,7 @@ fn read_file(document: &Document, environment: &Environment) -> Result<Reading<W
             log_level: keys.choice("log_level", LogLevel::CHOICES),
             log_format: keys.choice("log_format", LogFormat::CHOICES),
             readings: keys.section("readings", read_retention),
+            audit: keys.section("audit", read_audit),
             trusted_proxies: keys.list("trusted_proxies", network),
             limits: keys.section("limits", Limits::read),
         }
@@ -273,6 +293,17 @@ fn read_retention(keys: &mut Section<'_, '_>) -> Retention {
         // At least some minutes of a large fleet; at most what a file system holds.
         max_bytes: keys.bytes("max_bytes", 16 << 20..=1 << 44).unwrap_or(default.max_bytes),
         max_age: keys.duration("max_age", seconds(60 * 60..=3650 * 24 * 60 * 60)).unwrap_or(default.max_age),
+    }
+}
+
+fn read_audit(keys: &mut Section<'_, '_>) -> AuditRetention {
+    let default = AuditRetention::default();
+    AuditRetention {
+        max_rows: keys.integer("max_rows", 100..=1_000_000_000).unwrap_or(default.max_rows),
+        // A server that was away for a weekend finds what it knew still.
+        max_age: keys
+            .duration("max_age", seconds(7 * 24 * 60 * 60..=36_500 * 24 * 60 * 60))
+            .unwrap_or(default.max_age),
     }
 }
 

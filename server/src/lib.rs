@@ -20,6 +20,7 @@ pub mod listen;
 pub mod metrics;
 pub mod network;
 pub mod poller;
+pub mod pruning;
 pub mod public_address;
 pub mod publish;
 mod pulse;
@@ -232,6 +233,8 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     spawn(&mut loops, "the asking of Proxmox VE", pulse.poller.clone().keep_polling(drain.clone()));
     spawn(&mut loops, "the saving of uses", pulse.uses.clone().save(store.clone(), ended(&streams_rx)));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
+    let pruning = pruning::keep_pruning(store.clone(), config.audit, pulse.clock.clone(), drain.clone());
+    spawn(&mut loops, "the end of old audit rows", pruning);
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }

@@ -331,7 +331,13 @@ pub struct AuditRow {
     pub action: String,
     /// To what.
     pub target: String,
-    /// The rest.
+    /// The address that it was asked for from; `null`: from the server's own machine, or a row from before this was noted.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// What became of it: `done`, `refused`, `failed`; `null`: a row from before this was noted.
+    #[serde(default)]
+    pub result: Option<String>,
+    /// All of that and the rest, as it was hashed.
     pub detail: serde_json::Value,
     /// The fleet's revision after it.
     pub revision: u64,

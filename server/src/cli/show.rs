@@ -9,6 +9,7 @@ use crate::api::{
     Allowlist, Allowlists, AuditRow, Instance, Instances, JoinTokens, JoinWindow, Mark, Node,
     NodeTemperatures, Proxies, Proxy, Reading, Replica, ScopeKind, Status, Temperatures,
 };
+use crate::audit::{FROM, RESULT};
 
 /// How many sensors besides the CPU a line of `temps` has room for.
 const OTHER_SENSORS: usize = 2;
@@ -382,33 +383,34 @@ pub(super) fn status(status: &Status) -> String {
 /// The columns that every row has; the detail, of any length, comes last.
 pub(super) fn audit(rows: &[Value], with_header: bool) -> String {
     let mut table = if with_header {
-        Table::new(["SEQ", "TIME", "WHO", "WHAT", "TO WHAT", "REVISION", "DETAIL"])
+        Table::new(["SEQ", "TIME", "WHO", "FROM", "WHAT", "TO WHAT", "RESULT", "REVISION", "DETAIL"])
     } else {
         Table::plain()
     };
     for row in rows {
         // One row that cannot be read does not hide the others.
         let Ok(row) = serde_json::from_value::<AuditRow>(row.clone()) else {
-            table.row([
-                "?".into(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-                row.to_string(),
-            ]);
+            let mut cells: [String; 9] = Default::default();
+            (cells[0], cells[8]) = ("?".to_owned(), row.to_string());
+            table.row(cells);
             continue;
         };
-        let is_empty = row.detail.as_object().is_some_and(serde_json::Map::is_empty);
+        let mut detail = row.detail;
+        if let Some(detail) = detail.as_object_mut() {
+            // They have columns of their own.
+            detail.retain(|key, _| key != FROM && key != RESULT);
+        }
+        let is_empty = detail.as_object().is_some_and(serde_json::Map::is_empty);
         table.row([
             row.seq.to_string(),
             time(row.at),
             row.actor,
+            row.from.unwrap_or_default(),
             row.action,
             row.target,
+            row.result.unwrap_or_default(),
             row.revision.to_string(),
-            if is_empty { String::new() } else { row.detail.to_string() },
+            if is_empty { String::new() } else { detail.to_string() },
         ]);
     }
     table.render()

@@ -204,13 +204,17 @@ fn audit_rows_stand_one_a_line_even_if_one_is_odd() {
         "target": "instance:home", "detail": {"endpoints": ["delly|"]}, "revision": 1,
         "previous_hash": "00", "hash": "11",
     });
-    let text = show::audit(&[row, json!({"seq": 2})], true);
+    let mut far = row.clone();
+    (far["from"], far["result"]) = (json!("192.0.2.7"), json!("refused"));
+    far["detail"] = json!({"from": "192.0.2.7", "result": "refused"});
+    let text = show::audit(&[row, far, json!({"seq": 2})], true);
     assert_eq!(
         text,
         "\
-SEQ  TIME                  WHO          WHAT          TO WHAT        REVISION  DETAIL
-1    2026-01-02 03:04:05Z  admin:uid=0  instance.add  instance:home  1         {\"endpoints\":[\"delly|\"]}
-?                                                                              {\"seq\":2}
+SEQ  TIME                  WHO          FROM       WHAT          TO WHAT        RESULT   REVISION  DETAIL
+1    2026-01-02 03:04:05Z  admin:uid=0             instance.add  instance:home           1         {\"endpoints\":[\"delly|\"]}
+1    2026-01-02 03:04:05Z  admin:uid=0  192.0.2.7  instance.add  instance:home  refused  1
+?                                                                                                  {\"seq\":2}
 "
     );
 }

@@ -37,6 +37,7 @@ fn empty_file_gives_the_defaults() {
     assert_eq!((config.plaintext, config.tls, config.public_address), (false, None, None));
     assert_eq!((config.refresh_interval.as_secs(), config.shutdown_grace.as_secs()), (60, 8));
     assert_eq!((config.readings.max_bytes, config.readings.max_age.as_secs()), (2_147_483_648, 7_776_000));
+    assert_eq!((config.audit.max_rows, config.audit.max_age.as_secs()), (2_000_000, 157_680_000));
     assert_eq!((config.limits.max_nodes_per_list, config.limits.max_request_bytes), (10_000, 1_048_576));
 }
 
