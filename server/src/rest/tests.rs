@@ -43,8 +43,7 @@ async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16,
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let request = Request::builder().method(method).uri(format!("{}{path}", api::ROOT));
     let request = request.header("content-type", "application/json").extension(AdminPeer { uid: 1000 });
-    let (refusals, _log) = Refusals::new(pulse.store.clone(), Arc::clone(&pulse.metrics), Clock::system());
-    let router = admin_router(Arc::clone(pulse), refusals);
+    let router = admin_router(Arc::clone(pulse));
     let response = router.oneshot(request.body(body).expect("a request")).await;
     let response = response.unwrap_or_else(|never| match never {});
     let status = response.status();
