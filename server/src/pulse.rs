@@ -222,6 +222,7 @@ impl Pulse {
             fleet: self.fleet.clone(),
             readings: self.readings.clone(),
             store: self.store.clone(),
+            replicas: self.replicas.clone(),
             refusals,
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),

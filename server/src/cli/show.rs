@@ -318,12 +318,13 @@ pub(super) fn status(status: &Status) -> String {
     fact("listens on", status.listen.join(", "));
     fact("proxies dial", status.public_address.clone());
     if let Some(address) = &status.legacy_http {
-        let (address, requests) = (clean(address), status.legacy_http_requests);
+        let requests = usize::try_from(status.legacy_http_requests).unwrap_or(usize::MAX);
+        let (address, requests) = (clean(address), count(requests, "request"));
         fact(
             "WARNING",
             format!(
                 "older proxies are served in plain text at {address} (legacy_http): whoever can read the traffic has their \
-                 tokens; {requests} requests so far"
+                 tokens; {requests} so far"
             ),
         );
     }

@@ -360,6 +360,24 @@ impl Server {
         Ok(answer)
     }
 
+    /// A request over the port with headers of its own and any body: TLS, and the credentials that these headers bring.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> std::io::Result<Answer> {
+        let ca_path = self.ca_path();
+        let ca_path: Option<&Path> = (!self.builder.is_plaintext).then_some(&ca_path);
+        let answer = http::ask(self.address(), ca_path, &http::request_with(method, path, headers, body))?;
+        capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
+        Ok(answer)
+    }
+
     /// A request to the admin API, over the admin socket: faster than the command line.
     ///
     /// # Errors
