@@ -50,7 +50,7 @@ pub use join::NewJoin;
 pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use members::{Taking, Told};
-pub use register::{Registered, Registration};
+pub use register::{Older, Registered, Registration};
 pub use sources::{WantedSource, place_of_secret};
 
 /// How many proxies are rung before other tasks have their turn.

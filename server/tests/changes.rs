@@ -67,7 +67,9 @@ fn nodes(nodes: &[(&str, &str)]) -> Vec<Node> {
 fn host(hostname: &str, join: Option<TokenDigest>) -> Registration {
     Registration {
         join,
+        api: None,
         proven: None,
+        older: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,
         proxy_url: String::new(),

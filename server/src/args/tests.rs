@@ -160,6 +160,18 @@ fn plaintext_is_a_flag_above_the_environment() {
 }
 
 #[test]
+fn plain_text_for_older_proxies_is_a_flag_above_the_environment() {
+    let Command::Serve(serve) = parse("pulse serve --legacy-http 10.0.0.5:7656").expect("a command").command
+    else {
+        panic!("it is another command");
+    };
+    let variables = [("PULSE_LEGACY_HTTP".into(), "10.0.0.6:1".into())].into_iter();
+    let value = serve.over(variables).value("PULSE_LEGACY_HTTP").map(ToOwned::to_owned);
+    assert_eq!(value, Some("10.0.0.5:7656".into()));
+    assert!(parse("pulse serve --legacy-http 10.0.0.5").is_err());
+}
+
+#[test]
 fn help_names_the_environment_and_ends_well() {
     let help = parse("pulse serve --help").expect_err("help");
     assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));

@@ -160,7 +160,12 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
     if let Some(revoked) = &proxy.revoked {
         fact("revoked", format!("{}: {}", ago(revoked.at, now), revoked.reason));
     }
-    fact("connected", if proxy.is_connected { "yes" } else { "no" }.to_owned());
+    let connected = match (proxy.is_connected, proxy.transport.as_deref()) {
+        (true, _) => "yes",
+        (false, Some("rest")) => "no: it asks now and then, over the paths of older proxies",
+        (false, _) => "no",
+    };
+    fact("connected", connected.to_owned());
     fact("last seen", last_seen(proxy, now));
     fact("last asked", proxy.last_pull_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)));
     fact("pushed", list(&proxy.pushed));
@@ -313,6 +318,17 @@ pub(super) fn status(status: &Status) -> String {
     fact("revision", status.revision.to_string());
     fact("listens on", status.listen.join(", "));
     fact("proxies dial", status.public_address.clone());
+    if let Some(address) = &status.legacy_http {
+        let requests = usize::try_from(status.legacy_http_requests).unwrap_or(usize::MAX);
+        let (address, requests) = (clean(address), count(requests, "request"));
+        fact(
+            "WARNING",
+            format!(
+                "older proxies are served in plain text at {address} (legacy_http): whoever can read the traffic has their \
+                 tokens; {requests} so far"
+            ),
+        );
+    }
     fact("pin", or_dash(status.pin.as_ref()));
     fact("ca file", or_dash(status.ca_path.as_ref()));
     if let Some(certificate) = &status.certificate {

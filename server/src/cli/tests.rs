@@ -39,6 +39,7 @@ pub(super) fn proxy_of(id: &str, hostname: &str) -> api::Proxy {
         is_approved: true,
         waiting: None,
         is_connected: true,
+        transport: Some("grpc".into()),
         pushed: Some(mark(12)),
         applied: Some(mark(12)),
         is_on_disk: true,
@@ -242,6 +243,8 @@ fn status_is_one_fact_a_line() {
             .into(),
         streams: 2,
         replicas: Vec::new(),
+        legacy_http: Some("10.0.0.5:7656".to_owned()),
+        legacy_http_requests: 7,
         database: "degraded".to_owned(),
         database_older_than_fleet: Some(api::OlderDatabase {
             proxies: 2,
@@ -256,6 +259,7 @@ fn status_is_one_fact_a_line() {
     let instances =
         "instances     4; 2 problems: see `pulse instance list`; 1 conflict: see `pulse node list`\n";
     assert!(text.contains(instances), "{text}");
+    assert!(text.contains("WARNING       older proxies are served in plain text at 10.0.0.5:7656"), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");
     assert!(

@@ -127,6 +127,21 @@ fn plaintext_is_for_loopback_alone() {
 }
 
 #[test]
+fn plain_text_for_older_proxies_is_off_and_needs_a_port_of_its_own() {
+    assert_eq!(read("").legacy_http, None);
+    assert_eq!(read("legacy_http:\n").legacy_http, None);
+    let of = |text: &str| read(text).legacy_http.map(|address| address.to_string());
+    assert_eq!(of("legacy_http: 10.0.0.5:7656\n").as_deref(), Some("10.0.0.5:7656"));
+    assert_eq!(of("legacy_http: ':7656'\n").as_deref(), Some("[::]:7656"));
+    for text in ["legacy_http: 10.0.0.5\n", "legacy_http: '[::1]'\n", "legacy_http: lan:7656\n"] {
+        assert_eq!(mistakes(text).len(), 1, "{text}");
+    }
+    let limits = read("limits: {pull_burst: 3, pull_interval: 1m}\n").limits;
+    assert_eq!((limits.pulls.burst.get(), limits.pulls.interval.as_secs()), (3, 60));
+    assert_eq!(limits.watches, read("").limits.pulls);
+}
+
+#[test]
 fn certificate_and_key_go_together() {
     let files = TlsFiles { certificate_file: "/c".into(), key_file: "/k".into() };
     assert_eq!(read("tls: {certificate_file: /c, key_file: /k}\n").tls, Some(files.clone()));

@@ -56,7 +56,9 @@ async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> String {
     let join: JoinString = join.parse().expect("a join string");
     let registration = Registration {
         join: join.join.as_ref().map(Token::digest),
+        api: None,
         proven: None,
+        older: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,
         proxy_url: String::new(),
