@@ -14,6 +14,27 @@ fn server(config: &str) -> Server {
 }
 
 #[test]
+fn an_api_token_that_may_register_is_as_good_as_a_join_token_and_no_other_one_is() {
+    let server = Server::start();
+    server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let register = |scope: &str| {
+        let made = server.json(&["token", "create", scope, "--scope", scope]);
+        let bearer = format!("Bearer {}", made["secret"].as_str().expect("it is shown once"));
+        server.ask("POST", REGISTER, &[("authorization", &bearer)], r#"{"hostname":"delly"}"#).unwrap()
+    };
+    let refused = register("settings:write");
+    assert_eq!((refused.status, &refused.json()["code"]), (403, &json!("missing_scope")), "{refused:?}");
+    let answer = register("proxies:register");
+    assert_eq!((answer.status, &answer.json()["pve_instance"]), (200, &json!("home")), "{answer:?}");
+    let proxy = &server.proxies()[0];
+    assert_eq!((&proxy["hostname"], &proxy["is_approved"]), (&json!("delly"), &json!(true)), "{proxy}");
+    let rows = server.admin("GET", "/audit", None).unwrap().json();
+    let rows = rows["rows"].as_array().cloned().unwrap_or_default();
+    let row = rows.iter().find(|row| row["action"] == "proxy.register").expect("it is noted");
+    assert!(row["actor"].as_str().is_some_and(|actor| actor.starts_with("token:")), "{row}");
+}
+
+#[test]
 fn an_installer_finds_with_grep_what_it_writes_down() {
     let server = server("");
     server.pulse_ok(&["instance", "add", "home", "--endpoint", "delly=192.168.0.5", "--endpoint", "minipc"]);
