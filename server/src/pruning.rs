@@ -16,8 +16,8 @@ use crate::store::{Store, StoreError};
 const INTERVAL: Duration = Duration::from_hours(1);
 /// Between two batches, so that others have their turn.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The work, as the database knows it, and how long leave for it lasts.
-const WORK: &str = "audit pruning";
+/// The work, as the database knows it, and how long leave for it lasts: the server that forgets old readings does this, too.
+const WORK: &str = "pruning";
 const LEAVE: Duration = Duration::from_secs(180);
 
 /// Removes what need not be kept, until the server goes down.

@@ -126,6 +126,11 @@ impl Engine {
         leave: Leave,
         began: bool,
     ) -> std::result::Result<bool, StoreError> {
+        // A transaction that finds nothing to do would be written all the same.
+        let is_due = began || self.ask("read the audit log", move |sql| is_due(sql, keep, now)).await?;
+        if !is_due {
+            return Ok(false);
+        }
         let sealing = Arc::clone(&self.sealing);
         let removed = self
             .transact("shorten the audit log", move |sql, _| {
@@ -138,6 +143,19 @@ impl Engine {
         }
         Ok(removed.is_some_and(|removed| removed.rows == u64::from(BATCH)))
     }
+}
+
+/// Whether there are too many rows, or some that are past their time by more than a day.
+fn is_due(database: &dyn Sql, keep: AuditRetention, now: SystemTime) -> Result<bool> {
+    let Ends { base, head, .. } = audit::ends(database)?.ends;
+    let late = before(now, keep.max_age.saturating_add(SLACK));
+    let is_late = audit::after(database, base.seq, 1)?.first().is_some_and(|row| row.at_ms < late);
+    Ok(is_late || head.seq.saturating_sub(base.seq) > keep.max_rows)
+}
+
+/// A time so long ago, Unix milliseconds.
+fn before(now: SystemTime, age: Duration) -> u64 {
+    now.checked_sub(age).map_or(0, unix_ms)
 }
 
 /// Takes away a batch, if there is one.
@@ -155,17 +173,16 @@ fn prune(
     let begins = began || rows > keep.max_rows;
     let too_many = if begins { rows.saturating_sub(keep.max_rows - keep.max_rows / 20) } else { 0 };
     let page = audit::after(database, base.seq, BATCH)?;
-    let before = |age: Duration| now.checked_sub(age).map_or(0, unix_ms);
-    let late = before(keep.max_age.saturating_add(SLACK));
+    let late = before(now, keep.max_age.saturating_add(SLACK));
     let are_old = began || page.first().is_some_and(|row| row.at_ms < late);
     let newest = catalog::revision(database)?;
     let is_needed = |revision: u64, at_ms: u64| {
-        database.is_shared() && revision + KEPT_REVISIONS > newest && at_ms > before(KEPT_FOR)
+        database.is_shared() && revision + KEPT_REVISIONS > newest && at_ms > before(now, KEPT_FOR)
     };
     let mut verifier = Verifier::new(sealed.ends.clone(), None);
     let mut last = None;
     for (count, row) in (0..).zip(page) {
-        let is_old = are_old && row.at_ms < before(keep.max_age);
+        let is_old = are_old && row.at_ms < before(now, keep.max_age);
         let goes = (count < too_many || is_old) && row.seq < head.seq;
         if !goes || is_needed(row.revision, row.at_ms) {
             break;
