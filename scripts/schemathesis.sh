@@ -31,7 +31,7 @@ fail() {
     exit 1
 }
 [[ -x $python/schemathesis ]] || fail "schemathesis is missing: scripts/tools.sh all installs it"
-[[ -x $bin/pulse ]] || fail "the server is missing: build it first"
+[[ -x $bin/pulse && -x $bin/pulse-sensor-proxy ]] || fail "the programs are missing: build them first"
 
 # Waits until a command succeeds, at most 30 s.
 wait_for() {
@@ -52,6 +52,12 @@ pids+=($!)
 wait_for test -s "$folder/port"
 pulse instance add home --endpoint delly=192.0.2.1 --endpoint minipc=192.0.2.2 >/dev/null
 pulse instance add lab --endpoint attic=192.0.2.3 >/dev/null
+# A proxy that is registered, and does not run.
+get() { "$python/python" -c 'import json, sys; print(eval("json.load(sys.stdin)" + sys.argv[1]))' "$1"; }
+echo 'report_interval: 1s' >"$folder/proxy.yaml"
+pulse join create --instance home --json | get '["join"]' |
+    "$bin/pulse-sensor-proxy" --config "$folder/proxy.yaml" --state-dir "$folder/state" register --join - --hostname delly >/dev/null
+proxy_id=$(pulse proxy list --json | get '["proxies"][0]["id"]')
 
 # Not `negative_data_rejection`: serde reads an object from an array of its values too, and numbers beyond int64. Nobody is harmed by it.
 checks=not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance
@@ -60,7 +66,7 @@ status=0
 (
     # What it writes goes with the folder.
     cd "$folder"
-    SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$hooks "$python/schemathesis" run "$description" --url "http://127.0.0.1:$(<port)" \
+    PROXY_ID=$proxy_id SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$hooks "$python/schemathesis" run "$description" --url "http://127.0.0.1:$(<port)" \
         --exclude-operation-id set_pve --exclude-operation-id look_at_certificates \
         --checks "$checks" \
         --phases examples,coverage,fuzzing --max-examples 20 --seed 1 --workers 1 --no-shrink --warnings off "$@"

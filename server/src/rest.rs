@@ -62,6 +62,7 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), access::guard))
+        // Last, so that it is the first that a request meets: layers above find its access.
         .layer(middleware::from_fn_with_state(access, routes::only_described))
         .with_state(pulse);
     refusal::with_problems(Router::new().nest(api::ROOT, paths))

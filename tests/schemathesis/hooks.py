@@ -4,14 +4,21 @@ Always: the server that is tested dials nobody. Proxmox VE stands in no request 
 Names of things that are there are asked for as often as made-up ones, so that answers beyond "not found" are looked at too.
 """
 
+import os
 import random
 
 import schemathesis
 
-THERE = {
-    "name": ["home", "lab", "HOME"],
-    "node": ["delly", "minipc"],
-}
+NAMES = {"name": ["home", "lab", "HOME"], "node": ["delly", "minipc"]}
+PROXY_ID = os.environ["PROXY_ID"]
+
+
+def there(operation, parameter):
+    """What is there under a parameter of this operation."""
+    if parameter == "id" and operation.path.startswith("/api/v1/proxies/"):
+        # It stays for the others.
+        return [] if operation.method.lower() == "delete" else [PROXY_ID]
+    return NAMES.get(parameter, [])
 
 
 def without_pve(body):
@@ -34,7 +41,8 @@ def map_path_parameters(context, path_parameters):
         return path_parameters
     # By the value itself, so that the same seed asks the same.
     chance = random.Random(repr(sorted(path_parameters.items())))
-    return {
-        name: chance.choice(THERE[name]) if name in THERE and chance.random() < 0.5 else value
-        for name, value in path_parameters.items()
-    }
+    chosen = dict(path_parameters)
+    for name in chosen:
+        if (names := there(context.operation, name)) and chance.random() < 0.5:
+            chosen[name] = chance.choice(names)
+    return chosen

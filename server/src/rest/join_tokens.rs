@@ -25,7 +25,7 @@ const SHOWN_AFTER_END: Duration = Duration::from_hours(30 * 24);
     get,
     path = "/join-tokens",
     operation_id = "list_join_tokens",
-    tag = "join tokens",
+    tag = "join-tokens",
     security(("api_token" = ["settings:read"]), ("session" = [])),
     responses((status = OK, description = "Those that did not end more than 30 days ago.", body = api::JoinTokens)),
 )]
@@ -52,7 +52,7 @@ fn is_long_over(ended: SystemTime, now: SystemTime) -> bool {
     post,
     path = "/join-window",
     operation_id = "open_join_window",
-    tag = "join tokens",
+    tag = "join-tokens",
     security(("api_token" = ["settings:write"]), ("session" = [])),
     responses((status = CREATED, description = "The join string for hosts, and the window.", body = api::NewJoinWindow)),
 )]
@@ -78,7 +78,7 @@ pub(super) async fn open(
     delete,
     path = "/join-window",
     operation_id = "close_join_window",
-    tag = "join tokens",
+    tag = "join-tokens",
     security(("api_token" = ["settings:write"]), ("session" = [])),
     responses((status = OK, description = "The window as it is now.", body = api::JoinWindow)),
 )]
@@ -105,7 +105,7 @@ fn window_view(window: &JoinWindow, now: SystemTime) -> api::JoinWindow {
     post,
     path = "/join-tokens",
     operation_id = "create_join_token",
-    tag = "join tokens",
+    tag = "join-tokens",
     security(("api_token" = ["settings:write"]), ("session" = [])),
     responses((status = CREATED, description = "The join string and the token.", body = api::NewJoin)),
 )]
@@ -132,7 +132,7 @@ pub(super) async fn create(
     delete,
     path = "/join-tokens/{id}",
     operation_id = "revoke_join_token",
-    tag = "join tokens",
+    tag = "join-tokens",
     security(("api_token" = ["settings:write"]), ("session" = [])),
     params(("id", Path, description = "The token's id, or its beginning if no other begins like that.")),
     responses((status = OK, description = "The token as it is now.", body = api::JoinToken)),

@@ -13,7 +13,7 @@
 //! | `(())` | [`Access::Open`]: anybody |
 //!
 //! On the Unix socket everything may be asked. A layer finds the access of a request by the request's method and axum's `MatchedPath`;
-//! behind [`only_described`] it is an extension of the request.
+//! behind `only_described` it is an extension of the request.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -59,3 +59,44 @@ async fn file(State(config): State<Arc<Config<'static>>>, Path(name): Path<Strin
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get(path: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
+    }
+
+    #[tokio::test]
+    async fn every_file_of_the_page_is_served_under_a_policy_that_lets_nothing_else_in() {
+        for name in
+            ["", "index.css", "swagger-ui.css", "swagger-ui-bundle.js", "swagger-ui-standalone-preset.js"]
+        {
+            let (status, headers, body) = get(&format!("/api/docs/{name}")).await;
+            assert_eq!(
+                (status, headers[CONTENT_ENCODING].as_bytes()),
+                (StatusCode::OK, &b"gzip"[..]),
+                "{name}"
+            );
+            assert_eq!(
+                (&headers[CONTENT_SECURITY_POLICY], &body[..2]),
+                (&POLICY, &[0x1f, 0x8b][..]),
+                "{name}"
+            );
+        }
+        let (_, headers, script) = get("/api/docs/swagger-initializer.js").await;
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains(r#""url": "/api/v1/openapi.json""#) && !script.contains("{{"), "{script}");
+        assert_eq!(headers[CONTENT_TYPE], "text/javascript");
+        assert_eq!(get("/api/docs/other.js").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(get("/api/docs").await.1["location"], "/api/docs/");
+    }
+}

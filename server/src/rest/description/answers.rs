@@ -23,10 +23,11 @@ pub(super) fn require_all_keys(api: &mut OpenApi) {
     let Some(components) = &mut api.components else { return };
     for (name, schema) in &mut components.schemas {
         // Of an error most have no field.
-        if only_answered.contains(name) && *name != ApiError::name() {
-            if let RefOr::T(Schema::Object(object)) = schema {
-                object.required = object.properties.keys().cloned().collect();
-            }
+        if let RefOr::T(Schema::Object(object)) = schema
+            && only_answered.contains(name)
+            && *name != ApiError::name()
+        {
+            object.required = object.properties.keys().cloned().collect();
         }
     }
 }
