@@ -41,18 +41,18 @@ rust() {
     has cc || fail "a C compiler (cc) is missing: on Debian, apt-get install gcc libc6-dev"
 }
 
-buf() {
+npm_() {
     local key
     key=$(cat package.json package-lock.json | cksum)
-    is_set_up buf "$key" && compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null && return
+    is_set_up npm "$key" && compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null && return
     has npm || fail "npm is missing: install node together with npm (on Debian: apt-get install nodejs npm)"
-    say "fetching buf with npm"
-    # The package is one program, so no script of it needs to run.
+    say "fetching buf and what leads the browser with npm"
+    # No script of theirs needs to run; the browser is Debian's.
     npm ci --ignore-scripts
     # Each platform's program is an optional package: npm leaves out in silence what it cannot have.
     compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null ||
         fail "npm has no buf for this machine ($(uname -sm)); there is one for Linux on x86_64 and aarch64"
-    set_up buf "$key"
+    set_up npm "$key"
 }
 
 cargo_deny() {
@@ -103,6 +103,11 @@ haproxy_() {
     [[ -x /usr/sbin/haproxy ]] || has haproxy || debian haproxy || fail "HAProxy is missing (on Debian, as root: apt-get install haproxy)"
 }
 
+# The pages are tested in it. It may be missing where no test must run: the test says so.
+chromium_() {
+    has chromium || debian chromium || say "NO CHROMIUM: the pages are not tested in a browser (on Debian: apt-get install chromium)"
+}
+
 # Fuzzing links libFuzzer, which is C++. It may be missing: the targets are then fed with their corpora alone.
 cxx() {
     has c++ || debian g++ || say "NO C++ COMPILER: fuzz targets are not run (on Debian: apt-get install g++)"
@@ -128,12 +133,13 @@ case "${1:-}" in
 all)
     mkdir -p .tools/bin
     rust
-    buf
+    npm_
     python python venv tests/interop/requirements.txt "the Python gRPC client"
     python schemathesis schemathesis tests/schemathesis/requirements.txt "schemathesis"
     strace_
     postgresql
     haproxy_
+    chromium_
     cxx
     grpcurl
     cargo_deny
@@ -141,6 +147,7 @@ all)
 untested)
     [[ -x .tools/bin/grpcurl ]] || say "NOT TESTED: grpcurl is not here (install Go, then run this again)"
     has strace || say "NOT TESTED: the proxy's system calls (install strace, then run this again)"
+    has chromium || say "NOT TESTED: the pages in a browser (install chromium, then run this again)"
     has c++ || say "NOT TESTED: fuzz targets beyond their corpora (install g++, then run this again)"
     ;;
 *) fail "usage: scripts/tools.sh all|untested" ;;

@@ -5,6 +5,8 @@
 //! Always: a request with an unknown key is refused; an answer may grow new keys, which older readers skip.
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
+mod accounts;
+mod audit;
 mod history;
 mod import;
 mod instances;
@@ -20,6 +22,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use accounts::{
+    AddAdmin, Admin, Admins, ApiToken, ApiTokens, CallerKind, CreateApiToken, LogIn, NewApiToken, NewLink,
+    Session, SetPassword, SetUp, TokenState,
+};
+pub use audit::AuditVerdict;
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{

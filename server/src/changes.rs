@@ -5,9 +5,11 @@
 //! Always: what memory shows is committed; a list stands in its place before the catalog that needs it; only scopes
 //! that the change touches are compiled. Never: half a change, whoever stops waiting for it.
 
+mod accounts;
 mod approval;
 mod catch_up;
 mod debug;
+mod described;
 mod draft;
 mod epoch;
 mod expiry;
@@ -33,13 +35,14 @@ use pulse_proto::{Clock, reason};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::audit::{self, Actor, unix_ms};
+use crate::audit::{self, Actor, Outcome};
 use crate::catalog::Catalog;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::publish::{Lists, Published, Publisher};
 use crate::store::{Commit, Store, StoreError};
 
+pub use accounts::{LINK_LIFE, NewApiToken, SESSION_LIFE, SetUp};
 use draft::Draft;
 pub use import::{Import, ImportOutcome, ImportStep};
 pub use instances::NewInstance;
@@ -47,7 +50,7 @@ pub use join::NewJoin;
 pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use members::{Taking, Told};
-pub use register::{Registered, Registration};
+pub use register::{Older, Registered, Registration};
 pub use sources::{WantedSource, place_of_secret};
 
 /// How many proxies are rung before other tasks have their turn.
@@ -190,7 +193,7 @@ fn some(names: &[String]) -> String {
     if names.len() > SHOWN { format!("{shown}, …") } else { shown }
 }
 
-/// What an audit row says of a change, beside who and when.
+/// What an audit row says of a change, beside who, when, from where, and what was before and after.
 struct Note {
     action: &'static str,
     target: String,
@@ -325,6 +328,8 @@ impl Changes {
         let lists = draft.lists(&publisher, &self.lists, self.max_nodes)?;
         let leave = draft.leave();
         let (mut catalog, changes, concerned) = draft.finish();
+        let mut detail = note.detail;
+        described::differences(&before, &catalog, &changes).put(&mut detail);
         let commit = Commit {
             expected: before.revision,
             expected_hash: before.audit_hash.as_ref().to_owned(),
@@ -332,13 +337,7 @@ impl Changes {
             changes,
             lists: lists.clone(),
             leave,
-            audit: audit::Entry {
-                at_ms: unix_ms(at),
-                actor: actor.to_string(),
-                action: note.action,
-                target: note.target,
-                detail: note.detail,
-            },
+            audit: audit::Entry::new(at, actor, note.action, note.target, Outcome::Done, detail),
         };
         let (revision, entry) = (commit.revision, commit.audit.clone());
         let this = self.clone();

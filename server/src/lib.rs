@@ -14,12 +14,15 @@ pub mod config;
 pub mod fleet;
 pub mod import;
 pub mod index;
+pub mod install;
 pub mod inventory;
+mod legacy_http;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod network;
 pub mod poller;
+pub mod pruning;
 pub mod public_address;
 pub mod publish;
 mod pulse;
@@ -37,10 +40,12 @@ mod starting;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod web;
 pub mod whole_file;
 
 pub use pulse::{Place, Pulse};
 
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -49,6 +54,7 @@ use std::time::Duration;
 
 use axum::Router;
 use pulse_proto::signature::KeyError;
+use pulse_proto::token::TokenError;
 use pulse_proto::{Chance, Clock};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -105,6 +111,9 @@ pub enum RunError {
     /// The key that signs lists cannot be used.
     #[error("the database's signing key cannot be used")]
     Key(#[from] KeyError),
+    /// A token could not be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Signals cannot be heard.
     #[error("listen for signals")]
     Signals(#[source] std::io::Error),
@@ -162,7 +171,8 @@ pub async fn run(config: Config, signals: Signals) -> Result<(), RunError> {
 
 async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), RunError> {
     let limit = listen::file_limit::raise();
-    let bounds = Bounds::of(&config).within(limit);
+    let mut bounds = Bounds::of(&config).within(limit);
+    let legacy_bounds = config.legacy_http.map(|_| legacy_http::share(&mut bounds));
     tracing::info!(files = limit.files, streams = bounds.connections, "file limit raised");
     make_data_dir(&config)?;
     // First: it tells whether another server has this folder, before anything in it is touched.
@@ -172,6 +182,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     share_authority(&config, &clock).await?;
     let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
     let listener = Listener::bind(&config.listen, tls.clone())?;
+    let legacy = config.legacy_http.map(Listener::bind_in_plain_text).transpose()?;
     let metrics = Arc::new(Metrics::new());
     let place = pulse::Place::of(&config, listener.local_addrs(), tls.clone());
     // Probes are answered from here on, and calls are told to come back.
@@ -186,14 +197,23 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
             }
             None => Store::open_with(&config.data_dir, &secret_key, retention, clock.clone()).await?,
         };
-        let pulse =
-            Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
-        let pulse = pulse.await?;
+        let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock.clone());
+        let pulse = Pulse::load(
+            &config,
+            store.clone(),
+            Arc::clone(&metrics),
+            refusals,
+            place,
+            drain.clone(),
+            clock.clone(),
+        );
+        let mut pulse = pulse.await?;
+        pulse.legacy_http = legacy.as_ref().and_then(|legacy| legacy.local_addrs().first().copied());
         backup::restore::sweep(&config.data_dir);
         pulse.backups.sweep();
-        Ok::<_, RunError>((store, Arc::new(pulse)))
+        Ok::<_, RunError>((store, Arc::new(pulse), refusal_log))
     };
-    let (store, pulse) = tokio::select! {
+    let (store, pulse, refusal_log) = tokio::select! {
         loaded = loading => loaded?,
         _ = &mut serving => {
             tracing::info!("the server ended before it had begun");
@@ -203,7 +223,6 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
 
     // Ends when the streams have: what they said last is still saved.
     let (streams_tx, streams_rx) = watch::channel(());
-    let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock);
     let mut loops = JoinSet::new();
     if let Some(tls) = tls {
         let looking = tls.keep_current(CERTIFICATE_LOOK, reloads, drain.clone());
@@ -217,7 +236,10 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     spawn(&mut loops, "the ringing of streams", pulse.lists.clone().keep_ringing(ended(&streams_rx)));
     spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
     spawn(&mut loops, "the asking of Proxmox VE", pulse.poller.clone().keep_polling(drain.clone()));
+    spawn(&mut loops, "the saving of uses", pulse.uses.clone().save(store.clone(), ended(&streams_rx)));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
+    let pruning = pruning::keep_pruning(store.clone(), config.audit, pulse.clock.clone(), drain.clone());
+    spawn(&mut loops, "the end of old audit rows", pruning);
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
@@ -230,15 +252,33 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE, ServingStatus::Serving).await;
     let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
-    let grpc = pulse.rpc(&config, refusals, Chance::system()).router(max_request, health_service);
+    let rpc = pulse.rpc(&config, Chance::system());
+    let install = install::router(config.install_dir.clone(), Arc::clone(&rpc.limits));
+    let older = rpc.clone().older_router(max_request).merge(install);
+    let grpc = rpc.router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
+        .merge(older.clone())
         .merge(rest::probes::router(Arc::clone(&pulse)))
-        .merge(rest::description::router());
+        .merge(rest::description::router())
+        .merge(rest::admin_router(Arc::clone(&pulse)))
+        .merge(web::router());
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
+    if let Some(address) = pulse.legacy_http {
+        legacy_http::warn(address);
+    }
     starting.ready(router);
+    print_first_link(&pulse);
+    let legacy_serving = async {
+        if let Some((legacy, bounds)) = legacy.zip(legacy_bounds) {
+            let (host, port) = &pulse.public_authority;
+            let place = pulse_proto::join::authority(host, *port);
+            let router = legacy_http::router(older, Arc::clone(&metrics), place);
+            legacy.serve(router, bounds, Arc::clone(&metrics), drain.clone()).await;
+        }
+    };
     tell_service_manager(sd_notify::NotifyState::Ready);
     let going_down = async {
         drain.started().await;
@@ -256,7 +296,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         }
     };
     let drained = tokio::select! {
-        drained = async { tokio::join!(serving, going_down).0 } => drained,
+        drained = async { tokio::join!(serving, going_down, legacy_serving).0 } => drained,
         error = first_end(&mut loops, &drain) => return Err(error),
         () = pulse.changes.broken() => return Err(RunError::Broken),
         error = kept_up => return Err(error.into()),
@@ -325,6 +365,16 @@ fn spawn(
         work.await;
         name
     });
+}
+
+/// Where there is no admin yet, whoever started the server is shown how to become the first: on standard output, as the link is a
+/// secret, and no log has one.
+fn print_first_link(pulse: &Pulse) {
+    let Some(link) = pulse.first_link() else { return };
+    let text = format!("no admin yet: set a password here, once and within 24 hours:\n{link}\n");
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::warn!(%error, "the link for the first admin cannot be shown; `pulse admin add NAME` makes one");
+    }
 }
 
 /// Waits until the other end is dropped.

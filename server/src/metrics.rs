@@ -70,6 +70,8 @@ pub struct Metrics {
     pub instances_with_problems: Gauge,
     /// `pulse_held_changes`: changes that would take away too much, and wait for an admin.
     pub held_changes: Gauge,
+    /// `pulse_legacy_http_requests_total`: requests in plain text, to the port of `legacy_http`.
+    pub legacy_http_requests: Counter,
     pve_polls: Family<Label<PollResult>, Counter>,
     list_refusals: Family<Label<&'static str>, Counter>,
     refusals: Family<Label<&'static str>, Counter>,
@@ -147,6 +149,12 @@ impl Metrics {
                 "pulse_held_changes",
                 "Changes that would take away too much, and wait for an admin",
                 Gauge::default(),
+            ),
+            legacy_http_requests: register(
+                r,
+                "pulse_legacy_http_requests",
+                "Requests in plain text to the port of legacy_http",
+                Counter::default(),
             ),
             pve_polls: register(r, "pulse_pve_polls", "Polls of Proxmox VE, by result", Family::default()),
             list_refusals: register(
@@ -357,6 +365,7 @@ mod tests {
             "pulse_pve_poll_seconds_count 0",
             "pulse_instances_with_problems 0",
             "pulse_held_changes 0",
+            "pulse_legacy_http_requests_total 0",
             "pulse_readings_total 0",
             "pulse_connections 0",
             "pulse_connections_refused_total{reason=\"limit\"} 1",

@@ -13,6 +13,8 @@
 //! [`Store`]: crate::store::Store
 
 mod access;
+mod admins;
+mod api_tokens;
 mod audit;
 mod backup;
 pub mod description;
@@ -28,7 +30,9 @@ mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+mod refused;
 pub mod routes;
+mod sessions;
 mod sources;
 mod status;
 mod temperatures;
@@ -54,9 +58,10 @@ use crate::api;
 /// is an admin, and the audit log notes the user id. What is open to all is beside it, in [`description::router`].
 pub fn admin_router(pulse: Arc<Pulse>) -> Router {
     let access = Arc::new(routes::access_of(&description::description()));
-    let paths = Router::from(routes::paths())
+    let paths = refused::noted(Router::from(routes::paths()), pulse.refusals.clone())
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pulse), access::guard))
         // Last, so that it is the first that a request meets: layers above find its access.
         .layer(middleware::from_fn_with_state(access, routes::only_described))
         .with_state(pulse);

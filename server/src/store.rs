@@ -26,6 +26,7 @@ use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use self::engine::Engine;
+use crate::accounts::{Admin, Credential};
 use crate::audit;
 use crate::config;
 use crate::inventory::Instance;
@@ -39,7 +40,7 @@ pub use others::{Beat, GONE, Heard, Newer, Others, OthersStream, Replica, Stand}
 pub use past::{ListChange, ListFound};
 pub use postgres::{check as check_shared, share_authority};
 pub use sealed::SealingExchange;
-pub use status::{Ahead, KeptList, Mark, PollStatus, ProxyStatus};
+pub use status::{Ahead, CredentialUse, KeptList, Mark, PollStatus, ProxyStatus};
 pub use transfer::{KeyFiles, Transferred, transfer};
 
 /// Why the store did not do what it was asked.
@@ -135,6 +136,10 @@ pub enum Change {
     Epoch(u64),
     /// This join window, new or changed.
     JoinWindow(Arc<JoinWindow>),
+    /// This admin, new or changed.
+    Admin(Arc<Admin>),
+    /// This credential, new or changed.
+    Credential(Arc<Credential>),
     /// Everything that is sealed, under another key.
     SealingKey(SealingExchange),
 }
@@ -196,6 +201,10 @@ pub struct Loaded {
     pub join_tokens: Vec<JoinToken>,
     /// Every join window, the newest last.
     pub join_windows: Vec<JoinWindow>,
+    /// Admins.
+    pub admins: Vec<Admin>,
+    /// What lets admins and programs in.
+    pub credentials: Vec<Credential>,
     /// The newest list of each scope.
     pub lists: Vec<SignedAllowlist>,
     /// What each proxy last said.
@@ -376,6 +385,22 @@ impl Store {
         self.engine.save_polls(polls).await
     }
 
+    /// Writes when credentials were used last, and from where.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_uses(&self, uses: Vec<CredentialUse>) -> Result<(), StoreError> {
+        self.engine.save_uses(uses).await
+    }
+
+    /// When credentials were used last, as far as it is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn uses(&self) -> Result<Vec<CredentialUse>, StoreError> {
+        self.engine.uses().await
+    }
+
     /// Seals a secret for its place, which [`Store::place_of`] gives. Asked where a change is decided, so that no exchange of the key
     /// comes between that and its commit.
     ///
@@ -551,6 +576,41 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn audit_tail(&self, limit: u32) -> Result<Vec<audit::Row>, StoreError> {
         self.engine.audit_tail(limit).await
+    }
+
+    /// Verifies the audit log: its chain from its first row to its end, and the seal of both. `expected` is a row that was noted
+    /// elsewhere, which the log must have still. Nobody waits for it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`]: it cannot be read.
+    pub async fn audit_verify(
+        &self,
+        expected: Option<audit::Point>,
+    ) -> Result<audit::verify::Verdict, StoreError> {
+        self.engine.audit_verify(expected).await
+    }
+
+    /// Where the audit log begins and ends, and of which fleet it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn audit_ends(&self) -> Result<(Uuid, audit::Ends), StoreError> {
+        self.engine.audit_ends().await
+    }
+
+    /// Takes away a batch of the oldest audit rows that need not be kept, if they are as they were written. `leave` is leave to do
+    /// so; `began`: a batch was taken away before this one. Out: whether there may be more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if they are not as they were written; [`StoreError::Database`], [`StoreError::LeaseLost`].
+    pub async fn prune_audit(
+        &self,
+        keep: config::AuditRetention,
+        now: SystemTime,
+        leave: Leave,
+        began: bool,
+    ) -> Result<bool, StoreError> {
+        self.engine.prune_audit(keep, now, leave, began).await
     }
 
     /// The history of one node from `since` on, oldest first, at most `limit` reports.

@@ -77,10 +77,11 @@ impl Client {
     /// [`Failure`]: no server, its refusal, a stream that was cut short, or what `take` says.
     pub(super) async fn download(
         &self,
+        method: Method,
         path: &str,
         mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let request = Request::builder().method(Method::POST).uri(format!("{ROOT}{path}"));
+        let request = Request::builder().method(method).uri(format!("{ROOT}{path}"));
         let request = request.header(HOST, "localhost").body(Full::new(Bytes::new()));
         let request = request.map_err(|error| Failure::local("REQUEST", error.to_string()))?;
         let stream = UnixStream::connect(&self.socket).await;

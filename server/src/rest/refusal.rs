@@ -4,7 +4,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use pulse_proto::reason;
@@ -26,18 +26,26 @@ const MAX_TEXT_BYTES: usize = 4096;
 pub(super) struct Refusal {
     status: StatusCode,
     error: Box<ApiError>,
+    headers: HeaderMap,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, reason: &str, mut detail: String) -> Refusal {
         // It may quote what was asked for, which may be as long as a request.
         detail.truncate(detail.floor_char_boundary(MAX_TEXT_BYTES));
-        Refusal { status, error: Box::new(ApiError::new(status, reason, detail)) }
+        let error = Box::new(ApiError::new(status, reason, detail));
+        Refusal { status, error, headers: HeaderMap::new() }
     }
 
     /// The same, about a field of the request.
     pub(super) fn of_field(mut self, field: impl Into<String>) -> Refusal {
         self.error.field = Some(field.into());
+        self
+    }
+
+    /// The same, with a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+        self.headers.insert(name, value);
         self
     }
 
@@ -152,7 +160,7 @@ fn log(error: &StoreError) {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, [(CONTENT_TYPE, PROBLEM)], Json(self.error)).into_response()
+        (self.status, self.headers, [(CONTENT_TYPE, PROBLEM)], Json(self.error)).into_response()
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `security(…)` | [`Access`] |
 //! | --- | --- |
 //! | `("api_token" = ["SCOPE"]), ("session" = [])` | [`Access::Scope`]: a token with this scope, or an admin who logged in |
+//! | `("api_token" = []), ("session" = [])` | [`Access::Known`]: any token, or an admin who logged in |
 //! | `("session" = [])` | [`Access::Session`]: an admin who logged in, and no token |
 //! | `("socket" = [])` | [`Access::SocketOnly`] |
 //! | `(())` | [`Access::Open`]: anybody |
@@ -29,8 +30,8 @@ use utoipa_axum::routes;
 
 use super::refusal::Refusal;
 use super::{
-    audit, backup, epoch, held, import, instances, join_tokens, key, lists, nodes, proxies, sources, status,
-    temperatures, tls,
+    admins, api_tokens, audit, backup, epoch, held, import, instances, join_tokens, key, lists, nodes,
+    proxies, sessions, sources, status, temperatures, tls,
 };
 use crate::Pulse;
 use crate::accounts::ApiScope;
@@ -68,6 +69,16 @@ pub(super) fn paths() -> OpenApiRouter<Arc<Pulse>> {
         .routes(routes!(tls::rotate))
         .routes(routes!(tls::finish))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export))
+        .routes(routes!(admins::list, admins::add))
+        .routes(routes!(admins::reset))
+        .routes(routes!(admins::remove))
+        .routes(routes!(api_tokens::list, api_tokens::create))
+        .routes(routes!(api_tokens::revoke))
+        .routes(routes!(sessions::set_up))
+        .routes(routes!(sessions::show, sessions::log_in, sessions::log_out))
+        .routes(routes!(sessions::set_password))
 }
 
 /// Who may ask for an operation. Whoever is on the Unix socket may always.
@@ -77,6 +88,8 @@ pub enum Access {
     SocketOnly,
     /// A token with this scope, and an admin who logged in.
     Scope(ApiScope),
+    /// Whoever has a token or is logged in.
+    Known,
     /// An admin who logged in.
     Session,
     /// Anybody.
@@ -110,6 +123,7 @@ fn access(operation: &Operation) -> Option<Access> {
         ways.iter().map(|(name, scopes)| (name.as_str(), scopes.as_slice())).collect();
     match ways.as_slice() {
         [("api_token", [scope]), ("session", [])] => scope.parse().ok().map(Access::Scope),
+        [("api_token", []), ("session", [])] => Some(Access::Known),
         [("session", [])] => Some(Access::Session),
         [("socket", [])] => Some(Access::SocketOnly),
         [("", [])] => Some(Access::Open),
@@ -180,7 +194,10 @@ mod tests {
                     access.unwrap_or_else(|| panic!("{method} {path} does not say who may ask for it"));
                 let reads = [ApiScope::MonitoringRead, ApiScope::SettingsRead].map(Access::Scope);
                 if method == Method::GET {
-                    assert!(reads.contains(access) || *access == Access::Open, "{method} {path}: {access:?}");
+                    assert!(
+                        reads.contains(access) || matches!(access, Access::Open | Access::Known),
+                        "{method} {path}: {access:?}"
+                    );
                 } else {
                     assert!(!reads.contains(access), "{method} {path} changes something: {access:?}");
                 }
@@ -199,9 +216,19 @@ mod tests {
             paths.sort_unstable();
             paths
         };
-        assert_eq!(of(Access::SocketOnly), ["/api/v1/backup", "/api/v1/key/rotate"]);
-        assert_eq!(of(Access::Scope(ApiScope::SettingsRead)), ["/api/v1/audit", "/api/v1/join-tokens"]);
-        assert_eq!(of(Access::Open), ["/api/v1/openapi.json"]);
+        // Whoever may make an admin is one.
+        let admins = ["/api/v1/admins", "/api/v1/admins/{name}", "/api/v1/admins/{name}/reset"];
+        assert_eq!(of(Access::SocketOnly), [&admins[..], &["/api/v1/backup", "/api/v1/key/rotate"]].concat());
+        let settings = [
+            "/api/v1/admins",
+            "/api/v1/api-tokens",
+            "/api/v1/audit",
+            "/api/v1/audit/export",
+            "/api/v1/audit/verify",
+            "/api/v1/join-tokens",
+        ];
+        assert_eq!(of(Access::Scope(ApiScope::SettingsRead)), settings);
+        assert_eq!(of(Access::Open), ["/api/v1/openapi.json", "/api/v1/session", "/api/v1/set-up"]);
     }
 
     #[utoipa::path(get, path = "/none")]

@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigSources};
 use crate::listen::admin_socket::AdminPeer;
 use crate::metrics::Metrics;
 use crate::pulse::Place;
+use crate::refusals::Refusals;
 use crate::registry::ProxyKind;
 use crate::shutdown::{Drain, Signals};
 use crate::store::{Retention, Store};
@@ -31,7 +32,8 @@ pub(super) async fn pulse_until(folder: &Path, drain: Drain) -> Arc<Pulse> {
     let metrics = Arc::new(Metrics::new());
     let public_authority = ("pulse.lan".to_owned(), 7655);
     let place = Place { listen_addrs: config.listen.clone(), public_authority, tls: None };
-    let pulse = Pulse::load(&config, store, metrics, place, drain, Clock::system()).await;
+    let (refusals, _) = Refusals::new(store.clone(), Arc::clone(&metrics), Clock::system());
+    let pulse = Pulse::load(&config, store, metrics, refusals, place, drain, Clock::system()).await;
     Arc::new(pulse.expect("the database is new"))
 }
 
@@ -41,7 +43,8 @@ async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16,
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let request = Request::builder().method(method).uri(format!("{}{path}", api::ROOT));
     let request = request.header("content-type", "application/json").extension(AdminPeer { uid: 1000 });
-    let response = admin_router(Arc::clone(pulse)).oneshot(request.body(body).expect("a request")).await;
+    let router = admin_router(Arc::clone(pulse));
+    let response = router.oneshot(request.body(body).expect("a request")).await;
     let response = response.unwrap_or_else(|never| match never {});
     let status = response.status();
     let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
@@ -53,7 +56,9 @@ async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> String {
     let join: JoinString = join.parse().expect("a join string");
     let registration = Registration {
         join: join.join.as_ref().map(Token::digest),
+        api: None,
         proven: None,
+        older: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,
         proxy_url: String::new(),

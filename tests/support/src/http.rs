@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::capture;
 use crate::wait::PATIENCE;
 
 /// An answer.
@@ -21,6 +22,25 @@ pub struct Answer {
     pub head: String,
     /// The body.
     pub body: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut found = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.trim())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
 }
 
 /// A TLS configuration that trusts one CA, and offers `protocols` (ALPN).
@@ -69,6 +89,31 @@ pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
          content-length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// A request with headers of its own and any body, as it goes over the wire.
+pub(crate) fn request_with(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+/// Asks in plain text, as an older proxy or installer does that knows nothing else.
+///
+/// # Errors
+/// Nobody answers.
+pub fn ask_in_plain_text(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
+    let answer = ask(address, None, &request_with(method, path, headers, body))?;
+    capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
+    Ok(answer)
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {

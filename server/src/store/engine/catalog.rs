@@ -11,10 +11,11 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, integer, millis, rows, values, word_of};
-use super::{audit, instances, leave, lists, sealed};
+use super::{accounts, audit, instances, leave, lists, sealed};
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
+use crate::sealing::SealingKey;
 use crate::store::{Change, Commit, Newer, Stand};
 
 const PROXY_KINDS: &[(ProxyKind, &str)] = &[(ProxyKind::Socket, "socket"), (ProxyKind::Http, "http")];
@@ -91,12 +92,15 @@ pub(in crate::store) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option
         dropped_tokens: dropped_tokens(database, after)?,
         join_tokens: join_tokens(database, after)?,
         join_windows: join_windows(database, after)?,
+        admins: accounts::admins(database, after)?,
+        credentials: accounts::credentials(database, after)?,
         lists: lists::newer(database, after)?,
     }))
 }
 
-/// Writes one change of the fleet. The caller commits. Out: the hash of its audit row.
-pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
+/// Writes one change of the fleet. The caller commits. `key` is the one under which secrets are sealed once that is done. Out: the
+/// hash of its audit row.
+pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit, key: &SealingKey) -> Result<String> {
     // First of all: whoever moves the one row holds it to the end of the transaction, so that revisions are seen in the
     // order of their numbers.
     let moved = database.execute(
@@ -123,6 +127,8 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
                 database.execute("UPDATE fleet SET epoch = $1", &values![integer(*epoch)])?;
             }
             Change::JoinWindow(window) => put_join_window(database, window, revision)?,
+            Change::Admin(admin) => accounts::put_admin(database, admin, revision)?,
+            Change::Credential(credential) => accounts::put_credential(database, credential, revision)?,
             Change::SealingKey(exchange) => sealed::reseal(database, &exchange.from, &exchange.to)?,
         }
     }
@@ -130,7 +136,7 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
         lists::insert(database, list)?;
     }
     database.ring(commit.revision)?;
-    audit::append(database, std::slice::from_ref(&commit.audit), Some(commit.revision))
+    audit::append(database, key, std::slice::from_ref(&commit.audit), Some(commit.revision))
 }
 
 /// The node in the columns `name` and `address`.
@@ -261,7 +267,7 @@ pub(in crate::store) fn dropped_tokens(database: &dyn Sql, after: i64) -> Result
     rows(database, "ctrl_tokens", sql, &values![after], digest)
 }
 
-fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
+pub(in crate::store) fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
     Ok(TokenDigest::from_bytes(cells.plain("digest")?))
 }
 
