@@ -5,6 +5,7 @@
 //! Always: a request with an unknown key is refused; an answer may grow new keys, which older readers skip.
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
+mod events;
 mod history;
 mod import;
 mod instances;
@@ -18,6 +19,9 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use events::{
+    FeedChanged, FeedHello, FeedNode, FeedPolls, FeedProxies, FeedProxy, FeedReload, FeedTemperatures,
+};
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{

@@ -16,6 +16,7 @@ use crate::RunError;
 use crate::backup::make::Backups;
 use crate::changes::{Changes, catalog};
 use crate::config::Config;
+use crate::feed::LiveFeed;
 use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::inventory::Use;
 use crate::limits::CallLimits;
@@ -43,6 +44,8 @@ pub struct Pulse {
     pub fleet: Fleet,
     /// Temperatures.
     pub readings: Readings,
+    /// What is told to those who follow the fleet.
+    pub feed: LiveFeed,
     /// The other servers on the database.
     pub replicas: Replicas,
     /// What became of asking Proxmox VE.
@@ -147,6 +150,7 @@ impl Pulse {
             lists,
             fleet,
             readings,
+            feed: LiveFeed::new(Arc::clone(&metrics)),
             store,
             metrics,
             started_at: clock.now(),

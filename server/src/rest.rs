@@ -15,6 +15,7 @@ mod access;
 mod audit;
 mod backup;
 mod epoch;
+mod events;
 mod held;
 mod import;
 mod instances;
@@ -75,6 +76,7 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
         .route("/backup", post(backup::make))
         .route("/epoch", post(epoch::begin))
         .route("/key/rotate", post(key::rotate))
+        .route("/events", get(events::listen))
         .route("/temperatures", get(temperatures::list))
         .route("/status", get(status::show))
         .route("/tls/rotate", post(tls::rotate))
