@@ -21,7 +21,7 @@ demo: ## builds, starts a server and two proxies, and shows a change arriving; C
 	@scripts/demo.sh
 
 # Those that do not look into the file of SQLite: they hold for a server on PostgreSQL too.
-POSTGRES_TESTS = store approval changes debug_token drain encode_once held_calls history join_race limits proxmox proxmox_doubt push refused_lists registration revoke rotation
+POSTGRES_TESTS = store approval changes debug_token drain encode_once held_calls history join_race limits proxmox proxmox_doubt push refused_lists registration revoke rotation scopes sign_in
 
 test: check build ## everything: sets up what it needs, all of `check`, all tests
 	@rm -rf target/test-output target/test-secrets && mkdir -p target/test-output

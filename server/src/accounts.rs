@@ -4,14 +4,20 @@
 //! Always: a secret is known by its SHA-256 only, a password by its Argon2id hash; what ended stays known as ended.
 //! Never: asks the store, or knows which path needs which scope.
 
+pub mod password;
+pub mod uses;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pulse_proto::TokenDigest;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+
+/// How long a log-in or a one-time link is known after its time.
+const KEPT_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
 /// What an API token is good for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -68,7 +74,7 @@ impl FromStr for ApiScope {
 /// Somebody who may log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// The name, unique without regard to case.
+    /// The name, unique: 1 to 63 of `[a-z0-9._-]`, beginning alphanumeric.
     pub name: String,
     /// The Argon2id hash of the password, in PHC form; `None`: none is set, and only a one-time link lets the admin in.
     pub password_hash: Option<String>,
@@ -111,7 +117,7 @@ pub enum CredentialKind {
 /// A secret that lets somebody in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Credential {
-    /// Its short name for people and the audit log: 8 hex digits.
+    /// Its short name for people and the audit log: 12 hex digits.
     pub id: String,
     /// The SHA-256 of the secret.
     pub digest: TokenDigest,
@@ -140,7 +146,6 @@ impl Credential {
 /// All admins and credentials. Cloning shares them.
 #[derive(Clone, Default, Debug)]
 pub struct Accounts {
-    /// By name in lower case.
     admins: RedBlackTreeMapSync<String, Arc<Admin>>,
     credentials: RedBlackTreeMapSync<String, Arc<Credential>>,
     /// Ids by the digest's bytes: a look-up by hash tells nothing about a secret that is not known.
@@ -150,11 +155,21 @@ pub struct Accounts {
 impl Accounts {
     /// Adds an admin, or puts it in the place of the one with its name.
     pub fn put_admin(&mut self, admin: Arc<Admin>) {
-        self.admins.insert_mut(admin.name.to_ascii_lowercase(), admin);
+        self.admins.insert_mut(admin.name.clone(), admin);
     }
 
     /// Adds a credential, or puts it in the place of the one with its id.
     pub fn put_credential(&mut self, credential: Arc<Credential>) {
+        // Log-ins are many; those that ended long ago are forgotten, as the store forgets them.
+        let is_over = |one: &&Arc<Credential>| {
+            let is_api = matches!(one.kind, CredentialKind::Api { .. });
+            !is_api && one.expires_at + KEPT_AFTER_END < credential.created_at
+        };
+        let over: Vec<Arc<Credential>> = self.credentials.values().filter(is_over).cloned().collect();
+        for one in over {
+            self.digests.remove_mut(one.digest.as_bytes());
+            self.credentials.remove_mut(&one.id);
+        }
         self.digests.insert_mut(*credential.digest.as_bytes(), credential.id.clone());
         self.credentials.insert_mut(credential.id.clone(), credential);
     }

@@ -5,6 +5,7 @@
 //! Always: a request with an unknown key is refused; an answer may grow new keys, which older readers skip.
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
+mod accounts;
 mod events;
 mod history;
 mod import;
@@ -16,11 +17,18 @@ mod state;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+pub use accounts::{
+    AddAdmin, Admin, Admins, ApiToken, ApiTokens, CallerKind, CreateApiToken, LogIn, NewApiToken, NewLink,
+    Session, SetPassword, SetUp, TokenState,
+};
 pub use events::{
-    FeedChanged, FeedHello, FeedNode, FeedPolls, FeedProxies, FeedProxy, FeedReload, FeedTemperatures,
+    FeedChanged, FeedEvent, FeedHello, FeedNode, FeedPolls, FeedProxies, FeedProxy, FeedReload,
+    FeedTemperatures,
 };
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
@@ -70,20 +78,44 @@ pub fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
 
-/// Why a request was not done.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Why a request was not done: problem details as in RFC 9457, sent as `application/problem+json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
+    /// The kind of problem, as a name: `urn:pulse:problem:needs-yes`. It says the same as `reason`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind of problem for people, the same each time.
+    pub title: String,
+    /// The answer's status code.
+    pub status: u16,
     /// What happened, to what, and what to do next.
-    pub error: String,
+    pub detail: String,
     /// What a program may branch on, in capitals.
     pub reason: String,
-    /// The field of the request that breaks a rule.
+    /// The field of the request that breaks a rule: `endpoints[0].ip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
+impl ApiError {
+    /// An error about no field. Kind and title follow from the reason.
+    #[must_use]
+    pub fn new(status: StatusCode, reason: &str, detail: String) -> ApiError {
+        let words = reason.to_ascii_lowercase();
+        let (first, rest) = words.split_at_checked(1).unwrap_or_default();
+        ApiError {
+            kind: format!("urn:pulse:problem:{}", words.replace('_', "-")),
+            title: format!("{}{}", first.to_ascii_uppercase(), rest.replace('_', " ")),
+            status: status.as_u16(),
+            detail,
+            reason: reason.to_owned(),
+            field: None,
+        }
+    }
+}
+
 /// A node: a host whose temperatures can be read.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its name.
@@ -100,14 +132,14 @@ impl From<&pulse_proto::Node> for Node {
 }
 
 /// What was taken off: the answer to `DELETE instances/{name}` and `DELETE proxies/{id}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     /// The instance's name, or the proxy's id.
     pub removed: String,
 }
 
 /// Which nodes a proxy may read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopeKind {
     /// Those of its instance.
@@ -128,7 +160,7 @@ impl ScopeKind {
 }
 
 /// `POST tls/finish`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinishExchange {
     /// Yes, though some proxies may not have heard the new pin.
@@ -137,25 +169,33 @@ pub struct FinishExchange {
 }
 
 /// `POST key/rotate`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
     /// The file of the new key, by its absolute path, where the server does not make it itself.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub new_key_file: Option<PathBuf>,
 }
 
 /// The sealing key was exchanged: the answer to `POST key/rotate`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct RotatedKey {
     /// The file that has the new key.
+    #[schema(value_type = String)]
     pub key_file: PathBuf,
     /// The file whose place that one must take before the server's next start; null: it has it already.
+    #[schema(value_type = Option<String>)]
     pub replaces: Option<PathBuf>,
 }
 
+/// A file with all that brings the fleet back: the answer to `POST backup`.
+#[derive(Debug, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Backup(pub Vec<u8>);
+
 /// A new epoch: the answer to `POST epoch`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewEpoch {
     /// It: Unix milliseconds.
     pub epoch: u64,

@@ -3,6 +3,7 @@
 //! In: the arguments of the process. Out: [`Args`]. Always: what can be checked without a server is checked here,
 //! so that it is a usage error (exit code 2) with the rule. Never: reads the environment or a file; `config` does.
 
+mod admin;
 mod allowlist;
 mod bench;
 mod files;
@@ -22,6 +23,7 @@ use clap::{Args as Group, CommandFactory, Parser, Subcommand};
 use pulse_config::Environment;
 
 use crate::config::{ConfigSources, listen_address};
+pub use admin::{Account, ApiToken};
 pub use allowlist::Allowlist;
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
@@ -111,6 +113,12 @@ pub enum Admin {
     /// Who may read what
     #[command(subcommand, arg_required_else_help = true)]
     Allowlist(Allowlist),
+    /// Admins, who log in with a password
+    #[command(name = "admin", subcommand, arg_required_else_help = true)]
+    Account(Account),
+    /// API tokens, with which programs ask and change
+    #[command(name = "token", subcommand, arg_required_else_help = true)]
+    ApiToken(ApiToken),
     /// The key of Pulse's own CA, which proxies have pinned
     #[command(subcommand, arg_required_else_help = true)]
     Tls(Tls),

@@ -5,6 +5,7 @@
 //! Always: what memory shows is committed; a list stands in its place before the catalog that needs it; only scopes
 //! that the change touches are compiled. Never: half a change, whoever stops waiting for it.
 
+mod accounts;
 mod approval;
 mod catch_up;
 mod debug;
@@ -41,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::publish::{Lists, Published, Publisher};
 use crate::store::{Commit, Store, StoreError};
 
+pub use accounts::{LINK_LIFE, NewApiToken, SESSION_LIFE, SetUp};
 use draft::Draft;
 pub use import::{Import, ImportOutcome, ImportStep};
 pub use instances::NewInstance;

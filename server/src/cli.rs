@@ -8,6 +8,7 @@
 
 #![expect(clippy::print_stderr, reason = "standard error is where a command line says what went wrong")]
 
+mod admin;
 mod allowlist;
 mod ask;
 mod audit;
@@ -121,6 +122,8 @@ impl Asking {
             Admin::Node(node) => self.node(node).await,
             Admin::Join(join) => self.join(join).await,
             Admin::Proxy(proxy) => self.proxy(proxy).await,
+            Admin::Account(account) => self.account(account).await,
+            Admin::ApiToken(token) => self.api_token(token).await,
             Admin::Allowlist(allowlist) => self.allowlist(allowlist).await,
             Admin::Epoch(Epoch::New { yes }) => {
                 if !yes {

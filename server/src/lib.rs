@@ -39,10 +39,12 @@ mod starting;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod web;
 pub mod whole_file;
 
 pub use pulse::{Place, Pulse};
 
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -51,6 +53,7 @@ use std::time::Duration;
 
 use axum::Router;
 use pulse_proto::signature::KeyError;
+use pulse_proto::token::TokenError;
 use pulse_proto::{Chance, Clock};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -107,6 +110,9 @@ pub enum RunError {
     /// The key that signs lists cannot be used.
     #[error("the database's signing key cannot be used")]
     Key(#[from] KeyError),
+    /// A token could not be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// Signals cannot be heard.
     #[error("listen for signals")]
     Signals(#[source] std::io::Error),
@@ -188,14 +194,22 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
             }
             None => Store::open_with(&config.data_dir, &secret_key, retention, clock.clone()).await?,
         };
-        let pulse =
-            Pulse::load(&config, store.clone(), Arc::clone(&metrics), place, drain.clone(), clock.clone());
+        let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock.clone());
+        let pulse = Pulse::load(
+            &config,
+            store.clone(),
+            Arc::clone(&metrics),
+            refusals,
+            place,
+            drain.clone(),
+            clock.clone(),
+        );
         let pulse = pulse.await?;
         backup::restore::sweep(&config.data_dir);
         pulse.backups.sweep();
-        Ok::<_, RunError>((store, Arc::new(pulse)))
+        Ok::<_, RunError>((store, Arc::new(pulse), refusal_log))
     };
-    let (store, pulse) = tokio::select! {
+    let (store, pulse, refusal_log) = tokio::select! {
         loaded = loading => loaded?,
         _ = &mut serving => {
             tracing::info!("the server ended before it had begun");
@@ -205,7 +219,6 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
 
     // Ends when the streams have: what they said last is still saved.
     let (streams_tx, streams_rx) = watch::channel(());
-    let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock);
     let mut loops = JoinSet::new();
     if let Some(tls) = tls {
         let looking = tls.keep_current(CERTIFICATE_LOOK, reloads, drain.clone());
@@ -219,12 +232,13 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     spawn(&mut loops, "the ringing of streams", pulse.lists.clone().keep_ringing(ended(&streams_rx)));
     spawn(&mut loops, "the end of what is past its time", pulse.changes.clone().keep_expiring(drain.clone()));
     spawn(&mut loops, "the asking of Proxmox VE", pulse.poller.clone().keep_polling(drain.clone()));
+    spawn(&mut loops, "the saving of uses", pulse.uses.clone().save(store.clone(), ended(&streams_rx)));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
     spawn(&mut loops, "the live feed", feed::follow::follow(Arc::clone(&pulse), drain.clone()));
-    let admin_routes = rest::admin_router(Arc::clone(&pulse));
+    let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
         admin.await;
@@ -233,14 +247,18 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE, ServingStatus::Serving).await;
     let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
-    let grpc = pulse.rpc(&config, refusals, Chance::system()).router(max_request, health_service);
+    let grpc = pulse.rpc(&config, Chance::system()).router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
-        .merge(rest::probes::router(Arc::clone(&pulse)));
+        .merge(rest::probes::router(Arc::clone(&pulse)))
+        .merge(rest::description::router())
+        .merge(rest::admin_router(Arc::clone(&pulse)))
+        .merge(web::router());
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
     starting.ready(router);
+    print_first_link(&pulse);
     tell_service_manager(sd_notify::NotifyState::Ready);
     let going_down = async {
         drain.started().await;
@@ -327,6 +345,16 @@ fn spawn(
         work.await;
         name
     });
+}
+
+/// Where there is no admin yet, whoever started the server is shown how to become the first: on standard output, as the link is a
+/// secret, and no log has one.
+fn print_first_link(pulse: &Pulse) {
+    let Some(link) = pulse.first_link() else { return };
+    let text = format!("no admin yet: set a password here, once and within 24 hours:\n{link}\n");
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::warn!(%error, "the link for the first admin cannot be shown; `pulse admin add NAME` makes one");
+    }
 }
 
 /// Waits until the other end is dropped.

@@ -8,6 +8,7 @@
 pub mod address;
 mod bucket;
 pub mod places;
+pub mod sign_ins;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -3,23 +3,25 @@
 //! In: what the store has, and where the server listens. Out: handles for those who answer proxies and admins.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use pulse_proto::signature::SigningKey;
-use pulse_proto::{Chance, Clock, Pin};
+use pulse_proto::{Chance, Clock, Pin, Token, TokenKind};
 
 use crate::RunError;
+use crate::accounts::uses::Uses;
 use crate::backup::make::Backups;
-use crate::changes::{Changes, catalog};
+use crate::changes::{Changes, LINK_LIFE, catalog};
 use crate::config::Config;
 use crate::feed::LiveFeed;
 use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::inventory::Use;
 use crate::limits::CallLimits;
+use crate::limits::sign_ins::SignIns;
 use crate::metrics::Metrics;
 use crate::poller::{Poller, Polls};
 use crate::public_address::{self, Host};
@@ -70,6 +72,16 @@ pub struct Pulse {
     pub drain: Drain,
     /// The key that signs lists.
     pub signing_key: Arc<SigningKey>,
+    /// How much callers may ask for.
+    pub limits: Arc<CallLimits>,
+    /// How often somebody may try to log in.
+    pub sign_ins: SignIns,
+    /// Where refused requests are told.
+    pub refusals: Refusals,
+    /// When API tokens were used last.
+    pub uses: Uses,
+    /// What lets the first admin in.
+    first_link: FirstLink,
     /// Where backups are made.
     pub backups: Backups,
     /// The time of day.
@@ -82,6 +94,13 @@ pub struct Place {
     pub(crate) listen_addrs: Vec<SocketAddr>,
     pub(crate) public_authority: (String, u16),
     pub(crate) tls: Option<Arc<Tls>>,
+}
+
+/// Lets in the first admin, once; made anew with each start.
+#[derive(Debug)]
+struct FirstLink {
+    token: Token,
+    until: SystemTime,
 }
 
 impl Place {
@@ -102,6 +121,7 @@ impl Pulse {
         config: &Config,
         store: Store,
         metrics: Arc<Metrics>,
+        refusals: Refusals,
         place: Place,
         drain: Drain,
         clock: Clock,
@@ -160,6 +180,14 @@ impl Pulse {
             refresh_interval: config.refresh_interval,
             drain,
             signing_key,
+            limits: Arc::new(CallLimits::of(config)),
+            sign_ins: SignIns::new(config.limits.log_ins),
+            refusals,
+            uses: Uses::new(clock.clone()),
+            first_link: FirstLink {
+                token: Token::generate(TokenKind::SetUp)?,
+                until: clock.now() + LINK_LIFE,
+            },
             backups: Backups::new(&config.data_dir, clock.clone()),
             clock,
         })
@@ -173,6 +201,40 @@ impl Pulse {
     /// The file of Pulse's own CA; `None` with an admin's certificate, or in plain text.
     pub fn ca_path(&self) -> Option<&Path> {
         self.tls.as_ref().and_then(|tls| tls.ca_file())
+    }
+
+    /// The address of the page on which a link's bearer sets a password. What is behind the `#` stays in the browser.
+    pub fn set_up_link(&self, secret: &Token, name: Option<&str>) -> String {
+        let (host, port) = &self.public_authority;
+        let is_local = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let scheme = if self.tls.is_none() && is_local { "http" } else { "https" };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let query = name.map(|name| format!("?name={name}")).unwrap_or_default();
+        format!("{scheme}://{host}:{port}/set-up{query}#{}", secret.reveal())
+    }
+
+    /// The link with which the first admin sets a password, while there is none.
+    pub fn first_link(&self) -> Option<String> {
+        let is_needed = self.changes.catalog().accounts.admins().next().is_none();
+        is_needed.then(|| self.set_up_link(&self.first_link.token, None))
+    }
+
+    /// Whether a secret is that of the first link, and the link is good still.
+    pub fn is_first_link(&self, secret: &Token) -> bool {
+        let FirstLink { token, until } = &self.first_link;
+        token.digest() == secret.digest()
+            && self.clock.now() < *until
+            && self.changes.catalog().accounts.admins().next().is_none()
+    }
+
+    /// Notes that somebody tried to get in and brought nothing good; an error says that there were too many from there, and how
+    /// long to wait.
+    ///
+    /// # Errors
+    /// The time until the next failure would be answered as such.
+    pub fn failed_sign_in(&self, reason: &'static str, from: Option<IpAddr>) -> Result<(), Duration> {
+        self.refusals.note(reason, from.map_or_else(|| "local".to_owned(), |from| from.to_string()));
+        self.limits.failed(from)
     }
 
     /// A proxy as it is shown, beside the newest list of its scope.
@@ -216,14 +278,14 @@ impl Pulse {
     }
 
     /// The service for proxies.
-    pub fn rpc(&self, config: &Config, refusals: Refusals, chance: Chance) -> Rpc {
+    pub fn rpc(&self, config: &Config, chance: Chance) -> Rpc {
         Rpc {
             changes: self.changes.clone(),
             lists: self.lists.clone(),
             fleet: self.fleet.clone(),
             readings: self.readings.clone(),
             store: self.store.clone(),
-            refusals,
+            refusals: self.refusals.clone(),
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
             signing_key: Arc::clone(&self.signing_key),
@@ -232,7 +294,7 @@ impl Pulse {
             max_readings_per_report: usize::try_from(config.limits.max_readings_per_report)
                 .unwrap_or(usize::MAX),
             goodbyes: Arc::new(AtomicU64::new(0)),
-            limits: Arc::new(CallLimits::of(config)),
+            limits: Arc::clone(&self.limits),
             clock: self.clock.clone(),
             chance,
             introduction: Arc::default(),

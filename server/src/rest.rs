@@ -2,7 +2,8 @@
 //!
 //! In: requests of an admin, known by the peer credentials of the Unix socket. Out: what [`Changes`], [`Lists`],
 //! [`Fleet`], [`Readings`] and [`Store`] answer, in the types of [`api`].
-//! Always: a handler only translates; every error is JSON with a reason, those of the framework too.
+//! Always: a handler only translates; a path has a description, which names who may ask; every error is a problem with a reason, those
+//! of the framework too.
 //! Never: keeps state of its own, or decides.
 //!
 //! [`Changes`]: crate::changes::Changes
@@ -12,10 +13,14 @@
 //! [`Store`]: crate::store::Store
 
 mod access;
+mod admins;
+mod api_tokens;
 mod audit;
 mod backup;
+pub mod description;
 mod epoch;
 mod events;
+mod extract;
 mod held;
 mod import;
 mod instances;
@@ -26,10 +31,13 @@ mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+pub mod routes;
+mod sessions;
 mod sources;
 mod status;
 mod temperatures;
 mod tls;
+mod viewer;
 mod views;
 
 use std::sync::Arc;
@@ -40,7 +48,6 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, patch, post, put};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -48,44 +55,16 @@ use crate::Pulse;
 use crate::api;
 
 /// The admin API. Its requests carry the extension [`AdminPeer`](crate::listen::admin_socket::AdminPeer): who may open the socket
-/// is an admin, and the audit log notes the user id.
+/// is an admin, and the audit log notes the user id. What is open to all is beside it, in [`description::router`].
 pub fn admin_router(pulse: Arc<Pulse>) -> Router {
-    let paths = Router::new()
-        .route("/instances", get(instances::list).post(instances::add))
-        .route("/instances/{name}", get(instances::show).put(instances::set).delete(instances::remove))
-        .route("/instances/{name}/pve", put(sources::set).delete(sources::remove))
-        .route("/instances/{name}/standing", put(instances::set_use))
-        .route("/instances/{name}/nodes/{node}", patch(nodes::set))
-        .route("/instances/{name}/held/confirm", post(held::confirm))
-        .route("/instances/{name}/held/discard", post(held::discard))
-        .route("/nodes", get(nodes::list))
-        .route("/import", post(import::import))
-        .route("/pve/certificates", post(sources::certificates))
-        .route("/join-tokens", get(join_tokens::list).post(join_tokens::create))
-        .route("/join-tokens/{id}", delete(join_tokens::revoke))
-        .route("/join-window", post(join_tokens::open).delete(join_tokens::close))
-        .route("/proxies", get(proxies::list))
-        .route("/proxies/{id}", get(proxies::show).patch(proxies::set).delete(proxies::remove))
-        .route("/proxies/{id}/rotate", post(proxies::rotate))
-        .route("/proxies/{id}/revoke", post(proxies::revoke))
-        .route("/proxies/{id}/approve", post(proxies::approve))
-        .route("/proxies/{id}/debug-token", post(proxies::debug_token))
-        .route("/allowlists", get(lists::list))
-        .route("/allowlists/history", get(lists::history))
-        .route("/allowlists/diff", get(lists::diff))
-        .route("/backup", post(backup::make))
-        .route("/epoch", post(epoch::begin))
-        .route("/key/rotate", post(key::rotate))
-        .route("/events", get(events::listen))
-        .route("/temperatures", get(temperatures::list))
-        .route("/status", get(status::show))
-        .route("/tls/rotate", post(tls::rotate))
-        .route("/tls/finish", post(tls::finish))
-        .route("/audit", get(audit::list))
+    let access = Arc::new(routes::access_of(&description::description()));
+    let paths = Router::from(routes::paths())
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pulse), access::guard))
+        .layer(middleware::from_fn_with_state(access, routes::only_described))
         .with_state(pulse);
-    refusal::with_json_errors(Router::new().nest(api::ROOT, paths))
+    refusal::with_problems(Router::new().nest(api::ROOT, paths))
 }
 
 /// The longest that an admin waits for what other servers know.

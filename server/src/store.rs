@@ -26,6 +26,7 @@ use pulse_proto::{Chance, Clock, Node, Scope, SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use self::engine::Engine;
+use crate::accounts::{Admin, Credential};
 use crate::audit;
 use crate::config;
 use crate::inventory::Instance;
@@ -39,7 +40,7 @@ pub use others::{Beat, GONE, Heard, Newer, Others, OthersStream, Replica, Stand}
 pub use past::{ListChange, ListFound};
 pub use postgres::{check as check_shared, share_authority};
 pub use sealed::SealingExchange;
-pub use status::{Ahead, KeptList, Mark, PollStatus, ProxyStatus};
+pub use status::{Ahead, CredentialUse, KeptList, Mark, PollStatus, ProxyStatus};
 pub use transfer::{KeyFiles, Transferred, transfer};
 
 /// Why the store did not do what it was asked.
@@ -135,6 +136,10 @@ pub enum Change {
     Epoch(u64),
     /// This join window, new or changed.
     JoinWindow(Arc<JoinWindow>),
+    /// This admin, new or changed.
+    Admin(Arc<Admin>),
+    /// This credential, new or changed.
+    Credential(Arc<Credential>),
     /// Everything that is sealed, under another key.
     SealingKey(SealingExchange),
 }
@@ -196,6 +201,10 @@ pub struct Loaded {
     pub join_tokens: Vec<JoinToken>,
     /// Every join window, the newest last.
     pub join_windows: Vec<JoinWindow>,
+    /// Admins.
+    pub admins: Vec<Admin>,
+    /// What lets admins and programs in.
+    pub credentials: Vec<Credential>,
     /// The newest list of each scope.
     pub lists: Vec<SignedAllowlist>,
     /// What each proxy last said.
@@ -374,6 +383,22 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn save_polls(&self, polls: Vec<PollStatus>) -> Result<(), StoreError> {
         self.engine.save_polls(polls).await
+    }
+
+    /// Writes when credentials were used last, and from where.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn save_uses(&self, uses: Vec<CredentialUse>) -> Result<(), StoreError> {
+        self.engine.save_uses(uses).await
+    }
+
+    /// When credentials were used last, as far as it is written.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn uses(&self) -> Result<Vec<CredentialUse>, StoreError> {
+        self.engine.uses().await
     }
 
     /// Seals a secret for its place, which [`Store::place_of`] gives. Asked where a change is decided, so that no exchange of the key

@@ -781,6 +781,7 @@ fn the_admin_api_refuses_what_is_wrong_with_a_reason_and_is_never_at_a_loss() {
         ("POST", "/instances", r#"{"name":"a","name":"b"}"#),
         ("POST", "/instances", r#"{"name":1}"#),
         ("POST", "/instances", r#"{"name":"a","nodes":[]}"#),
+        ("POST", "/instances", r#"{"name":"a","\u202e\u001b[31m":[]}"#),
         ("POST", "/instances", r#"{"name":"a","endpoints":{}}"#),
         ("POST", "/instances", r#"{"name":"a","endpoints":[{"name":"x","ip":"10.0.0.0/8"}]}"#),
         ("POST", "/instances", r#"{"name":"a","endpoints":[{"name":"","ip":""}]}"#),
@@ -846,7 +847,7 @@ fn the_admin_api_refuses_what_is_wrong_with_a_reason_and_is_never_at_a_loss() {
         let said: serde_json::Value =
             serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{about}: {error}: {answer:?}"));
         let (error, reason) =
-            (said["error"].as_str().unwrap_or_default(), said["reason"].as_str().unwrap_or_default());
+            (said["detail"].as_str().unwrap_or_default(), said["reason"].as_str().unwrap_or_default());
         assert!(!error.is_empty() && !reason.is_empty(), "{about}: {answer:?}");
         assert!(error.len() < 5_000 && !answer.body.chars().any(is_bad), "{about}: {answer:?}");
         // A rule that is broken is a field's.

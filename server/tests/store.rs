@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pulse::accounts::{Admin, ApiScope, Credential, CredentialKind};
 use pulse::audit::{Entry, FIRST};
 use pulse::config::{Database, DatabaseUrl};
 use pulse::inventory::{Held, Instance, Origin, Source, Use, Wish};
@@ -113,6 +114,27 @@ fn join_token(n: u8) -> JoinToken {
         expires_at: at(100),
         revoked_at: None,
     }
+}
+
+fn admin(name: &str) -> Admin {
+    Admin {
+        name: name.to_owned(),
+        password_hash: Some("$argon2id$x".to_owned()),
+        created_at: at(1),
+        password_set_at: Some(at(2)),
+        removed_at: None,
+    }
+}
+
+/// One of each kind, by turns.
+fn credential(n: u8) -> Credential {
+    let kind = match n % 3 {
+        0 => CredentialKind::SetUp { admin: "ada".to_owned() },
+        1 => CredentialKind::Session { admin: "ada".to_owned() },
+        _ => CredentialKind::Api { name: format!("token, {n}"), scopes: ApiScope::ALL.into() },
+    };
+    let (id, digest) = (format!("{n:012x}"), digest(n));
+    Credential { id, digest, kind, created_at: at(1), expires_at: at(100), ended_at: None }
 }
 
 fn join_window(n: u128) -> JoinWindow {
@@ -286,12 +308,16 @@ async fn every_field_of_the_catalog_is_read_back() {
         },
     ];
     let windows = [join_window(1), JoinWindow { sources: vec![], closed_at: Some(at(5)), ..join_window(2) }];
+    let admins = [admin("ada"), Admin { password_hash: None, removed_at: Some(at(6)), ..admin("eve") }];
+    let credentials = [1, 2, 3].map(credential);
     // Proxies before their instances: the order within a change is free.
     let mut changes: Vec<Change> =
         [&plain, &full, &revoked, &removed].map(|proxy| Change::Proxy(Arc::new(proxy.clone()))).into();
     changes.extend(tokens.map(Change::Token));
     changes.extend(join_tokens.clone().map(|token| Change::JoinToken(Arc::new(token))));
     changes.extend(windows.clone().map(|window| Change::JoinWindow(Arc::new(window))));
+    changes.extend(admins.clone().map(|admin| Change::Admin(Arc::new(admin))));
+    changes.extend(credentials.clone().map(|one| Change::Credential(Arc::new(one))));
     changes.extend([&empty, &home, &gone].map(|instance| Change::Instance(Arc::new(instance.clone()))));
     put(&store, commit(0, changes)).await.unwrap();
 
@@ -302,6 +328,8 @@ async fn every_field_of_the_catalog_is_read_back() {
         assert_eq!(loaded.tokens, tokens);
         assert_eq!(loaded.join_tokens, join_tokens);
         assert_eq!(loaded.join_windows, windows);
+        assert_eq!(loaded.admins, admins);
+        assert_eq!(loaded.credentials, credentials);
     };
     check(store.load().await.unwrap());
     drop(store);
@@ -1263,6 +1291,8 @@ struct Model {
     tokens: BTreeMap<[u8; 32], CtrlToken>,
     join_tokens: BTreeMap<String, JoinToken>,
     join_windows: BTreeMap<Uuid, JoinWindow>,
+    admins: BTreeMap<String, Admin>,
+    credentials: BTreeMap<String, Credential>,
     lists: BTreeMap<Scope, SignedAllowlist>,
     audit: Vec<u64>,
 }
@@ -1278,6 +1308,10 @@ impl Model {
                 Change::DropToken(digest) => drop(self.tokens.remove(digest.as_bytes())),
                 Change::JoinToken(row) => drop(self.join_tokens.insert(row.id.clone(), (**row).clone())),
                 Change::JoinWindow(row) => drop(self.join_windows.insert(row.id, (**row).clone())),
+                Change::Admin(row) => drop(self.admins.insert(row.name.clone(), (**row).clone())),
+                Change::Credential(row) => {
+                    drop(self.credentials.insert(row.id.clone(), (**row).clone()));
+                }
                 Change::Epoch(epoch) => panic!("this model has one epoch, not {epoch}"),
                 Change::SealingKey(exchange) => panic!("this model has one key, not {exchange:?}"),
             }
@@ -1297,6 +1331,8 @@ impl Model {
         assert!(loaded.tokens.iter().eq(self.tokens.values()), "{at}");
         assert!(loaded.join_tokens.iter().eq(self.join_tokens.values()), "{at}");
         assert!(loaded.join_windows.iter().eq(self.join_windows.values()), "{at}");
+        assert!(loaded.admins.iter().eq(self.admins.values()), "{at}");
+        assert!(loaded.credentials.iter().eq(self.credentials.values()), "{at}");
         let lists: BTreeMap<Scope, SignedAllowlist> =
             loaded.lists.into_iter().map(|list| (list.scope, list)).collect();
         assert_eq!(lists, self.lists, "{at}");
@@ -1323,7 +1359,7 @@ fn random_change(dice: &mut Dice) -> Change {
     let nodes = |dice: &mut Dice| -> Vec<Node> {
         (0..dice.below(4)).map(|_| node(&format!("n{}", dice.below(9)), "10.0.0.1")).collect()
     };
-    match dice.below(7) {
+    match dice.below(9) {
         0 => {
             let n = u128::from(dice.below(5));
             let removed_at = (dice.below(3) == 0).then(|| at(dice.below(99)));
@@ -1380,6 +1416,14 @@ fn random_change(dice: &mut Dice) -> Change {
         5 => Change::JoinWindow(Arc::new(JoinWindow {
             closed_at: (dice.below(2) == 0).then(|| at(dice.below(99))),
             ..join_window(u128::from(dice.below(3)))
+        })),
+        6 => Change::Admin(Arc::new(Admin {
+            removed_at: (dice.below(2) == 0).then(|| at(dice.below(99))),
+            ..admin(["ada", "eve"][dice.below(2) as usize])
+        })),
+        7 => Change::Credential(Arc::new(Credential {
+            ended_at: (dice.below(2) == 0).then(|| at(dice.below(99))),
+            ..credential(dice.below(5) as u8)
         })),
         _ => {
             let used = dice.below(9) as u32;

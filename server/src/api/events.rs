@@ -3,10 +3,29 @@
 //! An event names what is different, and what is small enough to be patched it carries. The rest is asked for.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// What stands in an event as its data; the event's name says which.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum FeedEvent {
+    /// `hello`.
+    Hello(FeedHello),
+    /// `changed`.
+    Changed(FeedChanged),
+    /// `proxies`.
+    Proxies(FeedProxies),
+    /// `temperatures`.
+    Temperatures(FeedTemperatures),
+    /// `polls`.
+    Polls(FeedPolls),
+    /// `reload`.
+    Reload(FeedReload),
+}
+
 /// `hello`: the first event of each stream. What is asked for after it is not older than what the stream tells next.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedHello {
     /// The server's version: another one may bring another UI.
     pub version: String,
@@ -19,14 +38,14 @@ pub struct FeedHello {
 }
 
 /// `reload`: events are missing between those before and those after it, so everything is to be loaded anew.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedReload {
     /// The fleet's revision.
     pub revision: u64,
 }
 
 /// `changed`: a change of the fleet is in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedChanged {
     /// The revision that it made. The audit log has a new row, too.
     pub revision: u64,
@@ -38,19 +57,21 @@ pub struct FeedChanged {
     pub allowlists: Vec<String>,
     /// Whether join tokens, or the window for hosts without one, are different.
     pub is_joining: bool,
+    /// Whether admins, log-ins or API tokens are different.
+    pub is_access: bool,
     /// Whether there is more than is named here: everything is to be loaded anew.
     pub is_everything: bool,
 }
 
 /// `proxies`: something else is shown of these proxies.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedProxies {
     /// Them.
     pub proxies: Vec<FeedProxy>,
 }
 
 /// A proxy, in short; all of it is at `GET proxies/{id}`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedProxy {
     /// Its identity.
     pub id: Uuid,
@@ -65,14 +86,14 @@ pub struct FeedProxy {
 }
 
 /// `temperatures`: there are newer readings of these nodes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedTemperatures {
     /// Them; the readings are at `GET temperatures?node=NAME`.
     pub nodes: Vec<FeedNode>,
 }
 
 /// A node by its names.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedNode {
     /// Its instance's.
     pub instance: String,
@@ -81,7 +102,7 @@ pub struct FeedNode {
 }
 
 /// `polls`: something else is known of asking the Proxmox VE of these instances.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FeedPolls {
     /// Them, by name.
     pub instances: Vec<String>,

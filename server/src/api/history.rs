@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Allowlist, Node};
 
 /// One list of a scope, as it was made.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListRevision {
     /// `all` or `instance:UUID`.
     pub scope: String,
@@ -33,14 +34,14 @@ pub struct ListRevision {
 }
 
 /// `GET allowlists/history`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListHistory {
     /// The newest first.
     pub revisions: Vec<ListRevision>,
 }
 
 /// A node whose address is another one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AddressChange {
     /// Its name.
     pub name: String,
@@ -51,7 +52,7 @@ pub struct AddressChange {
 }
 
 /// `GET allowlists/diff`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ListDiff {
     /// The first list.
     pub from: Allowlist,

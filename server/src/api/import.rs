@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Node;
 
 /// `POST import`: takes over what was read of older installs, all in one change.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// Only say what would be done.
@@ -27,7 +28,7 @@ pub struct Import {
 }
 
 /// An instance, or what of one a file knows.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportInstance {
     /// The file that it is from.
@@ -50,7 +51,7 @@ pub struct ImportInstance {
 }
 
 /// Where and as whom Proxmox VE is asked.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportPve {
     /// The hosts to ask, in turn: `https://HOST:8006`.
@@ -80,7 +81,7 @@ impl fmt::Debug for ImportPve {
 }
 
 /// A proxy that an older server knows, or whose token a file holds.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportProxy {
     /// Its host; left out: it is not written down which one.
@@ -95,7 +96,7 @@ pub struct ImportProxy {
 }
 
 /// The answer to `POST import`: what would be done, or was.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ImportPlan {
     /// Whether it was done, and not only thought through.
     pub is_done: bool,
@@ -106,7 +107,7 @@ pub struct ImportPlan {
 }
 
 /// What becomes of one thing.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ImportStep {
     /// What becomes of it.
     pub outcome: ImportOutcome,
@@ -121,7 +122,7 @@ pub struct ImportStep {
 }
 
 /// What becomes of one thing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImportOutcome {
     /// It is added.

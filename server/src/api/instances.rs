@@ -4,12 +4,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Node;
 
 /// `POST instances`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddInstance {
     /// Its name: 1 to 63 of `[A-Za-z0-9._-]`, beginning alphanumeric.
@@ -23,7 +24,7 @@ pub struct AddInstance {
 }
 
 /// `PUT instances/{name}`: replaces the nodes that were typed or imported.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetEndpoints {
     /// All of them from now on.
@@ -34,7 +35,7 @@ pub struct SetEndpoints {
 }
 
 /// `PUT instances/{name}/pve`, and part of `POST instances`: Proxmox VE as a source. What is left out stays as it was.
-#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPve {
     /// The hosts to ask, in turn: `https://HOST:8006`.
@@ -75,7 +76,7 @@ impl fmt::Debug for SetPve {
 }
 
 /// `POST pve/certificates`: which certificates hosts show. Nothing secret is sent to them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LookAtCertificates {
     /// The hosts: `https://HOST:8006`.
@@ -83,14 +84,14 @@ pub struct LookAtCertificates {
 }
 
 /// The answer to `POST pve/certificates`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CertificatesShown {
     /// One for each URL, in the order in which they were given.
     pub certificates: Vec<CertificateShown>,
 }
 
 /// The certificate of one host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CertificateShown {
     /// The host.
     pub url: String,
@@ -103,7 +104,7 @@ pub struct CertificateShown {
 }
 
 /// Whether an instance or a node is in use.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It is.
@@ -128,7 +129,7 @@ impl Standing {
 }
 
 /// `PUT instances/{name}/standing`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetUse {
     /// What it is to be.
@@ -139,7 +140,7 @@ pub struct SetUse {
 }
 
 /// `PATCH instances/{name}/nodes/{node}`: what is left out stays as it was.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetNode {
     /// Where it is, whatever its source says; empty: as that says.
@@ -154,7 +155,7 @@ pub struct SetNode {
 }
 
 /// A Proxmox instance.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Instance {
     /// Its identity.
     pub id: Uuid,
@@ -184,7 +185,7 @@ pub struct Instance {
 }
 
 /// A node as its source names it, and what becomes of it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KnownNode {
     /// The instance's name.
     pub instance: String,
@@ -205,7 +206,7 @@ pub struct KnownNode {
 }
 
 /// `GET nodes`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Nodes {
     /// By instance, origin and name.
     pub nodes: Vec<KnownNode>,
@@ -214,7 +215,7 @@ pub struct Nodes {
 }
 
 /// Proxmox VE as a source, and what it says.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PveStatus {
     /// The hosts that are asked, in turn.
     pub urls: Vec<String>,
@@ -242,7 +243,7 @@ pub struct PveStatus {
 }
 
 /// A change that would take away too much, and waits for an admin.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Held {
     /// The instance's name.
     pub instance: String,
@@ -261,7 +262,7 @@ pub struct Held {
 }
 
 /// `POST instances/{name}/held/confirm`.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmHeld {
     /// Since when each held change waits that the admin has seen; if others are held by now, nothing goes out. `null`: whatever is
@@ -271,7 +272,7 @@ pub struct ConfirmHeld {
 }
 
 /// `GET instances`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Instances {
     /// By name.
     pub instances: Vec<Instance>,

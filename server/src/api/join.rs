@@ -4,11 +4,12 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::ScopeKind;
 
 /// `POST join-tokens`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateJoin {
     /// The instance to which its proxies are assigned, by name; `null`: that which matches the host.
@@ -38,7 +39,7 @@ fn one_day() -> u64 {
 }
 
 /// A new join token: the one answer that shows the secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewJoin {
     /// The join string, `pulse://…`, shown this once.
     pub join: String,
@@ -54,7 +55,7 @@ impl fmt::Debug for NewJoin {
 }
 
 /// Whether a join token can still be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinState {
     /// It can.
@@ -84,7 +85,7 @@ impl JoinState {
 }
 
 /// A join token, without the secret.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JoinToken {
     /// Its short name for people.
     pub id: String,
@@ -107,7 +108,7 @@ pub struct JoinToken {
 }
 
 /// `GET join-tokens`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JoinTokens {
     /// The oldest first. Those that ended more than 30 days ago are not there.
     pub join_tokens: Vec<JoinToken>,
@@ -116,7 +117,7 @@ pub struct JoinTokens {
 }
 
 /// `POST join-window`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenJoin {
     /// The networks from which hosts may come, such as `10.0.0.0/24`. Empty: from everywhere.
@@ -132,7 +133,7 @@ fn a_quarter_of_an_hour() -> u64 {
 }
 
 /// A window in which hosts without a join token may register, to wait for approval.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JoinWindow {
     /// Whether it is open.
     pub is_open: bool,
@@ -147,7 +148,7 @@ pub struct JoinWindow {
 }
 
 /// A new window.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewJoinWindow {
     /// The join string for hosts: without a secret.
     pub join: String,

@@ -4,12 +4,13 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::ScopeKind;
 
 /// `PATCH proxies/{id}`: what is `null` or left out stays.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetProxy {
     /// The instance to which it is moved, by name.
@@ -21,7 +22,7 @@ pub struct SetProxy {
 }
 
 /// `POST proxies/{id}/approve`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApproveProxy {
     /// The instance to which it belongs, by name; `null`: the one that matches the host.
@@ -33,7 +34,7 @@ pub struct ApproveProxy {
 }
 
 /// `POST proxies/{id}/debug-token`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDebugToken {
     /// How long it is good.
@@ -46,7 +47,7 @@ fn one_hour() -> u64 {
 }
 
 /// A new debug token: the one answer that shows it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewDebugToken {
     /// The token, shown this once.
     pub token: String,

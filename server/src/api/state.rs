@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Node, ScopeKind};
 
 /// A list, and when something was done with it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Mark {
     /// The epoch of the list.
     pub epoch: u64,
@@ -23,7 +24,7 @@ pub struct Mark {
 }
 
 /// When and why a proxy was revoked.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Revoked {
     /// When.
     pub at: Timestamp,
@@ -32,7 +33,7 @@ pub struct Revoked {
 }
 
 /// What was wrong with the list on a proxy's disk when the proxy started.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeptList {
     /// `missing`, `damaged`, `older`, `foreign` or `unreadable`.
     pub problem: String,
@@ -43,7 +44,7 @@ pub struct KeptList {
 }
 
 /// A list that a proxy holds and that this database never made.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Ahead {
     /// The epoch of the list.
     pub epoch: u64,
@@ -54,7 +55,7 @@ pub struct Ahead {
 }
 
 /// A proxy: what it is, what it holds, what it last said.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Proxy {
     /// Its identity; survives renames, upgrades and further registrations.
     pub id: Uuid,
@@ -106,6 +107,7 @@ pub struct Proxy {
     /// When it last asked for a list.
     pub last_pull_at: Option<Timestamp>,
     /// The address from which it last came.
+    #[schema(value_type = Option<String>)]
     pub peer_ip: Option<IpAddr>,
     /// Whether an admin asked that it take a new token, and it has not yet.
     pub is_rotation_requested: bool,
@@ -118,14 +120,14 @@ pub struct Proxy {
 }
 
 /// `GET proxies`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Proxies {
     /// By hostname, then id.
     pub proxies: Vec<Proxy>,
 }
 
 /// Who may read what: one list.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Allowlist {
     /// `all` or `instance:UUID`.
     pub scope: String,
@@ -146,14 +148,14 @@ pub struct Allowlist {
 }
 
 /// `GET allowlists`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Allowlists {
     /// That of all nodes first, then those of instances, by name.
     pub allowlists: Vec<Allowlist>,
 }
 
 /// One value of one sensor.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reading {
     /// The sensor's stable name on its node.
     pub sensor: String,
@@ -172,7 +174,7 @@ pub struct Reading {
 }
 
 /// The newest report of one node.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NodeTemperatures {
     /// The node's name.
     pub node: String,
@@ -195,14 +197,14 @@ pub struct NodeTemperatures {
 }
 
 /// `GET temperatures`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Temperatures {
     /// By node, then instance.
     pub nodes: Vec<NodeTemperatures>,
 }
 
 /// A server on the same database.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Replica {
     /// Its identity from its start to its end.
     pub id: Uuid,
@@ -227,7 +229,7 @@ pub struct Replica {
 }
 
 /// `GET status`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The server's version.
     pub version: String,
@@ -283,7 +285,7 @@ pub struct Status {
 }
 
 /// How things stand with the server's certificate.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Certificate {
     /// When it ends.
     pub ends_at: Timestamp,
@@ -297,7 +299,7 @@ pub struct Certificate {
 }
 
 /// `POST tls/rotate` and `POST tls/finish`: the exchange of the CA's key.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct KeyExchange {
     /// The pin of the key before, which is good until the exchange is finished.
     pub previous_pin: String,
@@ -306,7 +308,7 @@ pub struct KeyExchange {
 }
 
 /// The database is older than the fleet.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OlderDatabase {
     /// How many proxies said so.
     pub proxies: usize,
@@ -317,7 +319,7 @@ pub struct OlderDatabase {
 }
 
 /// One row of the audit log.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditRow {
     /// Its place, from 1, without gaps.
     pub seq: u64,
@@ -340,7 +342,7 @@ pub struct AuditRow {
 }
 
 /// `GET audit`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AuditRows {
     /// The oldest first.
     pub rows: Vec<AuditRow>,

@@ -39,10 +39,18 @@ fn an_answer_may_grow_new_keys() {
 
 #[test]
 fn an_error_has_its_field_only_where_one_is_wrong() {
-    let error = ApiError { error: "text".into(), reason: "CODE".into(), field: None };
-    assert_eq!(serde_json::to_value(&error).unwrap(), json!({"error": "text", "reason": "CODE"}));
+    let error = ApiError::new(StatusCode::CONFLICT, "NEEDS_YES", "text".into());
+    let golden = json!({
+        "type": "urn:pulse:problem:needs-yes", "title": "Needs yes", "status": 409, "detail": "text", "reason": "NEEDS_YES",
+    });
+    assert_eq!(serde_json::to_value(&error).unwrap(), golden);
     let error = ApiError { field: Some("name".into()), ..error };
     assert_eq!(serde_json::to_value(&error).unwrap()["field"], json!("name"));
+    assert_eq!(
+        ApiError::new(StatusCode::CONFLICT, "", String::new()).title,
+        "",
+        "a reason without letters is no panic"
+    );
 }
 
 #[test]

@@ -172,8 +172,19 @@ impl Changes {
 
 /// The picture with what is newer in it, the newest list of each scope that has a new one, and whose streams shall look.
 fn merged(before: &Catalog, newer: Newer) -> (Catalog, Vec<SignedAllowlist>, BTreeSet<uuid::Uuid>) {
-    let Newer { stand, epoch, instances, proxies, tokens, dropped_tokens, join_tokens, join_windows, lists } =
-        newer;
+    let Newer {
+        stand,
+        epoch,
+        instances,
+        proxies,
+        tokens,
+        dropped_tokens,
+        join_tokens,
+        join_windows,
+        admins,
+        credentials,
+        lists,
+    } = newer;
     let mut after =
         Catalog { epoch, revision: stand.revision, audit_hash: stand.audit_hash.into(), ..before.clone() };
     let mut concerned = BTreeSet::new();
@@ -192,6 +203,8 @@ fn merged(before: &Catalog, newer: Newer) -> (Catalog, Vec<SignedAllowlist>, BTr
     }
     join_tokens.into_iter().for_each(|token| after.registry.put_join_token(Arc::new(token)));
     join_windows.into_iter().for_each(|window| after.registry.put_join_window(Arc::new(window)));
+    admins.into_iter().for_each(|admin| after.accounts.put_admin(Arc::new(admin)));
+    credentials.into_iter().for_each(|credential| after.accounts.put_credential(Arc::new(credential)));
     if epoch != before.epoch {
         concerned.extend(after.registry.proxies().map(|proxy| proxy.id));
     }

@@ -9,6 +9,7 @@ use pulse_proto::{Position, Scope, SignedAllowlist};
 use uuid::Uuid;
 
 use super::ChangeError;
+use crate::accounts::{Admin, Credential};
 use crate::allowlist;
 use crate::catalog::Catalog;
 use crate::inventory::{Instance, Source};
@@ -169,6 +170,22 @@ impl<'a> Draft<'a> {
         self.after.registry.put_join_window(Arc::clone(&window));
         self.changes.push(Change::JoinWindow(Arc::clone(&window)));
         window
+    }
+
+    /// Adds or changes an admin.
+    pub(super) fn put_admin(&mut self, admin: Admin) -> Arc<Admin> {
+        let admin = Arc::new(admin);
+        self.after.accounts.put_admin(Arc::clone(&admin));
+        self.changes.push(Change::Admin(Arc::clone(&admin)));
+        admin
+    }
+
+    /// Adds or changes a credential.
+    pub(super) fn put_credential(&mut self, credential: Credential) -> Arc<Credential> {
+        let credential = Arc::new(credential);
+        self.after.accounts.put_credential(Arc::clone(&credential));
+        self.changes.push(Change::Credential(Arc::clone(&credential)));
+        credential
     }
 
     /// Compiles the scopes that are touched, and signs the lists that are new.

@@ -41,7 +41,9 @@ pub(crate) fn catalog(loaded: &mut Loaded) -> Catalog {
     loaded.join_windows.drain(..).for_each(|window| registry.put_join_window(Arc::new(window)));
     let audit_hash = std::mem::take(&mut loaded.audit_hash).into();
     let Loaded { server_id, epoch, revision, .. } = *loaded;
-    let accounts = Accounts::default();
+    let mut accounts = Accounts::default();
+    loaded.admins.drain(..).for_each(|admin| accounts.put_admin(Arc::new(admin)));
+    loaded.credentials.drain(..).for_each(|credential| accounts.put_credential(Arc::new(credential)));
     Catalog { server_id, epoch, revision, audit_hash, inventory, registry, accounts }
 }
 

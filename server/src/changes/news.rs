@@ -29,6 +29,8 @@ pub struct Changed {
     pub lists: BTreeSet<Scope>,
     /// Whether there was something of join tokens, or of the window for hosts without one.
     pub is_joining: bool,
+    /// Whether there was something of admins, log-ins or API tokens.
+    pub is_access: bool,
     /// Whether it concerns more than is named here.
     pub is_everything: bool,
 }
@@ -45,6 +47,7 @@ impl Changed {
                 // They are among those that are concerned.
                 Change::Proxy(_) | Change::Token(_) | Change::DropToken(_) => {}
                 Change::JoinToken(_) | Change::JoinWindow(_) => changed.is_joining = true,
+                Change::Admin(_) | Change::Credential(_) => changed.is_access = true,
                 Change::Epoch(_) => changed.is_everything = true,
                 // Nothing that is shown.
                 Change::SealingKey(_) => {}
@@ -58,6 +61,7 @@ impl Changed {
         Changed {
             instances: newer.instances.iter().map(|instance| instance.id).collect(),
             is_joining: !newer.join_tokens.is_empty() || !newer.join_windows.is_empty(),
+            is_access: !newer.admins.is_empty() || !newer.credentials.is_empty(),
             is_everything: newer.epoch != epoch,
             ..Changed::default()
         }

@@ -97,8 +97,8 @@ impl Failure {
     /// The server refused, and said why.
     pub(super) fn refused(status: StatusCode, body: &[u8]) -> Failure {
         match serde_json::from_slice::<ApiError>(body) {
-            Ok(ApiError { error, reason, field }) => {
-                Failure { field, ..Failure::new(FAILED, &reason, error) }
+            Ok(ApiError { detail, reason, field, .. }) => {
+                Failure { field, ..Failure::new(FAILED, &reason, detail) }
             }
             // Something before the API answered, such as the gate that lets only root and the server's user in.
             Err(_) => {

@@ -345,12 +345,15 @@ async fn a_hostname_is_looked_up_before_the_change() {
 
 #[tokio::test]
 async fn a_refusal_is_the_servers_own_text() {
-    let refusal =
-        json!({"error": "there is no instance \"x\u{1b}\"", "reason": "NOT_FOUND", "field": "name"});
-    let (result, _) = ask(StatusCode::NOT_FOUND, refusal.clone(), Admin::Status, false).await;
+    let refusal = json!({
+        "type": "urn:pulse:problem:not-found", "title": "Not found", "status": 404,
+        "detail": "there is no instance \"x\u{1b}\"", "reason": "NOT_FOUND", "field": "name",
+    });
+    let (result, _) = ask(StatusCode::NOT_FOUND, refusal, Admin::Status, false).await;
     let failure = result.unwrap_err();
     assert_eq!((failure.exit_code, failure.to_string().as_str()), (1, r#"there is no instance "x\u{1b}""#));
-    assert_eq!(serde_json::from_str::<Value>(&failure.to_json()).unwrap(), refusal);
+    let told = json!({"error": "there is no instance \"x\u{1b}\"", "reason": "NOT_FOUND", "field": "name"});
+    assert_eq!(serde_json::from_str::<Value>(&failure.to_json()).unwrap(), told);
     let (result, _) = ask(StatusCode::BAD_GATEWAY, json!("<html>"), Admin::Status, false).await;
     assert!(result.unwrap_err().to_string().contains("502"));
     let (result, _) = ask(StatusCode::OK, json!({"version": 1}), Admin::Status, false).await;

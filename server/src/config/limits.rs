@@ -39,6 +39,8 @@ pub struct Limits {
     pub registrations: Quota,
     /// How often an address may bring no good token, before it is told to wait.
     pub failures: Quota,
+    /// How often somebody may try to log in with one name, from one address; from all together ten times as many at once.
+    pub log_ins: Quota,
 }
 
 /// How much one caller may do at once, and how fast it may go on.
@@ -50,6 +52,7 @@ pub struct Quota {
     pub interval: Duration,
 }
 
+const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("it is not zero");
 const TWELVE: NonZeroU32 = NonZeroU32::new(12).expect("it is not zero");
 const THIRTY: NonZeroU32 = NonZeroU32::new(30).expect("it is not zero");
 
@@ -73,6 +76,7 @@ impl Default for Limits {
             watches: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
             registrations: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
             failures: per_minute(THIRTY),
+            log_ins: Quota { burst: FIVE, interval: Duration::from_secs(30) },
         }
     }
 }
@@ -123,6 +127,12 @@ impl Limits {
                 interval: keys
                     .duration("registration_interval", seconds(1..=600))
                     .unwrap_or(default.registrations.interval),
+            },
+            log_ins: Quota {
+                burst: count(keys, "log_in_burst", 1_000).unwrap_or(default.log_ins.burst),
+                interval: keys
+                    .duration("log_in_interval", seconds(1..=3600))
+                    .unwrap_or(default.log_ins.interval),
             },
             failures: count(keys, "failed_calls_per_minute", 100_000).map_or(default.failures, per_minute),
         }

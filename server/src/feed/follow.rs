@@ -149,7 +149,8 @@ impl Following {
     fn tell_changes(&mut self) {
         let catalog = self.pulse.changes.catalog();
         for changed in self.pulse.changes.news().take() {
-            let Changed { revision, instances, proxies, lists, is_joining, is_everything } = changed;
+            let Changed { revision, instances, proxies, lists, is_joining, is_access, is_everything } =
+                changed;
             self.unseen.extend(&proxies);
             let names = instances.len() + proxies.len() + lists.len();
             let mut event = FeedChanged {
@@ -158,6 +159,7 @@ impl Following {
                 proxies: Vec::new(),
                 allowlists: Vec::new(),
                 is_joining,
+                is_access,
                 is_everything: is_everything || names > MOST_NAMES,
             };
             if !event.is_everything {

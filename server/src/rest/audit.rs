@@ -3,28 +3,41 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Query, State};
-use axum::response::Json;
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::IntoParams;
 
+use super::extract::{Json, Query};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, AUDIT_ROWS, MAX_AUDIT_ROWS, time};
 use crate::audit::Row;
 
 /// Which rows.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Which {
-    /// Those behind this one; `None`: the newest.
+    /// Those behind this one; left out: the newest.
     #[serde(default)]
     after: Option<u64>,
-    /// At most so many.
+    /// At most so many; 100 by default.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
+/// Lists who did what, the oldest first.
+#[utoipa::path(
+    get,
+    path = "/audit",
+    operation_id = "list_audit",
+    tag = "audit",
+    security(("api_token" = ["settings:read"]), ("session" = [])),
+    params(Which),
+    responses((status = OK, description = "The rows.", body = api::AuditRows)),
+)]
 pub(super) async fn list(
     State(pulse): State<Arc<Pulse>>,
     Query(which): Query<Which>,

@@ -12,9 +12,21 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
+use crate::api;
 use crate::audit::{Entry, unix_ms};
 
 /// Begins a backup and streams it. What goes wrong later cuts the stream short, and the reader sees that.
+#[utoipa::path(
+    post,
+    path = "/backup",
+    operation_id = "make_backup",
+    tag = "server",
+    security(("socket" = [])),
+    responses(
+        (status = OK, description = "The backup, a tar file.", body = api::Backup, content_type = "application/x-tar"),
+        (status = INTERNAL_SERVER_ERROR, description = "No backup was made.", body = api::ApiError),
+    ),
+)]
 pub(super) async fn make(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Result<Response, Refusal> {
     let actor = caller.actor();
     let entry = Entry {

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
-use crate::api::{FeedHello, FeedReload};
+use crate::api::{self, FeedHello, FeedReload};
 use crate::feed::{Beginning, Listener};
 
 /// How often something is sent, so that whoever stands between sees that the stream lives. Half of what the hastiest wait.
@@ -41,6 +41,24 @@ const UNBUFFERED: (HeaderName, &str) = (HeaderName::from_static("x-accel-bufferi
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Tells what changed, as it happens: server-sent events.
+///
+/// The event `hello` comes first. Who sends the id of the last event that it has as `Last-Event-ID` goes on behind it; if that is not
+/// possible, `reload` comes. See docs/live-feed.md for all events.
+#[utoipa::path(
+    get,
+    path = "/events",
+    operation_id = "follow_events",
+    tag = "events",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the caller has.")),
+    responses(
+        (status = OK, description = "Events, for as long as the caller listens. The data of each is JSON.", content(
+            (api::FeedEvent = "text/event-stream"),
+        )),
+        (status = SERVICE_UNAVAILABLE, description = "There are as many listeners as there may be.", body = api::ApiError),
+    ),
+)]
 pub(super) async fn listen(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -71,35 +89,9 @@ pub(super) async fn listen(
 
 /// Waits until the stream is to end: with the server, or with the session or the token that it was opened with.
 async fn over(pulse: Arc<Pulse>, caller: Caller) {
-    let ended = async {
-        match &caller {
-            Caller::Local { .. } => std::future::pending().await,
-            Caller::User { session: id, .. } | Caller::Token { id, .. } => credential_ended(&pulse, id).await,
-        }
-    };
     tokio::select! {
         () = pulse.drain.started() => {}
-        () = ended => {}
-    }
-}
-
-/// Waits until a credential is good no more: by its time, or because a change ended it.
-async fn credential_ended(pulse: &Pulse, id: &str) {
-    let mut revisions = pulse.changes.revisions();
-    loop {
-        // Before the look: a change after it is noticed.
-        revisions.borrow_and_update();
-        let catalog = pulse.changes.catalog();
-        let now = pulse.clock.now();
-        let Some(credential) = catalog.accounts.credential_by_id(id).filter(|it| it.is_good_at(now)) else {
-            return;
-        };
-        let left = credential.expires_at.duration_since(now).unwrap_or_default();
-        tokio::select! {
-            // An error says that the server is past its end.
-            changed = revisions.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(left) => {}
-        }
+        () = caller.ended(&pulse) => {}
     }
 }
 

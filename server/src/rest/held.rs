@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::response::Json;
+use axum::extract::State;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use super::views;
 use crate::Pulse;
 use crate::api;
 
+/// Lets out the changes of an instance that were held.
+#[utoipa::path(
+    post,
+    path = "/instances/{name}/held/confirm",
+    operation_id = "confirm_held",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn confirm(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -23,6 +33,16 @@ pub(super) async fn confirm(
     Ok(Json(views::one(&pulse, &changed)))
 }
 
+/// Says no to the changes of an instance that were held.
+#[utoipa::path(
+    post,
+    path = "/instances/{name}/held/discard",
+    operation_id = "discard_held",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn discard(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Json;
 use pulse_proto::{Node, TokenDigest, hex};
 
 use super::access::Caller;
+use super::extract::Json;
 use super::refusal::Refusal;
 use super::sources::{fingerprints, urls};
 use crate::Pulse;
@@ -18,6 +18,15 @@ use crate::import::{FoundInstance, FoundProxy, FoundPve, is_proxy_url};
 use crate::poller;
 use crate::pve::client::ApiToken;
 
+/// Takes over what older installs have, in one change, or says what would be done.
+#[utoipa::path(
+    post,
+    path = "/import",
+    operation_id = "import",
+    tag = "import",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = OK, description = "What becomes of each thing.", body = api::ImportPlan)),
+)]
 pub(super) async fn import(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{Json, Response};
+use axum::response::Response;
 use pulse_proto::Node;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::access::Caller;
+use super::extract::{Json, Path, Query};
 use super::refusal::Refusal;
 use super::{apart, sources, views};
 use crate::Pulse;
@@ -17,10 +19,30 @@ use crate::api;
 use crate::changes::{ChangeError, NewInstance};
 use crate::inventory::Instance;
 
+/// Lists every instance, by name.
+#[utoipa::path(
+    get,
+    path = "/instances",
+    operation_id = "list_instances",
+    tag = "instances",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    responses((status = OK, description = "Every instance.", body = api::Instances)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || Json(views::all(&pulse))).await
 }
 
+/// Adds an instance.
+///
+/// With `pve` its hosts are asked first; nothing is added if none can be believed.
+#[utoipa::path(
+    post,
+    path = "/instances",
+    operation_id = "add_instance",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = CREATED, description = "The instance as it was added.", body = api::Instance)),
+)]
 pub(super) async fn add(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -40,6 +62,16 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(views::one(&pulse, &added))))
 }
 
+/// Shows one instance.
+#[utoipa::path(
+    get,
+    path = "/instances/{name}",
+    operation_id = "show_instance",
+    tag = "instances",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance.", body = api::Instance)),
+)]
 pub(super) async fn show(
     State(pulse): State<Arc<Pulse>>,
     Path(name): Path<String>,
@@ -48,6 +80,16 @@ pub(super) async fn show(
     Ok(Json(views::one(&pulse, views::present(&catalog, &name)?)))
 }
 
+/// Replaces the nodes of an instance that were typed or imported.
+#[utoipa::path(
+    put,
+    path = "/instances/{name}",
+    operation_id = "set_instance",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now; what would take away too much is held, and stands in `held`.", body = api::Instance)),
+)]
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -60,6 +102,16 @@ pub(super) async fn set(
     Ok(Json(views::one(&pulse, &changed)))
 }
 
+/// Pauses or excludes an instance, or takes it into use again.
+#[utoipa::path(
+    put,
+    path = "/instances/{name}/standing",
+    operation_id = "use_instance",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn set_use(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -72,13 +124,25 @@ pub(super) async fn set_use(
 }
 
 /// `?yes=true` on a removal that takes something from proxies.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Confirmation {
+    /// Yes, though proxies lose their list.
     #[serde(default)]
     yes: bool,
 }
 
+/// Removes an instance. Its proxies get an empty list.
+#[utoipa::path(
+    delete,
+    path = "/instances/{name}",
+    operation_id = "remove_instance",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind."), Confirmation),
+    responses((status = OK, description = "It is removed.", body = api::Removed)),
+)]
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

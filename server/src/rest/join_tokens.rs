@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Json;
 use pulse_proto::JoinString;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, JoinState, time};
@@ -20,6 +20,15 @@ use crate::registry::{JoinToken, JoinWindow, ScopeKind};
 /// How long a join token or a window is listed after its end.
 const SHOWN_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
+/// Lists the join tokens, without their secrets, and the newest window.
+#[utoipa::path(
+    get,
+    path = "/join-tokens",
+    operation_id = "list_join_tokens",
+    tag = "join tokens",
+    security(("api_token" = ["settings:read"]), ("session" = [])),
+    responses((status = OK, description = "Those that did not end more than 30 days ago.", body = api::JoinTokens)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Json<api::JoinTokens> {
     let (catalog, now) = (pulse.changes.catalog(), pulse.clock.now());
     let is_shown = |token: &&Arc<JoinToken>| !is_long_over(token.revoked_at.unwrap_or(token.expires_at), now);
@@ -38,6 +47,15 @@ fn is_long_over(ended: SystemTime, now: SystemTime) -> bool {
     now.duration_since(ended).is_ok_and(|ago| ago > SHOWN_AFTER_END)
 }
 
+/// Opens a window in which hosts without a join token may register, to wait for approval.
+#[utoipa::path(
+    post,
+    path = "/join-window",
+    operation_id = "open_join_window",
+    tag = "join tokens",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = CREATED, description = "The join string for hosts, and the window.", body = api::NewJoinWindow)),
+)]
 pub(super) async fn open(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -55,6 +73,15 @@ pub(super) async fn open(
     Ok((StatusCode::CREATED, Json(api::NewJoinWindow { join, window })))
 }
 
+/// Closes the window for hosts without a join token.
+#[utoipa::path(
+    delete,
+    path = "/join-window",
+    operation_id = "close_join_window",
+    tag = "join tokens",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = OK, description = "The window as it is now.", body = api::JoinWindow)),
+)]
 pub(super) async fn close(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -73,6 +100,15 @@ fn window_view(window: &JoinWindow, now: SystemTime) -> api::JoinWindow {
     }
 }
 
+/// Makes a join token. This answer alone shows its secret, in the join string.
+#[utoipa::path(
+    post,
+    path = "/join-tokens",
+    operation_id = "create_join_token",
+    tag = "join tokens",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = CREATED, description = "The join string and the token.", body = api::NewJoin)),
+)]
 pub(super) async fn create(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -91,6 +127,16 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(api::NewJoin { join, token })))
 }
 
+/// Revokes a join token.
+#[utoipa::path(
+    delete,
+    path = "/join-tokens/{id}",
+    operation_id = "revoke_join_token",
+    tag = "join tokens",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The token's id, or its beginning if no other begins like that.")),
+    responses((status = OK, description = "The token as it is now.", body = api::JoinToken)),
+)]
 pub(super) async fn revoke(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Json;
 
 use super::access::Caller;
+use super::extract::Json;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api;
@@ -13,6 +13,15 @@ use crate::changes::ChangeError;
 use crate::sealing::SealingError;
 use crate::store::StoreError;
 
+/// Exchanges the key under which secrets are sealed.
+#[utoipa::path(
+    post,
+    path = "/key/rotate",
+    operation_id = "rotate_sealing_key",
+    tag = "server",
+    security(("socket" = [])),
+    responses((status = OK, description = "Where the new key is.", body = api::RotatedKey)),
+)]
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

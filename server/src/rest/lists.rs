@@ -4,11 +4,12 @@ mod difference;
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::response::Json;
+use axum::extract::State;
 use pulse_proto::{Scope, SignedAllowlist};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
+use super::extract::{Json, Query};
 use super::refusal::Refusal;
 use super::views::present;
 use crate::api::{self, LIST_REVISIONS, MAX_LIST_REVISIONS, time};
@@ -18,11 +19,14 @@ use crate::store::{ListChange, ListFound};
 use crate::{Pulse, allowlist};
 
 /// Which lists; neither: every one.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Which {
+    /// `all`: the list of all nodes.
     #[serde(default)]
     scope: Option<String>,
+    /// The list of the instance of this name.
     #[serde(default)]
     instance: Option<String>,
     /// As it was made at this revision.
@@ -30,6 +34,16 @@ pub(super) struct Which {
     revision: Option<u64>,
 }
 
+/// Lists the allowlists as they are, or one as it was at a revision.
+#[utoipa::path(
+    get,
+    path = "/allowlists",
+    operation_id = "list_allowlists",
+    tag = "allowlists",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(Which),
+    responses((status = OK, description = "The lists.", body = api::Allowlists)),
+)]
 pub(super) async fn list(
     State(pulse): State<Arc<Pulse>>,
     Query(which): Query<Which>,
@@ -46,18 +60,32 @@ pub(super) async fn list(
 }
 
 /// Of which list, and how many of its revisions.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Past {
+    /// `all`: of the list of all nodes.
     #[serde(default)]
     scope: Option<String>,
+    /// Of the list of the instance of this name.
     #[serde(default)]
     instance: Option<String>,
+    /// At most so many; 20 by default.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
 }
 
 /// How lists came about: of one scope, or of all.
+#[utoipa::path(
+    get,
+    path = "/allowlists/history",
+    operation_id = "show_allowlist_history",
+    tag = "allowlists",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(Past),
+    responses((status = OK, description = "The revisions, the newest first.", body = api::ListHistory)),
+)]
 pub(super) async fn history(
     State(pulse): State<Arc<Pulse>>,
     Query(past): Query<Past>,
@@ -90,18 +118,32 @@ pub(super) async fn history(
 }
 
 /// Of which list, and between which revisions.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Between {
+    /// The revision at which the first list was made.
     from: u64,
+    /// The revision at which the second list was made.
     to: u64,
+    /// `all`: of the list of all nodes.
     #[serde(default)]
     scope: Option<String>,
+    /// Of the list of the instance of this name; it may be left out where there is but one.
     #[serde(default)]
     instance: Option<String>,
 }
 
 /// How two lists of one scope differ.
+#[utoipa::path(
+    get,
+    path = "/allowlists/diff",
+    operation_id = "diff_allowlists",
+    tag = "allowlists",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(Between),
+    responses((status = OK, description = "Both lists, and what differs.", body = api::ListDiff)),
+)]
 pub(super) async fn diff(
     State(pulse): State<Arc<Pulse>>,
     Query(between): Query<Between>,

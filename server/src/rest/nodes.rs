@@ -2,16 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::response::{Json, Response};
+use axum::extract::State;
+use axum::response::Response;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use super::{apart, views};
 use crate::Pulse;
 use crate::api;
 use crate::inventory::conflicts;
 
+/// Lists every node that a source names, and what contradicts what.
+#[utoipa::path(
+    get,
+    path = "/nodes",
+    operation_id = "list_nodes",
+    tag = "nodes",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    responses((status = OK, description = "Every node.", body = api::Nodes)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || {
         let catalog = pulse.changes.catalog();
@@ -22,6 +32,19 @@ pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     .await
 }
 
+/// Sets what an admin wants of one node: its address, and whether it is in use.
+#[utoipa::path(
+    patch,
+    path = "/instances/{name}/nodes/{node}",
+    operation_id = "set_node",
+    tag = "nodes",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(
+        ("name", Path, description = "The instance's name, case-blind."),
+        ("node", Path, description = "The node's name, case-blind."),
+    ),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -1,7 +1,8 @@
 //! What service managers, load balancers and scrapers ask: `/healthz`, `/readyz`, `/metrics`.
 //!
 //! In: the running server. Out: short answers.
-//! Always: `/healthz` and `/readyz` are open and tell no more than a state; `/metrics` is for this machine.
+//! Always: `/healthz` and `/readyz` are open and tell no more than a state; `/metrics` is for this machine
+//! and for API tokens that may see the fleet.
 //! Never: asks the database: a probe must answer when that does not.
 
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, FORWARDED, HeaderName};
 
+use super::access::identify;
 use super::apart;
+use crate::accounts::ApiScope;
 use crate::listen::Peer;
 use crate::listen::admin_socket::AdminPeer;
 use crate::{Pulse, metrics};
@@ -53,8 +56,16 @@ async fn readyz(State(pulse): State<Arc<Pulse>>) -> Response {
 
 async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
     if !is_local(&request) {
-        let text = "/metrics is open to this machine only; ask for it at 127.0.0.1 or [::1]\n";
-        return (StatusCode::FORBIDDEN, text).into_response();
+        let caller = identify(&pulse, request.headers(), request.extensions()).await;
+        let Ok(Some(caller)) = caller else {
+            let text = "/metrics is for this machine (127.0.0.1, [::1]), and for API tokens with the scope monitoring:read\n";
+            return (StatusCode::FORBIDDEN, text).into_response();
+        };
+        if !caller.may(ApiScope::MonitoringRead) {
+            let text = "this API token has not the scope monitoring:read, which /metrics asks for\n";
+            return (StatusCode::FORBIDDEN, text).into_response();
+        }
+        caller.used(&pulse);
     }
     apart(move || scraped(&pulse)).await
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{Json, Response};
+use axum::response::Response;
 use pulse_proto::join::authority;
 use uuid::Uuid;
 
 use super::access::Caller;
 use super::apart;
+use super::extract::{Json, Path};
 use super::join_tokens::{scope_kind, scope_word};
 use super::refusal::Refusal;
 use crate::Pulse;
@@ -21,6 +22,15 @@ use crate::fleet::FleetView;
 use crate::registry::{Proxy, ProxyKind, Standing};
 use crate::store;
 
+/// Lists every proxy with what it holds and last said.
+#[utoipa::path(
+    get,
+    path = "/proxies",
+    operation_id = "list_proxies",
+    tag = "proxies",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    responses((status = OK, description = "Every proxy.", body = api::Proxies)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || Json(all(&pulse))).await
 }
@@ -33,6 +43,16 @@ fn all(pulse: &Pulse) -> api::Proxies {
     api::Proxies { proxies: proxies.iter().map(view).collect() }
 }
 
+/// Shows one proxy.
+#[utoipa::path(
+    get,
+    path = "/proxies/{id}",
+    operation_id = "show_proxy",
+    tag = "proxies",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "The proxy.", body = api::Proxy)),
+)]
 pub(super) async fn show(
     State(pulse): State<Arc<Pulse>>,
     Path(id): Path<String>,
@@ -40,6 +60,16 @@ pub(super) async fn show(
     one(&pulse, parse(&id)?)
 }
 
+/// Moves a proxy to an instance, or says which nodes it may read.
+#[utoipa::path(
+    patch,
+    path = "/proxies/{id}",
+    operation_id = "set_proxy",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "The proxy as it is now.", body = api::Proxy)),
+)]
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -52,6 +82,16 @@ pub(super) async fn set(
     one(&pulse, id)
 }
 
+/// Approves a host that registered without a join token.
+#[utoipa::path(
+    post,
+    path = "/proxies/{id}/approve",
+    operation_id = "approve_proxy",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "The proxy as it is now.", body = api::Proxy)),
+)]
 pub(super) async fn approve(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -64,6 +104,16 @@ pub(super) async fn approve(
     one(&pulse, id)
 }
 
+/// Makes a token that watches a proxy's stream and changes nothing. This answer alone shows it.
+#[utoipa::path(
+    post,
+    path = "/proxies/{id}/debug-token",
+    operation_id = "create_debug_token",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = CREATED, description = "The token, and a command that watches with it.", body = api::NewDebugToken)),
+)]
 pub(super) async fn debug_token(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -96,6 +146,16 @@ fn watch_command(pulse: &Pulse) -> String {
     )
 }
 
+/// Asks a proxy to take a new token.
+#[utoipa::path(
+    post,
+    path = "/proxies/{id}/rotate",
+    operation_id = "rotate_proxy_token",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "The proxy as it is now.", body = api::Proxy)),
+)]
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -106,6 +166,16 @@ pub(super) async fn rotate(
     one(&pulse, id)
 }
 
+/// Revokes a proxy's token. It reads nothing more.
+#[utoipa::path(
+    post,
+    path = "/proxies/{id}/revoke",
+    operation_id = "revoke_proxy",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "The proxy as it is now.", body = api::Proxy)),
+)]
 pub(super) async fn revoke(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -116,6 +186,16 @@ pub(super) async fn revoke(
     one(&pulse, id)
 }
 
+/// Takes a proxy off. Its token is revoked.
+#[utoipa::path(
+    delete,
+    path = "/proxies/{id}",
+    operation_id = "remove_proxy",
+    tag = "proxies",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("id", Path, description = "The proxy's id.")),
+    responses((status = OK, description = "It is removed.", body = api::Removed)),
+)]
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -1,10 +1,10 @@
-//! [`Refusal`]: an error of the API, with its status; and the framework's own errors in the same shape.
+//! [`Refusal`]: an error of the API, with its status; and the framework's own errors in the same shape: `application/problem+json`.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
 use pulse_proto::reason;
@@ -15,6 +15,9 @@ use crate::changes::ChangeError;
 use crate::store::StoreError;
 use crate::tls::{TlsError, chain};
 
+/// What an error's body is: RFC 9457.
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
 /// The longest text of an error, and the most of a framework's message that is passed on.
 const MAX_TEXT_BYTES: usize = 4096;
 
@@ -22,14 +25,28 @@ const MAX_TEXT_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
-    error: ApiError,
+    error: Box<ApiError>,
+    headers: HeaderMap,
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, reason: &str, mut error: String) -> Refusal {
+    pub(super) fn new(status: StatusCode, reason: &str, mut detail: String) -> Refusal {
         // It may quote what was asked for, which may be as long as a request.
-        error.truncate(error.floor_char_boundary(MAX_TEXT_BYTES));
-        Refusal { status, error: ApiError { error, reason: reason.to_owned(), field: None } }
+        detail.truncate(detail.floor_char_boundary(MAX_TEXT_BYTES));
+        let error = Box::new(ApiError::new(status, reason, detail));
+        Refusal { status, error, headers: HeaderMap::new() }
+    }
+
+    /// The same, about a field of the request.
+    pub(super) fn of_field(mut self, field: impl Into<String>) -> Refusal {
+        self.error.field = Some(field.into());
+        self
+    }
+
+    /// The same, with a header.
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
+        self.headers.insert(name, value);
+        self
     }
 
     /// There is no such thing.
@@ -44,16 +61,12 @@ impl Refusal {
 
     /// A revision at which no such list was made.
     pub(super) fn no_such_revision(field: &str, error: String) -> Refusal {
-        let mut refusal = Refusal::new(StatusCode::NOT_FOUND, "NO_SUCH_REVISION", error);
-        refusal.error.field = Some(field.to_owned());
-        refusal
+        Refusal::new(StatusCode::NOT_FOUND, "NO_SUCH_REVISION", error).of_field(field)
     }
 
     /// A field of the request breaks a rule.
     pub(super) fn invalid(field: impl Into<String>, error: String) -> Refusal {
-        let mut refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason::INVALID_REQUEST, error);
-        refusal.error.field = Some(field.into());
-        refusal
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, reason::INVALID_REQUEST, error).of_field(field)
     }
 }
 
@@ -81,11 +94,11 @@ impl From<ChangeError> for Refusal {
         if let ChangeError::Store(source) = &error {
             log(source);
         }
-        let mut refusal = Refusal::new(status, error.reason(), told(&error));
-        if let ChangeError::Invalid { field, .. } = error {
-            refusal.error.field = Some(field.to_owned());
+        let refusal = Refusal::new(status, error.reason(), told(&error));
+        match error {
+            ChangeError::Invalid { field, .. } => refusal.of_field(field),
+            _ => refusal,
         }
-        refusal
     }
 }
 
@@ -147,22 +160,22 @@ fn log(error: &StoreError) {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(self.error)).into_response()
+        (self.status, self.headers, [(CONTENT_TYPE, PROBLEM)], Json(self.error)).into_response()
     }
 }
 
-/// Makes JSON of errors that the framework raises before a handler runs: no such path, a body that is no JSON.
-pub(super) fn with_json_errors(router: Router) -> Router {
-    router.layer(from_fn(json_errors))
+/// Makes problems of errors that the framework raises before a handler runs: no such path, a method that is not understood.
+pub(super) fn with_problems(router: Router) -> Router {
+    router.layer(from_fn(problems))
 }
 
-async fn json_errors(request: Request, next: Next) -> Response {
+/// The layer of [`with_problems`].
+pub(super) async fn problems(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let status = response.status();
-    let is_json = |value: &HeaderValue| value.as_bytes().starts_with(b"application/json");
     let is_error = status.is_client_error() || status.is_server_error();
-    if !is_error || response.headers().get(CONTENT_TYPE).is_some_and(is_json) {
+    if !is_error || response.headers().get(CONTENT_TYPE) == Some(&PROBLEM) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -170,7 +183,7 @@ async fn json_errors(request: Request, next: Next) -> Response {
     let text = String::from_utf8_lossy(&text);
     let refusal = framework(status, &method, &path, &text);
     let body = serde_json::to_vec(&refusal.error).unwrap_or_default();
-    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.insert(CONTENT_TYPE, PROBLEM);
     parts.headers.remove(CONTENT_LENGTH);
     // A HEAD request's answer has no body, whatever its status.
     let body = if method == Method::HEAD { Body::empty() } else { Body::from(body) };
@@ -187,47 +200,56 @@ fn framework(status: StatusCode, method: &Method, path: &str, text: &str) -> Ref
             "METHOD_NOT_ALLOWED",
             format!("{method} is not understood at {short:?}; the header Allow says what is"),
         ),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let most = pulse_config::show_bytes(MAX_REQUEST_BYTES as u64);
-            (
-                reason::INVALID_REQUEST,
-                format!("the body of a request has at most {most}; send less at a time"),
-            )
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => (reason::INVALID_REQUEST, too_large()),
         status if status.is_server_error() => ("INTERNAL", format!("the request failed: {text}")),
         _ => (reason::INVALID_REQUEST, text.to_owned()),
     };
     Refusal::new(status, reason, error)
 }
 
+/// Said of a body that is.
+pub(super) fn too_large() -> String {
+    let most = pulse_config::show_bytes(MAX_REQUEST_BYTES as u64);
+    format!("the body of a request has at most {most}; send less at a time")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::extract::{DefaultBodyLimit, Query};
-    use axum::routing::post;
+    use axum::extract::DefaultBodyLimit;
+    use axum::routing::{get, post};
     use serde_json::{Value, json};
     use tower::ServiceExt;
 
-    use crate::api::{AddInstance, SetProxy};
+    use super::super::extract::{Json, Path, Query};
+    use crate::api::{AddInstance, OpenJoin, SetProxy};
 
     fn router() -> Router {
         let add = |Json(_): Json<AddInstance>| async {};
         let query = |Query(_): Query<SetProxy>| async {};
-        let routes =
-            Router::new().route("/x", post(add).put(query)).layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
-        with_json_errors(Router::new().nest(ROOT, routes))
+        let routes = Router::new()
+            .route("/x", post(add).put(query))
+            .route("/open", get(async |Query(_): Query<OpenJoin>| ()))
+            .route("/of/{id}", get(async |Path(_): Path<String>| ()))
+            .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES));
+        with_problems(Router::new().nest(ROOT, routes))
     }
 
     async fn answer(method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, "application/json");
         let response = router().oneshot(request.body(body.into()).unwrap()).await.unwrap();
         let status = response.status();
+        assert!(
+            status == StatusCode::OK || response.headers()[CONTENT_TYPE] == PROBLEM,
+            "{:?}",
+            response.headers()
+        );
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         (status, serde_json::from_slice(&body).unwrap_or_default())
     }
 
     #[tokio::test]
-    async fn every_error_of_the_framework_is_json_with_a_way_out() {
+    async fn every_error_of_the_framework_is_a_problem_with_a_way_out() {
         let large = format!("{{\"name\":\"{}\"}}", "x".repeat(MAX_REQUEST_BYTES));
         for (method, path, body, status, reason, text) in [
             ("GET", "/api/v2/x", "", 404, "NO_SUCH_PATH", "/api/v1"),
@@ -252,9 +274,39 @@ mod tests {
                 (status, Some(reason)),
                 "{method} {path}: {answer}"
             );
-            assert!(answer["error"].as_str().unwrap().contains(text), "{method} {path}: {answer}");
+            assert!(answer["detail"].as_str().unwrap().contains(text), "{method} {path}: {answer}");
         }
         assert_eq!(answer("POST", "/api/v1/x", r#"{"name":"a"}"#).await, (StatusCode::OK, Value::Null));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_named() {
+        for (method, path, body, field) in [
+            ("POST", "/x", r#"{"name":"a","node":1}"#, Some("node")),
+            ("POST", "/x", r#"{"endpoints":[]}"#, Some("name")),
+            ("POST", "/x", r#"{"name":"a","name":"b"}"#, Some("name")),
+            (
+                "POST",
+                "/x",
+                r#"{"name":"a","endpoints":[{"name":"b"},{"ip":"c"}]}"#,
+                Some("endpoints[1].name"),
+            ),
+            ("POST", "/x", r#"{"name":"a","pve":{"urls":["a",1]}}"#, Some("pve.urls[1]")),
+            ("POST", "/x", r#"{"name":"a","pve":{"url":[]}}"#, Some("pve.url")),
+            ("POST", "/x", "[1]", Some("[0]")),
+            ("POST", "/x", "{", None),
+            ("PUT", "/x?instances=home", "", Some("instances")),
+            ("PUT", "/x?scope=everything", "", Some("scope")),
+            ("GET", "/open?ttl_seconds=-1", "", Some("ttl_seconds")),
+            ("GET", "/of/%ff", "", Some("id")),
+        ] {
+            let (_, problem) = answer(method, &format!("{ROOT}{path}"), body).await;
+            assert_eq!(
+                problem.get("field").and_then(Value::as_str),
+                field,
+                "{method} {path} {body}: {problem}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -265,13 +317,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_another_type_is_refused_as_json() {
+    async fn a_body_of_another_type_is_refused_as_a_problem() {
         let request = Request::post("/api/v1/x").body(Body::from(r#"{"name":"a"}"#)).unwrap();
         let response = router().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let answer: Value = serde_json::from_slice(&body).unwrap();
-        assert!(answer["error"].as_str().unwrap().contains("application/json"), "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("application/json"), "{answer}");
     }
 
     #[test]
@@ -281,7 +333,10 @@ mod tests {
             (refusal.status.as_u16(), serde_json::to_value(refusal.error).unwrap())
         };
         let invalid = ChangeError::Invalid { field: "uses", rule: "1 to 10".to_owned() };
-        let body = json!({"error": "uses: 1 to 10", "reason": "INVALID_REQUEST", "field": "uses"});
+        let body = json!({
+            "type": "urn:pulse:problem:invalid-request", "title": "Invalid request", "status": 422,
+            "detail": "uses: 1 to 10", "reason": "INVALID_REQUEST", "field": "uses",
+        });
         assert_eq!(answer(invalid), (422, body));
         for (error, status, reason) in [
             (ChangeError::NotFound { what: "instance", name: "a".to_owned() }, 404, "NOT_FOUND"),
@@ -291,7 +346,9 @@ mod tests {
             (ChangeError::Stopping, 503, "DRAINING"),
         ] {
             let text = error.to_string();
-            assert_eq!(answer(error), (status, json!({"error": text, "reason": reason})));
+            let (got, body) = answer(error);
+            let told = (body["detail"].as_str(), body["reason"].as_str(), body.get("field"));
+            assert_eq!((got, told), (status, (Some(text.as_str()), Some(reason), None)), "{body}");
         }
         assert_eq!(Refusal::from(StoreError::Closed).status, StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Json;
 use pulse_proto::Node;
 
 use super::access::Caller;
+use super::extract::{Json, Path};
 use super::refusal::Refusal;
 use super::views::{self, present};
 use crate::Pulse;
@@ -27,6 +27,18 @@ use crate::pve::poll::Unheard;
 /// The most hosts of one instance that are asked in turn, and the most certificates: a cluster has 32 nodes, or a few more.
 const MAX_HOSTS: usize = 64;
 
+/// Sets Proxmox VE as a source of an instance's nodes, or changes how it is asked.
+///
+/// Its hosts are asked first; nothing is changed if none can be believed.
+#[utoipa::path(
+    put,
+    path = "/instances/{name}/pve",
+    operation_id = "set_pve",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn set(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -40,6 +52,16 @@ pub(super) async fn set(
     Ok(Json(views::one(&pulse, &changed)))
 }
 
+/// Asks Proxmox VE for an instance no more.
+#[utoipa::path(
+    delete,
+    path = "/instances/{name}/pve",
+    operation_id = "remove_pve",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    params(("name", Path, description = "The instance's name, case-blind.")),
+    responses((status = OK, description = "The instance as it is now.", body = api::Instance)),
+)]
 pub(super) async fn remove(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -49,6 +71,17 @@ pub(super) async fn remove(
     Ok(Json(views::one(&pulse, &changed)))
 }
 
+/// Looks which certificates hosts of Proxmox VE show.
+///
+/// The server connects to each; nothing secret is sent.
+#[utoipa::path(
+    post,
+    path = "/pve/certificates",
+    operation_id = "look_at_certificates",
+    tag = "instances",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = OK, description = "The certificates, in the order of the URLs.", body = api::CertificatesShown)),
+)]
 pub(super) async fn certificates(
     State(pulse): State<Arc<Pulse>>,
     Json(look): Json<api::LookAtCertificates>,

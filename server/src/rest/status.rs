@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{Json, Response};
+use axum::response::Response;
 use pulse_proto::join::authority;
 
 use super::apart;
+use super::extract::Json;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
 use crate::inventory::conflicts;
@@ -15,6 +16,15 @@ use crate::report::NodeReport;
 use crate::store::Ahead;
 use crate::tls::Tls;
 
+/// Shows how the server is.
+#[utoipa::path(
+    get,
+    path = "/status",
+    operation_id = "show_status",
+    tag = "server",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    responses((status = OK, description = "The status.", body = api::Status)),
+)]
 pub(super) async fn show(State(pulse): State<Arc<Pulse>>) -> Response {
     apart(move || Json(status(&pulse))).await
 }

@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{Query, State};
-use axum::response::{Json, Response};
+use axum::extract::State;
+use axum::response::Response;
 use pulse_proto::Node;
 use serde::Deserialize;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::apart;
+use super::extract::{Json, Query};
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, seconds, time};
@@ -18,14 +20,25 @@ use crate::catalog::Catalog;
 use crate::report::{NodeReport, Sensor};
 
 /// Which nodes; `None`: all.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Which {
     /// A name, case-blind, or an address.
     #[serde(default)]
     node: Option<String>,
 }
 
+/// Lists the newest temperatures of each node, or those of one.
+#[utoipa::path(
+    get,
+    path = "/temperatures",
+    operation_id = "list_temperatures",
+    tag = "temperatures",
+    security(("api_token" = ["monitoring:read"]), ("session" = [])),
+    params(Which),
+    responses((status = OK, description = "The newest report of each node.", body = api::Temperatures)),
+)]
 pub(super) async fn list(State(pulse): State<Arc<Pulse>>, Query(which): Query<Which>) -> Response {
     apart(move || temperatures(&pulse, &which)).await
 }

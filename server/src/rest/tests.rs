@@ -14,6 +14,7 @@ use crate::config::{Config, ConfigSources};
 use crate::listen::admin_socket::AdminPeer;
 use crate::metrics::Metrics;
 use crate::pulse::Place;
+use crate::refusals::Refusals;
 use crate::registry::ProxyKind;
 use crate::shutdown::{Drain, Signals};
 use crate::store::{Retention, Store};
@@ -31,7 +32,8 @@ pub(super) async fn pulse_until(folder: &Path, drain: Drain) -> Arc<Pulse> {
     let metrics = Arc::new(Metrics::new());
     let public_authority = ("pulse.lan".to_owned(), 7655);
     let place = Place { listen_addrs: config.listen.clone(), public_authority, tls: None };
-    let pulse = Pulse::load(&config, store, metrics, place, drain, Clock::system()).await;
+    let (refusals, _) = Refusals::new(store.clone(), Arc::clone(&metrics), Clock::system());
+    let pulse = Pulse::load(&config, store, metrics, refusals, place, drain, Clock::system()).await;
     Arc::new(pulse.expect("the database is new"))
 }
 

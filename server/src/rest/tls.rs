@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Json;
 use serde_json::json;
 
 use super::access::Caller;
+use super::extract::Json;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, time};
@@ -16,6 +16,15 @@ use crate::tls::{Condition, Exchange, Tls, TlsError};
 /// The most hosts that a refusal names; the rest is a number.
 const NAMED_HOSTS: usize = 5;
 
+/// Begins the exchange of the key of Pulse's own CA. The old one stays good until it is finished.
+#[utoipa::path(
+    post,
+    path = "/tls/rotate",
+    operation_id = "begin_ca_exchange",
+    tag = "server",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = OK, description = "The exchange.", body = api::KeyExchange)),
+)]
 pub(super) async fn rotate(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,
@@ -27,6 +36,15 @@ pub(super) async fn rotate(
     Ok(Json(exchange(&begun)))
 }
 
+/// Finishes the exchange of the CA's key: the old one is good no more.
+#[utoipa::path(
+    post,
+    path = "/tls/finish",
+    operation_id = "finish_ca_exchange",
+    tag = "server",
+    security(("api_token" = ["settings:write"]), ("session" = [])),
+    responses((status = OK, description = "The exchange that is finished.", body = api::KeyExchange)),
+)]
 pub(super) async fn finish(
     State(pulse): State<Arc<Pulse>>,
     caller: Caller,

@@ -4,6 +4,7 @@
 //! Always: reads never wait for writes; the threads end when the store is closed or its last handle is dropped.
 //! Never: blocks whoever asks, or knows which database it is.
 
+pub(super) mod accounts;
 pub(super) mod ahead;
 pub(super) mod audit;
 pub(super) mod catalog;
@@ -50,9 +51,9 @@ use self::sql::Sql;
 use self::writer::{Queued, Request, Writer};
 use super::sealed::Sealing;
 use super::{
-    Ahead, Beat, Change, Commit, Copied, Heard, Leave, ListChange, ListFound, Loaded, Newer, NodeReport,
-    Others, PollStatus, ProxyStatus, Recorded, Report, Retention, SealingExchange, Stand, StoreError,
-    postgres, sqlite,
+    Ahead, Beat, Change, Commit, Copied, CredentialUse, Heard, Leave, ListChange, ListFound, Loaded, Newer,
+    NodeReport, Others, PollStatus, ProxyStatus, Recorded, Report, Retention, SealingExchange, Stand,
+    StoreError, postgres, sqlite,
 };
 use crate::audit::{Entry, Row};
 use crate::config::secret_key;
@@ -279,6 +280,8 @@ impl Engine {
                 tokens: catalog::tokens(sql, catalog::EVERY)?,
                 join_tokens: catalog::join_tokens(sql, catalog::EVERY)?,
                 join_windows: catalog::join_windows(sql, catalog::EVERY)?,
+                admins: accounts::admins(sql, catalog::EVERY)?,
+                credentials: accounts::credentials(sql, catalog::EVERY)?,
                 lists: lists::newest(sql)?,
                 statuses: statuses::all(sql)?,
                 ahead: ahead::all(sql)?,
@@ -311,6 +314,14 @@ impl Engine {
 
     pub(super) async fn save_polls(&self, polls: Vec<PollStatus>) -> std::result::Result<(), StoreError> {
         self.transact("save what became of asking Proxmox VE", move |sql, _| polls::put(sql, &polls)).await
+    }
+
+    pub(super) async fn save_uses(&self, uses: Vec<CredentialUse>) -> std::result::Result<(), StoreError> {
+        self.transact("save when API tokens were used", move |sql, _| accounts::put_uses(sql, &uses)).await
+    }
+
+    pub(super) async fn uses(&self) -> std::result::Result<Vec<CredentialUse>, StoreError> {
+        self.ask("read when API tokens were used", |sql| accounts::uses(sql)).await
     }
 
     pub(super) fn sealing(&self) -> &Sealing {

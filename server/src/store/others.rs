@@ -6,6 +6,7 @@ use pulse_proto::{SignedAllowlist, TokenDigest};
 use uuid::Uuid;
 
 use super::{PollStatus, ProxyStatus};
+use crate::accounts::{Admin, Credential};
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, JoinWindow, Proxy};
 use crate::report::NodeReport;
@@ -43,6 +44,10 @@ pub struct Newer {
     pub join_tokens: Vec<JoinToken>,
     /// Join windows.
     pub join_windows: Vec<JoinWindow>,
+    /// Admins.
+    pub admins: Vec<Admin>,
+    /// What lets admins and programs in.
+    pub credentials: Vec<Credential>,
     /// Every list that was made meanwhile, by revision.
     pub lists: Vec<SignedAllowlist>,
 }

@@ -92,3 +92,14 @@ pub struct PollStatus {
     /// Since when.
     pub problem_since: Option<SystemTime>,
 }
+
+/// When a credential was used last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialUse {
+    /// Its id.
+    pub credential: String,
+    /// When.
+    pub at: SystemTime,
+    /// From where; `None`: from this machine.
+    pub from: Option<IpAddr>,
+}

@@ -101,6 +101,28 @@ const TABLES: &[Table] = &[
     ),
     table("join_windows", &["id", "opened_at", "closes_at", "closed_at", "sources", "revision"], "id"),
     table(
+        "admins",
+        &["name", "password_hash", "created_at", "password_set_at", "removed_at", "revision"],
+        "name",
+    ),
+    table(
+        "credentials",
+        &[
+            "id",
+            "digest",
+            "kind",
+            "admin",
+            "name",
+            "scopes",
+            "created_at",
+            "expires_at",
+            "ended_at",
+            "revision",
+        ],
+        "id",
+    ),
+    table("credential_uses", &["credential_id", "used_at", "used_from"], "credential_id"),
+    table(
         "allowlists",
         &[
             "scope",

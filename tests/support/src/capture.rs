@@ -17,10 +17,11 @@ use std::sync::{LazyLock, Mutex};
 use crate::process::Ran;
 
 /// Commands whose standard output is the one place where a secret is shown.
-const REVEALING: [[&str; 2]; 2] = [["join", "create"], ["proxy", "debug-token"]];
+const REVEALING: [[&str; 2]; 5] =
+    [["join", "create"], ["proxy", "debug-token"], ["admin", "add"], ["admin", "reset"], ["token", "create"]];
 
 /// What the paths end in, to which a `POST` is answered with a secret.
-const REVEALING_PATHS: [&str; 2] = ["/join-tokens", "/debug-token"];
+const REVEALING_PATHS: [&str; 5] = ["/join-tokens", "/debug-token", "/admins", "/reset", "/api-tokens"];
 
 /// Stands in the place of what is left out.
 const LEFT_OUT: &str = "(shown to the one who asked for it: not kept)\n";
@@ -98,7 +99,11 @@ pub(crate) fn keep_answer(method: &str, path: &str, status: u16, head: &str, bod
         && (200..300).contains(&status)
         && REVEALING_PATHS.iter().any(|end| path.ends_with(end));
     let body = if is_revealing { LEFT_OUT } else { body };
-    write(&mut open("answers"), &format!("{method} {path}\n{status}\n{head}\n\n{body}\n"));
+    // A log-in's cookie is the one place of its secret.
+    let is_cookie = |line: &&str| line.to_ascii_lowercase().starts_with("set-cookie:");
+    let head: Vec<&str> =
+        head.lines().map(|line| if is_cookie(&line) { LEFT_OUT.trim_end() } else { line }).collect();
+    write(&mut open("answers"), &format!("{method} {path}\n{status}\n{}\n\n{body}\n", head.join("\n")));
 }
 
 /// The file for the log of a program that goes on running.

@@ -23,6 +23,22 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let pairs = self.head.lines().filter_map(|line| line.split_once(':'));
+        pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+    }
+}
+
 /// A TLS configuration that trusts one CA, and offers `protocols` (ALPN).
 pub(crate) fn tls(ca_path: &Path, protocols: &[&str]) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
@@ -62,6 +78,17 @@ pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>
     raw_request(method, path, &body.map(ToString::to_string).unwrap_or_default())
 }
 
+/// A request with further headers.
+pub(crate) fn request_with(
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&serde_json::Value>,
+) -> String {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    request(method, path, body).replacen("\r\n", &format!("\r\n{headers}"), 1)
+}
+
 /// A request with any body.
 pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
     format!(
@@ -74,11 +101,16 @@ pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
-    let mut bytes = Vec::new();
-    match stream.read_to_end(&mut bytes) {
-        // The end of the connection ends the answer, with or without TLS's own farewell.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-        other => drop(other?),
+    let (mut bytes, mut part) = (Vec::new(), [0; 16 << 10]);
+    // A stream of events has no end, and is told by its beginning.
+    while !is_stream_of_events(&bytes) {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
+            // The end of the connection ends the answer, with or without TLS's own farewell.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error),
+        }
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let broken = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: {text:?}"));
@@ -86,4 +118,10 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> 
     let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Whether an answer is a stream of events, of which the first is there.
+fn is_stream_of_events(bytes: &[u8]) -> bool {
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    has(b"content-type: text/event-stream\r\n") && has(b"\nevent: ")
 }

@@ -125,13 +125,14 @@ pub struct Running {
     name: String,
     child: Killed,
     lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
+    shown: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Running {
     /// Starts it; `name` stands above its log when a test fails.
     pub(crate) fn start(name: &str, mut command: Command) -> Running {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut file = capture::log_of(name, &command);
@@ -144,7 +145,24 @@ impl Running {
                 kept.lock().expect("no holder of this lock panics").push(line);
             }
         });
-        Running { name: name.to_owned(), child: Killed(child), lines, reader: Some(reader) }
+        // Standard output is where a secret is shown to the person who started it: it is not kept.
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&shown);
+        let showing = std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                kept.lock().expect("no holder of this lock panics").push(line);
+            }
+        });
+        Running { name: name.to_owned(), child: Killed(child), lines, shown, readers: vec![reader, showing] }
+    }
+
+    /// What it has written to its standard output so far.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn shown(&self) -> Vec<String> {
+        self.shown.lock().expect("no holder of this lock panics").clone()
     }
 
     /// Its process id.
@@ -212,7 +230,7 @@ impl Running {
     }
 
     fn finish_log(&mut self) {
-        if let Some(reader) = self.reader.take() {
+        for reader in self.readers.drain(..) {
             reader.join().expect("reading does not panic");
         }
     }

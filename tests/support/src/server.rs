@@ -219,6 +219,20 @@ impl Server {
         self.running.as_ref().expect("the server was started")
     }
 
+    /// The one-time link that the first start prints, once it does.
+    ///
+    /// # Panics
+    /// When it does not in [`PATIENCE`].
+    pub fn first_link(&self) -> String {
+        eventually(PATIENCE, "the server prints the link for its first admin", || {
+            let shown = self.process().shown();
+            shown
+                .iter()
+                .find_map(|line| line.split_once("https://").map(|(_, rest)| format!("https://{rest}")))
+                .ok_or(shown)
+        })
+    }
+
     fn running_mut(&mut self) -> &mut Running {
         self.running.as_mut().expect("the server was started")
     }
@@ -357,6 +371,24 @@ impl Server {
         let ca_path: Option<&Path> = (!self.builder.is_plaintext).then_some(&ca_path);
         let answer = http::ask(self.address(), ca_path, &http::request("GET", path, None))?;
         capture::keep_answer("GET", path, answer.status, &answer.head, &answer.body);
+        Ok(answer)
+    }
+
+    /// A request over the port, with headers: TLS, unless it is turned off.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> std::io::Result<Answer> {
+        let ca_path = self.ca_path();
+        let ca_path: Option<&Path> = (!self.builder.is_plaintext).then_some(&ca_path);
+        let answer = http::ask(self.address(), ca_path, &http::request_with(method, path, headers, body))?;
+        capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
         Ok(answer)
     }
 

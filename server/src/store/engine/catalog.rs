@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, integer, millis, rows, values, word_of};
-use super::{audit, instances, leave, lists, sealed};
+use super::{accounts, audit, instances, leave, lists, sealed};
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
@@ -91,6 +91,8 @@ pub(in crate::store) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option
         dropped_tokens: dropped_tokens(database, after)?,
         join_tokens: join_tokens(database, after)?,
         join_windows: join_windows(database, after)?,
+        admins: accounts::admins(database, after)?,
+        credentials: accounts::credentials(database, after)?,
         lists: lists::newer(database, after)?,
     }))
 }
@@ -123,6 +125,8 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
                 database.execute("UPDATE fleet SET epoch = $1", &values![integer(*epoch)])?;
             }
             Change::JoinWindow(window) => put_join_window(database, window, revision)?,
+            Change::Admin(admin) => accounts::put_admin(database, admin, revision)?,
+            Change::Credential(credential) => accounts::put_credential(database, credential, revision)?,
             Change::SealingKey(exchange) => sealed::reseal(database, &exchange.from, &exchange.to)?,
         }
     }
@@ -261,7 +265,7 @@ pub(in crate::store) fn dropped_tokens(database: &dyn Sql, after: i64) -> Result
     rows(database, "ctrl_tokens", sql, &values![after], digest)
 }
 
-fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
+pub(in crate::store) fn digest(cells: &Cells<'_>) -> Result<TokenDigest> {
     Ok(TokenDigest::from_bytes(cells.plain("digest")?))
 }
 

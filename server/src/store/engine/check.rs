@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, integer, rows, values};
-use super::{ahead, audit, catalog, history, instances, lists, statuses};
+use super::{accounts, ahead, audit, catalog, history, instances, lists, statuses};
 use crate::audit::FIRST;
 use crate::store::{Checked, Finding};
 
@@ -95,6 +95,8 @@ impl Check<'_> {
         catalog::tokens(self.sql, catalog::EVERY)?;
         catalog::join_tokens(self.sql, catalog::EVERY)?;
         catalog::join_windows(self.sql, catalog::EVERY)?;
+        accounts::admins(self.sql, catalog::EVERY)?;
+        accounts::credentials(self.sql, catalog::EVERY)?;
         lists::newest(self.sql)?;
         statuses::all(self.sql)?;
         ahead::all(self.sql)?;

@@ -19,6 +19,7 @@ use crate::store::engine::{catalog, sealed, sql};
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_initial.sql"),
     include_str!("../migrations/postgres/0002_sources.sql"),
+    include_str!("../migrations/postgres/0003_accounts.sql"),
 ];
 
 /// PostgreSQL before it is not tested: `server_version_num`.

@@ -27,6 +27,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0004_kept_list.sql"),
     include_str!("../migrations/sqlite/0005_sealed.sql"),
     include_str!("../migrations/sqlite/0006_sources.sql"),
+    include_str!("../migrations/sqlite/0007_accounts.sql"),
 ];
 
 /// The schema from which on secrets are sealed.
@@ -40,7 +41,7 @@ const MIN_SQLITE_VERSION: i32 = 3_051_003;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tables that are small, and needed whole: those checked at start. The others can be many gigabytes.
-const CHECKED_TABLES: [&str; 10] = [
+const CHECKED_TABLES: [&str; 12] = [
     "fleet",
     "instances",
     "instance_nodes",
@@ -51,6 +52,8 @@ const CHECKED_TABLES: [&str; 10] = [
     "ctrl_tokens",
     "join_tokens",
     "join_windows",
+    "admins",
+    "credentials",
 ];
 
 /// Takes the lock that says which server has the data folder. It lasts as long as the file is open.

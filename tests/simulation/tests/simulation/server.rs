@@ -135,11 +135,18 @@ impl ServerHost {
         // Of the loops; each connection has a drain of its own, so that they begin to drain in one order.
         let (signals, _hand) = Signals::by_hand();
         let place = Place::of(config, Vec::new(), None);
-        let pulse =
-            Pulse::load(config, store.clone(), Arc::clone(&metrics), place, signals.drain(), clock.clone());
+        let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock.clone());
+        let pulse = Pulse::load(
+            config,
+            store.clone(),
+            Arc::clone(&metrics),
+            refusals,
+            place,
+            signals.drain(),
+            clock.clone(),
+        );
         let pulse = Arc::new(pulse.await?);
         let (streams_tx, streams_rx) = watch::channel(());
-        let (refusals, refusal_log) = Refusals::new(store.clone(), Arc::clone(&metrics), clock);
         let mut loops = JoinSet::new();
         loops.spawn(pulse.fleet.clone().save(store.clone(), ended(&streams_rx)));
         loops.spawn(refusal_log.write(ended(&streams_rx)));
@@ -153,7 +160,7 @@ impl ServerHost {
         endless.spawn(obey(Arc::clone(&pulse), commands_rx, self.journal.clone(), self.time.clone()));
         self.note(Event::Started(NAME.to_owned()));
 
-        let rpc = pulse.rpc(config, refusals, chance);
+        let rpc = pulse.rpc(config, chance);
         let listener = TcpListener::bind(("0.0.0.0", pulse_proto::DEFAULT_PORT)).await?;
         let (mut connections, mut hands) = (JoinSet::new(), Vec::new());
         loop {
