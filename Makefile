@@ -21,13 +21,14 @@ demo: ## builds, starts a server and two proxies, and shows a change arriving; C
 	@scripts/demo.sh
 
 # Those that do not look into the file of SQLite: they hold for a server on PostgreSQL too.
-POSTGRES_TESTS = store approval changes debug_token drain encode_once held_calls history join_race limits proxmox proxmox_doubt push refused_lists registration revoke rotation scopes sign_in
+POSTGRES_TESTS = store approval audit audit_rows changes debug_token drain encode_once held_calls history join_race limits proxmox proxmox_doubt push refused_lists registration revoke rotation scopes sign_in
 
 test: check build ## everything: sets up what it needs, all of `check`, all tests
 	@rm -rf target/test-output target/test-secrets && mkdir -p target/test-output
 	cargo test --workspace --locked 2>&1 | tee target/test-output/cargo-test.txt
 	scripts/with-postgres.sh cargo test --locked -p pulse $(POSTGRES_TESTS:%=--test %) 2>&1 | tee target/test-output/postgres.txt
 	@scripts/demo.sh --once 2>&1 | tee target/test-output/demo.txt
+	@scripts/schemathesis.sh
 	@scripts/secrets.sh
 	@if command -v c++ >/dev/null; then scripts/fuzz.sh 30; fi
 	@scripts/tools.sh untested

@@ -41,18 +41,18 @@ rust() {
     has cc || fail "a C compiler (cc) is missing: on Debian, apt-get install gcc libc6-dev"
 }
 
-buf() {
+npm_() {
     local key
     key=$(cat package.json package-lock.json | cksum)
-    is_set_up buf "$key" && compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null && return
+    is_set_up npm "$key" && compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null && return
     has npm || fail "npm is missing: install node together with npm (on Debian: apt-get install nodejs npm)"
-    say "fetching buf with npm"
-    # The package is one program, so no script of it needs to run.
+    say "fetching buf and what leads the browser with npm"
+    # No script of theirs needs to run; the browser is Debian's.
     npm ci --ignore-scripts
     # Each platform's program is an optional package: npm leaves out in silence what it cannot have.
     compgen -G 'node_modules/@bufbuild/buf-linux-*/bin/buf' >/dev/null ||
         fail "npm has no buf for this machine ($(uname -sm)); there is one for Linux on x86_64 and aarch64"
-    set_up buf "$key"
+    set_up npm "$key"
 }
 
 cargo_deny() {
@@ -68,20 +68,21 @@ cargo_deny() {
     set_up cargo-deny "$CARGO_DENY"
 }
 
+# Python packages in a folder of their own, so that none stands in another's way: python NAME FOLDER REQUIREMENTS WHAT
 python() {
-    local wanted=tests/interop/requirements.txt key
+    local name=$1 folder=.tools/$2 wanted=$3 key
     key=$(cksum <"$wanted")
-    is_set_up python "$key" && [[ -x .tools/venv/bin/python ]] && return
-    rm -rf .tools/venv
-    if ! { has python3 && python3 -m venv .tools/venv >/dev/null 2>&1; }; then
-        rm -rf .tools/venv
+    is_set_up "$name" "$key" && [[ -x $folder/bin/python ]] && return
+    rm -rf "$folder"
+    if ! { has python3 && python3 -m venv "$folder" >/dev/null 2>&1; }; then
+        rm -rf "$folder"
         debian python3-venv || fail "python3 with its venv module is missing (on Debian, as root: apt-get install python3-venv)"
-        python3 -m venv .tools/venv || fail "python3 -m venv does not work here, even with python3-venv installed"
+        python3 -m venv "$folder" || fail "python3 -m venv does not work here, even with python3-venv installed"
     fi
-    say "fetching the Python gRPC client"
-    .tools/venv/bin/pip install --quiet --disable-pip-version-check --no-input -r "$wanted" ||
+    say "fetching $4"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-input -r "$wanted" ||
         fail "pip could not install $wanted for $(python3 --version)"
-    set_up python "$key"
+    set_up "$name" "$key"
 }
 
 # Shows that a proxy starts no program and opens nothing of the cluster's. It may be missing: that test is skipped then.
@@ -100,6 +101,11 @@ postgresql() {
 # What stands in front of several servers, with the configuration that is shipped.
 haproxy_() {
     [[ -x /usr/sbin/haproxy ]] || has haproxy || debian haproxy || fail "HAProxy is missing (on Debian, as root: apt-get install haproxy)"
+}
+
+# The pages are tested in it. It may be missing where no test must run: the test says so.
+chromium_() {
+    has chromium || debian chromium || say "NO CHROMIUM: the pages are not tested in a browser (on Debian: apt-get install chromium)"
 }
 
 # Fuzzing links libFuzzer, which is C++. It may be missing: the targets are then fed with their corpora alone.
@@ -127,11 +133,13 @@ case "${1:-}" in
 all)
     mkdir -p .tools/bin
     rust
-    buf
-    python
+    npm_
+    python python venv tests/interop/requirements.txt "the Python gRPC client"
+    python schemathesis schemathesis tests/schemathesis/requirements.txt "schemathesis"
     strace_
     postgresql
     haproxy_
+    chromium_
     cxx
     grpcurl
     cargo_deny
@@ -139,6 +147,7 @@ all)
 untested)
     [[ -x .tools/bin/grpcurl ]] || say "NOT TESTED: grpcurl is not here (install Go, then run this again)"
     has strace || say "NOT TESTED: the proxy's system calls (install strace, then run this again)"
+    has chromium || say "NOT TESTED: the pages in a browser (install chromium, then run this again)"
     has c++ || say "NOT TESTED: fuzz targets beyond their corpora (install g++, then run this again)"
     ;;
 *) fail "usage: scripts/tools.sh all|untested" ;;

@@ -6,6 +6,7 @@
 //! Never: holds a secret, but for the join string in the one answer that makes it.
 
 mod accounts;
+mod audit;
 mod events;
 mod history;
 mod import;
@@ -26,6 +27,7 @@ pub use accounts::{
     AddAdmin, Admin, Admins, ApiToken, ApiTokens, CallerKind, CreateApiToken, LogIn, NewApiToken, NewLink,
     Session, SetPassword, SetUp, TokenState,
 };
+pub use audit::AuditVerdict;
 pub use events::{
     FeedChanged, FeedEvent, FeedHello, FeedNode, FeedPolls, FeedProxies, FeedProxy, FeedReload,
     FeedTemperatures,

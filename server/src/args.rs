@@ -5,6 +5,7 @@
 
 mod admin;
 mod allowlist;
+mod audit;
 mod bench;
 mod files;
 mod import;
@@ -23,9 +24,10 @@ use clap::{Args as Group, CommandFactory, Parser, Subcommand};
 use pulse_config::Environment;
 use pulse_proto::Pin;
 
-use crate::config::{ConfigSources, listen_address};
+use crate::config::{ConfigSources, legacy_http_address, listen_address};
 pub use admin::{Account, ApiToken};
 pub use allowlist::Allowlist;
+pub use audit::{Audit, AuditLog};
 pub use bench::Bench;
 pub use files::{Db, Files, Restore};
 pub use import::Import;
@@ -104,6 +106,10 @@ pub struct Serve {
     /// No TLS; only on loopback addresses
     #[arg(long)]
     pub plaintext: bool,
+    /// Address at which older proxies that know no TLS are served in plain text, and nothing else is: whoever can read the
+    /// traffic has their tokens
+    #[arg(long, value_name = "ADDR:PORT", value_parser = legacy_http_address)]
+    pub legacy_http: Option<SocketAddr>,
 }
 
 /// What a running server is asked.
@@ -160,11 +166,7 @@ pub enum Admin {
     /// Measure this server on this machine: simulated proxies of an instance of their own, which go again
     Bench(Bench),
     /// Who did what: the newest rows of the audit log (with --json: one object a line)
-    Audit {
-        /// Show new rows as they come, until Ctrl-C
-        #[arg(long, short)]
-        follow: bool,
-    },
+    Audit(Audit),
 }
 
 /// `pulse epoch …`.
@@ -235,8 +237,11 @@ impl Serve {
     /// The environment with the flags above it that have no place of their own in [`ConfigSources`].
     #[must_use]
     pub fn over(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Environment {
-        let flag = self.plaintext.then(|| ("PULSE_PLAINTEXT".to_owned(), OsString::from("true")));
-        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value))).chain(flag).collect()
+        let plaintext = self.plaintext.then(|| ("PULSE_PLAINTEXT".to_owned(), OsString::from("true")));
+        let legacy_http = self.legacy_http.map(|address| address.to_string().into());
+        let legacy_http = legacy_http.map(|address| ("PULSE_LEGACY_HTTP".to_owned(), address));
+        let variables = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        variables.chain(plaintext).chain(legacy_http).collect()
     }
 }
 

@@ -1,7 +1,13 @@
 //! Who did what: the audit log, hash-chained from the first row.
 //!
 //! In: one [`Entry`] for each change, written in the change's transaction. Out: rows in order.
-//! Always: a row's hash covers the row and the hash before it, so that none can be altered or taken out unseen.
+//! Always: a row's hash covers the row and the hash before it, so that none can be altered or taken out unseen; every row says
+//! from where it was asked for, and what became of it.
+
+pub mod difference;
+mod ends;
+pub mod export;
+pub mod verify;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,8 +15,11 @@ use std::time::SystemTime;
 
 use pulse_proto::hash::sha256;
 use pulse_proto::hex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
+
+pub use ends::{Ends, Point};
 
 /// Who makes a change, and from where.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +84,34 @@ impl fmt::Display for Actor {
     }
 }
 
+/// What became of what was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It was refused: nothing is changed.
+    Refused,
+    /// It failed on the way.
+    Failed,
+}
+
+impl Outcome {
+    /// The word for people, JSON and the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Refused => "refused",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// The key of a row's detail that says from where it was asked for.
+pub const FROM: &str = "from";
+/// The key of a row's detail that says what became of it.
+pub const RESULT: &str = "result";
+
 /// What is to be noted. The store gives it its place and its hash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
@@ -86,8 +123,41 @@ pub struct Entry {
     pub action: &'static str,
     /// To what: `instance:NAME`, `proxy:UUID`; of a refusal the reason.
     pub target: String,
-    /// The rest, a JSON object. Never a secret.
-    pub detail: serde_json::Value,
+    /// The rest, a JSON object: [`FROM`] where that is another machine, [`RESULT`], and what more there is to say. Never a secret.
+    pub detail: Value,
+}
+
+impl Entry {
+    /// What somebody did at a time, and what became of it. `detail` is an object, and says the rest.
+    #[must_use]
+    pub fn new(
+        at: SystemTime,
+        actor: &Actor,
+        action: &'static str,
+        target: String,
+        outcome: Outcome,
+        detail: Value,
+    ) -> Entry {
+        Entry::of_source(at, actor.to_string(), actor.from, action, target, outcome, detail)
+    }
+
+    /// As [`Entry::new`], of whoever is known by no more than a source.
+    #[must_use]
+    pub fn of_source(
+        at: SystemTime,
+        source: String,
+        from: Option<IpAddr>,
+        action: &'static str,
+        target: String,
+        outcome: Outcome,
+        mut detail: Value,
+    ) -> Entry {
+        if let Some(from) = from {
+            detail[FROM] = json!(from);
+        }
+        detail[RESULT] = json!(outcome.as_str());
+        Entry { at_ms: unix_ms(at), actor: source, action, target, detail }
+    }
 }
 
 /// Unix milliseconds; 0 before 1970.
@@ -97,9 +167,9 @@ pub fn unix_ms(at: SystemTime) -> u64 {
 }
 
 /// A row of the log.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Its place, from 1, without gaps.
+    /// Its place: the first of all is 1, and none is left out.
     pub seq: u64,
     /// When, Unix milliseconds.
     pub at_ms: u64,
@@ -119,7 +189,7 @@ pub struct Row {
     pub hash: String,
 }
 
-/// The hash before the first row.
+/// The hash before the first row, 64 zeros.
 pub const FIRST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 impl Row {
@@ -181,6 +251,22 @@ mod tests {
         for other in altered {
             assert_ne!(other.computed_hash(), row.hash, "{other:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_says_from_where_it_was_asked_for_and_what_became_of_it() {
+        let far = Actor { who: Who::User("ada".to_owned()), from: Some("192.0.2.7".parse().unwrap()) };
+        let of = |actor, outcome| {
+            let entry =
+                Entry::new(SystemTime::UNIX_EPOCH, actor, "a", "b".to_owned(), outcome, json!({"c": 1}));
+            (entry.actor, entry.detail)
+        };
+        let from = json!({"c": 1, "from": "192.0.2.7", "result": "refused"});
+        assert_eq!(of(&far, Outcome::Refused), ("user:ada".to_owned(), from));
+        assert_eq!(
+            of(&Actor::SERVER, Outcome::Done),
+            ("server".to_owned(), json!({"c": 1, "result": "done"}))
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod accounts;
 mod approval;
 mod catch_up;
 mod debug;
+mod described;
 mod draft;
 mod epoch;
 mod expiry;
@@ -35,7 +36,7 @@ use pulse_proto::{Clock, reason};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, watch};
 use uuid::Uuid;
 
-use crate::audit::{self, Actor, unix_ms};
+use crate::audit::{self, Actor, Outcome};
 use crate::catalog::Catalog;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
@@ -51,7 +52,7 @@ pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use members::{Taking, Told};
 pub use news::{Changed, News};
-pub use register::{Registered, Registration};
+pub use register::{Older, Registered, Registration};
 pub use sources::{WantedSource, place_of_secret};
 
 /// How many proxies are rung before other tasks have their turn.
@@ -194,7 +195,7 @@ fn some(names: &[String]) -> String {
     if names.len() > SHOWN { format!("{shown}, …") } else { shown }
 }
 
-/// What an audit row says of a change, beside who and when.
+/// What an audit row says of a change, beside who, when, from where, and what was before and after.
 struct Note {
     action: &'static str,
     target: String,
@@ -337,6 +338,8 @@ impl Changes {
         let leave = draft.leave();
         let (mut catalog, changes, concerned) = draft.finish();
         let changed = Changed::by(&changes);
+        let mut detail = note.detail;
+        described::differences(&before, &catalog, &changes).put(&mut detail);
         let commit = Commit {
             expected: before.revision,
             expected_hash: before.audit_hash.as_ref().to_owned(),
@@ -344,13 +347,7 @@ impl Changes {
             changes,
             lists: lists.clone(),
             leave,
-            audit: audit::Entry {
-                at_ms: unix_ms(at),
-                actor: actor.to_string(),
-                action: note.action,
-                target: note.target,
-                detail: note.detail,
-            },
+            audit: audit::Entry::new(at, actor, note.action, note.target, Outcome::Done, detail),
         };
         let (revision, entry) = (commit.revision, commit.audit.clone());
         let this = self.clone();

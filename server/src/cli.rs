@@ -12,6 +12,7 @@ mod admin;
 mod allowlist;
 mod ask;
 mod audit;
+mod audit_log;
 mod backup;
 mod bench;
 mod client;
@@ -41,7 +42,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api;
-use crate::args::{Admin, Epoch, Key, Place, Tls};
+use crate::args::{Admin, Audit, AuditLog, Epoch, Key, Place, Tls};
 use client::way::Way;
 use client::{Client, segment};
 use failure::Failure;
@@ -60,6 +61,9 @@ pub fn run(admin: &Admin, place: &Place, environment: Environment) -> ExitCode {
 }
 
 fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(), Failure> {
+    if let Admin::Audit(Audit { whole: Some(AuditLog::Verify { file: Some(file), expect }), .. }) = admin {
+        return audit_log::verify_file(file, expect.as_ref(), place.json);
+    }
     let client = Client::new(Way::of(place, environment)?);
     let mut runtime = match admin {
         // Thousands of connections, and figures that a single thread would spoil.
@@ -72,7 +76,13 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
     let asking = Asking { client, json: place.json };
     runtime.block_on(async {
         match admin {
-            Admin::Audit { follow: true } => asking.follow_audit().await,
+            Admin::Audit(Audit { whole: Some(AuditLog::Verify { expect, .. }), .. }) => {
+                asking.verify_audit(expect.as_ref()).await
+            }
+            Admin::Audit(Audit { whole: Some(AuditLog::Export { file, after, force }), .. }) => {
+                asking.export_audit(file, *after, *force).await
+            }
+            Admin::Audit(Audit { follow: true, .. }) => asking.follow_audit().await,
             Admin::Backup { file, force } => backup::run(&asking, file, *force).await,
             Admin::Bench(_) if asking.client.is_afar() => Err(bench::not_from_afar()),
             Admin::Bench(bench) => bench::run(&asking, bench).await,
@@ -152,7 +162,7 @@ impl Asking {
                 .await
             }
             Admin::Key(Key::Rotate { new_key_file }) => self.rotate_key(new_key_file.as_deref()).await,
-            Admin::Audit { .. } => {
+            Admin::Audit(_) => {
                 let rows = self.audit(None).await?;
                 Ok(self.audit_text(&rows, true))
             }

@@ -26,6 +26,8 @@ pub use secret_key::SecretKey;
 pub const DEFAULT_PATH: &str = "/etc/pulse/pulse.yaml";
 /// The data folder if no other is named.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/pulse";
+/// The folder of what installers fetch, if no other is named.
+pub const DEFAULT_INSTALL_DIR: &str = "/usr/share/pulse/install";
 /// What the names of environment variables begin with.
 pub const ENVIRONMENT_PREFIX: &str = "PULSE_";
 
@@ -59,6 +61,10 @@ pub struct Config {
     pub public_address: Option<PublicAddress>,
     /// Whether TLS is off; only if every address in `listen` is loopback.
     pub plaintext: bool,
+    /// Where older proxies and installers that know no TLS are served in plain text; `None`: nowhere.
+    pub legacy_http: Option<SocketAddr>,
+    /// The folder of the files that installers fetch.
+    pub install_dir: PathBuf,
     /// The operator's own certificate; `None`: one from Pulse's own CA.
     pub tls: Option<TlsFiles>,
     /// How often a proxy should hear something, at least.
@@ -71,6 +77,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How much history is kept.
     pub readings: Retention,
+    /// How much of the audit log is kept.
+    pub audit: AuditRetention,
     /// Those who pass on the calls of many: bounds on one address do not count for them.
     pub trusted_proxies: Vec<Network>,
     /// What one caller, and all of them, may take.
@@ -107,6 +115,21 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { max_bytes: 2 << 30, max_age: Duration::from_secs(90 * 24 * 60 * 60) }
+    }
+}
+
+/// When rows of the audit log are forgotten: by whichever bound is met first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// The most rows, each some 500 bytes.
+    pub max_rows: u64,
+    /// The oldest row that is kept.
+    pub max_age: Duration,
+}
+
+impl Default for AuditRetention {
+    fn default() -> Self {
+        Self { max_rows: 2_000_000, max_age: Duration::from_secs(5 * 365 * 24 * 60 * 60) }
     }
 }
 
@@ -191,12 +214,15 @@ struct Written {
     secret_key_file: Option<PathBuf>,
     public_address: Option<PublicAddress>,
     plaintext: Option<bool>,
+    legacy_http: Option<SocketAddr>,
+    install_dir: Option<PathBuf>,
     tls: Option<TlsFiles>,
     refresh_interval: Option<Duration>,
     shutdown_grace: Option<Duration>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     readings: Retention,
+    audit: AuditRetention,
     trusted_proxies: Option<Vec<Network>>,
     limits: Limits,
 }
@@ -218,6 +244,8 @@ impl Written {
             secret_key: SecretKey::of(self.secret_key_file, &sources.environment),
             public_address: self.public_address,
             plaintext: self.plaintext.unwrap_or(false),
+            legacy_http: self.legacy_http,
+            install_dir: self.install_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_INSTALL_DIR)),
             tls: self.tls,
             refresh_interval: self.refresh_interval.unwrap_or(Duration::from_secs(60)),
             // The whole exit takes at most 10 s: 2 s are left to end what is still there.
@@ -225,6 +253,7 @@ impl Written {
             log_level: self.log_level.unwrap_or_default(),
             log_format: self.log_format.unwrap_or_default(),
             readings: self.readings,
+            audit: self.audit,
             trusted_proxies: self.trusted_proxies.unwrap_or_default(),
             limits: self.limits,
         }
@@ -245,12 +274,15 @@ fn read_file(document: &Document, environment: &Environment) -> Result<Reading<W
             secret_key_file: keys.path("secret_key_file"),
             public_address: keys.value("public_address", public_address).flatten(),
             plaintext,
+            legacy_http: keys.value("legacy_http", legacy_http).flatten(),
+            install_dir: keys.path("install_dir"),
             tls,
             refresh_interval: keys.duration("refresh_interval", seconds(5..=600)),
             shutdown_grace: keys.duration("shutdown_grace", seconds(1..=9)),
             log_level: keys.choice("log_level", LogLevel::CHOICES),
             log_format: keys.choice("log_format", LogFormat::CHOICES),
             readings: keys.section("readings", read_retention),
+            audit: keys.section("audit", read_audit),
             trusted_proxies: keys.list("trusted_proxies", network),
             limits: keys.section("limits", Limits::read),
         }
@@ -276,6 +308,17 @@ fn read_retention(keys: &mut Section<'_, '_>) -> Retention {
     }
 }
 
+fn read_audit(keys: &mut Section<'_, '_>) -> AuditRetention {
+    let default = AuditRetention::default();
+    AuditRetention {
+        max_rows: keys.integer("max_rows", 100..=1_000_000_000).unwrap_or(default.max_rows),
+        // A server that was away for a weekend finds what it knew still.
+        max_age: keys
+            .duration("max_age", seconds(7 * 24 * 60 * 60..=36_500 * 24 * 60 * 60))
+            .unwrap_or(default.max_age),
+    }
+}
+
 /// Reads an address to listen on: `ADDR`, `ADDR:PORT`, `[V6]`, `[V6]:PORT` or `:PORT` (every address).
 ///
 /// # Errors
@@ -295,6 +338,23 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
             Err(format!("must be an address with a port like 0.0.0.0:7655 or [::]:7655, but is {text:?}"))
         }
     }
+}
+
+fn legacy_http(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() { Ok(None) } else { legacy_http_address(text).map(Some) }
+}
+
+/// Reads the address of the port of older proxies that know no TLS, with its port: `ADDR:PORT`, `[V6]:PORT` or `:PORT`.
+///
+/// # Errors
+/// The rule.
+pub fn legacy_http_address(text: &str) -> Result<SocketAddr, String> {
+    // The port is never a default: that one is the port of TLS.
+    let is_without_port = text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    if is_without_port {
+        return Err(format!("must have a port that is not the one of TLS, like {text}:7656"));
+    }
+    listen_address(text)
 }
 
 fn public_address(text: &str) -> Result<Option<PublicAddress>, String> {

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod elsewhere;
+mod pulls;
 mod saving;
 mod state;
 
@@ -25,6 +26,7 @@ use crate::fresh::Fresh;
 use crate::publish::Published;
 use crate::registry::Proxy;
 use crate::store::{KeptList, Mark, ProxyStatus};
+pub use pulls::{Pull, Transport};
 pub(crate) use state::waiting_reason;
 pub use state::{FleetView, SyncState};
 
@@ -67,7 +69,8 @@ struct Entry {
 struct Presence {
     /// The stream that is the proxy's own, by number. 0: none.
     stream: u64,
-    /// Since when it is so: there is this stream, or none; at the beginning: since the server started.
+    /// Since when it is so: there is this stream, or none; at the beginning: since the server started. Without a stream also:
+    /// since it last asked for its list.
     since: Instant,
     /// The list that was pushed into the open stream last, until the proxy says that it is in force.
     on_the_way: Option<Position>,

@@ -16,12 +16,15 @@ pub mod fleet;
 pub mod fresh;
 pub mod import;
 pub mod index;
+pub mod install;
 pub mod inventory;
+mod legacy_http;
 pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod network;
 pub mod poller;
+pub mod pruning;
 pub mod public_address;
 pub mod publish;
 mod pulse;
@@ -170,7 +173,8 @@ pub async fn run(config: Config, signals: Signals) -> Result<(), RunError> {
 
 async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), RunError> {
     let limit = listen::file_limit::raise();
-    let bounds = Bounds::of(&config).within(limit);
+    let mut bounds = Bounds::of(&config).within(limit);
+    let legacy_bounds = config.legacy_http.map(|_| legacy_http::share(&mut bounds));
     tracing::info!(files = limit.files, streams = bounds.connections, "file limit raised");
     make_data_dir(&config)?;
     // First: it tells whether another server has this folder, before anything in it is touched.
@@ -180,6 +184,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     share_authority(&config, &clock).await?;
     let tls = if config.plaintext { None } else { Some(Arc::new(Tls::open(&config)?)) };
     let listener = Listener::bind(&config.listen, tls.clone())?;
+    let legacy = config.legacy_http.map(Listener::bind_in_plain_text).transpose()?;
     let metrics = Arc::new(Metrics::new());
     let place = pulse::Place::of(&config, listener.local_addrs(), tls.clone());
     // Probes are answered from here on, and calls are told to come back.
@@ -204,7 +209,8 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
             drain.clone(),
             clock.clone(),
         );
-        let pulse = pulse.await?;
+        let mut pulse = pulse.await?;
+        pulse.legacy_http = legacy.as_ref().and_then(|legacy| legacy.local_addrs().first().copied());
         backup::restore::sweep(&config.data_dir);
         pulse.backups.sweep();
         Ok::<_, RunError>((store, Arc::new(pulse), refusal_log))
@@ -234,6 +240,8 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     spawn(&mut loops, "the asking of Proxmox VE", pulse.poller.clone().keep_polling(drain.clone()));
     spawn(&mut loops, "the saving of uses", pulse.uses.clone().save(store.clone(), ended(&streams_rx)));
     spawn(&mut loops, "the log of refusals", refusal_log.write(ended(&streams_rx)));
+    let pruning = pruning::keep_pruning(store.clone(), config.audit, pulse.clock.clone(), drain.clone());
+    spawn(&mut loops, "the end of old audit rows", pruning);
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
@@ -247,9 +255,13 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(SERVICE, ServingStatus::Serving).await;
     let max_request = usize::try_from(config.limits.max_request_bytes).unwrap_or(usize::MAX);
-    let grpc = pulse.rpc(&config, Chance::system()).router(max_request, health_service);
+    let rpc = pulse.rpc(&config, Chance::system());
+    let install = install::router(config.install_dir.clone(), Arc::clone(&rpc.limits));
+    let older = rpc.clone().older_router(max_request).merge(install);
+    let grpc = rpc.router(max_request, health_service);
     let router = Router::new()
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
+        .merge(older.clone())
         .merge(rest::probes::router(Arc::clone(&pulse)))
         .merge(rest::description::router())
         .merge(rest::admin_router(Arc::clone(&pulse)))
@@ -257,8 +269,19 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }
+    if let Some(address) = pulse.legacy_http {
+        legacy_http::warn(address);
+    }
     starting.ready(router);
     print_first_link(&pulse);
+    let legacy_serving = async {
+        if let Some((legacy, bounds)) = legacy.zip(legacy_bounds) {
+            let (host, port) = &pulse.public_authority;
+            let place = pulse_proto::join::authority(host, *port);
+            let router = legacy_http::router(older, Arc::clone(&metrics), place);
+            legacy.serve(router, bounds, Arc::clone(&metrics), drain.clone()).await;
+        }
+    };
     tell_service_manager(sd_notify::NotifyState::Ready);
     let going_down = async {
         drain.started().await;
@@ -276,7 +299,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         }
     };
     let drained = tokio::select! {
-        drained = async { tokio::join!(serving, going_down).0 } => drained,
+        drained = async { tokio::join!(serving, going_down, legacy_serving).0 } => drained,
         error = first_end(&mut loops, &drain) => return Err(error),
         () = pulse.changes.broken() => return Err(RunError::Broken),
         error = kept_up => return Err(error.into()),

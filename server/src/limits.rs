@@ -38,10 +38,14 @@ const CALLS_OF_ONE: usize = 8;
 /// one that never reads does not.
 const WATCHES_OF_ONE: usize = 24;
 
+/// Files for installers that are given out at one time; and of those, to one address. A fleet that upgrades itself takes turns.
+const DOWNLOADS: usize = 64;
+const DOWNLOADS_OF_ONE: usize = 8;
+
 /// When to come back to a server that has as much to do as it takes.
 pub const OVERLOAD_RETRY: Duration = Duration::from_secs(2);
 
-/// What counts as one host that registers: the digest of its join token, its machine id and its hostname.
+/// What counts as one host that registers: the digest of its join token (or API token), its machine id and its hostname.
 pub type RegistrationKey = (Option<[u8; 32]>, String, String);
 
 /// Every bound on calls. Shared by all that serve them.
@@ -49,6 +53,8 @@ pub type RegistrationKey = (Option<[u8; 32]>, String, String);
 pub struct CallLimits {
     /// Watches, by proxy.
     pub watches: TokenBuckets<Uuid>,
+    /// Lists that were asked for over the paths of older proxies, by proxy.
+    pub pulls: TokenBuckets<Uuid>,
     /// Registrations, by host.
     pub registrations: TokenBuckets<RegistrationKey>,
     failures: TokenBuckets<AddressGroup>,
@@ -61,6 +67,8 @@ pub struct CallLimits {
     streams: Arc<Semaphore>,
     streams_of_one: Arc<Places<Who>>,
     open_streams: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
+    downloads_of_one: Arc<Places<Who>>,
 }
 
 /// A place among the calls or streams that run; it is free again when this is dropped.
@@ -78,13 +86,15 @@ enum Who {
 impl CallLimits {
     /// The bounds that the configuration sets.
     pub fn of(config: &Config) -> CallLimits {
-        let config::Limits { watches, registrations, failures, max_calls, max_watches, .. } = config.limits;
+        let config::Limits { watches, pulls, registrations, failures, max_calls, max_watches, .. } =
+            config.limits;
         let places = |most: u64| {
             let most = usize::try_from(most).unwrap_or(usize::MAX);
             Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)))
         };
         CallLimits {
             watches: TokenBuckets::new(watches),
+            pulls: TokenBuckets::new(pulls),
             registrations: TokenBuckets::new(registrations),
             failures: TokenBuckets::new(failures),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -96,6 +106,8 @@ impl CallLimits {
             streams: places(max_watches),
             streams_of_one: Places::new(WATCHES_OF_ONE),
             open_streams: Arc::new(Semaphore::new(OPEN_STREAMS)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
+            downloads_of_one: Places::new(DOWNLOADS_OF_ONE),
         }
     }
 
@@ -127,9 +139,23 @@ impl CallLimits {
 
     /// A place for a registration of anybody else: few, so that strangers take none of those who are known.
     pub fn stranger(&self, peer: Option<IpAddr>) -> Option<Slot> {
+        self.slot_at(peer, &self.strangers, &self.strangers_of_one)
+    }
+
+    /// A place for a file that anybody fetches.
+    pub fn download(&self, peer: Option<IpAddr>) -> Option<Slot> {
+        self.slot_at(peer, &self.downloads, &self.downloads_of_one)
+    }
+
+    fn slot_at(
+        &self,
+        peer: Option<IpAddr>,
+        places: &Arc<Semaphore>,
+        of_one: &Arc<Places<Who>>,
+    ) -> Option<Slot> {
         match self.counted(peer) {
-            Some(address) => slot_of_one(&self.strangers, &self.strangers_of_one, Who::Address(address)),
-            None => slot(&self.strangers),
+            Some(address) => slot_of_one(places, of_one, Who::Address(address)),
+            None => slot(places),
         }
     }
 

@@ -179,6 +179,18 @@ impl Listener {
         if let (None, Some(address)) = (&tls, open) {
             return Err(ListenError::Plaintext(*address));
         }
+        Listener::bind_all(addresses, tls)
+    }
+
+    /// Binds an address at which plain text is spoken though others can read it: what is served there must be meant for that.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub fn bind_in_plain_text(address: SocketAddr) -> Result<Listener, ListenError> {
+        Listener::bind_all(&[address], None)
+    }
+
+    fn bind_all(addresses: &[SocketAddr], tls: Option<Arc<Tls>>) -> Result<Listener, ListenError> {
         let sockets = addresses.iter().map(|address| {
             // An IPv6 socket takes IPv4 callers too, unless IPv4 has a socket of its own on that port.
             let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub feed_listeners: Gauge,
     /// `pulse_feed_reloads_total`: listeners of the live feed that were told to load everything anew.
     pub feed_reloads: Counter,
+    /// `pulse_legacy_http_requests_total`: requests in plain text, to the port of `legacy_http`.
+    pub legacy_http_requests: Counter,
     pve_polls: Family<Label<PollResult>, Counter>,
     list_refusals: Family<Label<&'static str>, Counter>,
     refusals: Family<Label<&'static str>, Counter>,
@@ -162,6 +164,12 @@ impl Metrics {
                 r,
                 "pulse_feed_reloads",
                 "Listeners of the live feed that were told to load everything anew",
+                Counter::default(),
+            ),
+            legacy_http_requests: register(
+                r,
+                "pulse_legacy_http_requests",
+                "Requests in plain text to the port of legacy_http",
                 Counter::default(),
             ),
             pve_polls: register(r, "pulse_pve_polls", "Polls of Proxmox VE, by result", Family::default()),
@@ -373,6 +381,7 @@ mod tests {
             "pulse_pve_poll_seconds_count 0",
             "pulse_instances_with_problems 0",
             "pulse_held_changes 0",
+            "pulse_legacy_http_requests_total 0",
             "pulse_readings_total 0",
             "pulse_connections 0",
             "pulse_connections_refused_total{reason=\"limit\"} 1",

@@ -62,6 +62,8 @@ pub struct Pulse {
     pub started_at: SystemTime,
     /// Where it listens.
     pub listen_addrs: Vec<SocketAddr>,
+    /// Where older proxies are served in plain text; `None`: nowhere.
+    pub legacy_http: Option<SocketAddr>,
     /// Its certificate; `None` in plain text.
     pub tls: Option<Arc<Tls>>,
     /// The host and the port that join strings name.
@@ -175,6 +177,7 @@ impl Pulse {
             metrics,
             started_at: clock.now(),
             listen_addrs: place.listen_addrs,
+            legacy_http: None,
             tls: place.tls,
             public_authority: place.public_authority,
             refresh_interval: config.refresh_interval,
@@ -286,6 +289,7 @@ impl Pulse {
             readings: self.readings.clone(),
             store: self.store.clone(),
             refusals: self.refusals.clone(),
+            replicas: self.replicas.clone(),
             metrics: Arc::clone(&self.metrics),
             drain: self.drain.clone(),
             signing_key: Arc::clone(&self.signing_key),

@@ -31,6 +31,7 @@ mod nodes;
 pub mod probes;
 mod proxies;
 mod refusal;
+mod refused;
 pub mod routes;
 mod sessions;
 mod sources;
@@ -58,7 +59,7 @@ use crate::api;
 /// is an admin, and the audit log notes the user id. What is open to all is beside it, in [`description::router`].
 pub fn admin_router(pulse: Arc<Pulse>) -> Router {
     let access = Arc::new(routes::access_of(&description::description()));
-    let paths = Router::from(routes::paths())
+    let paths = refused::noted(Router::from(routes::paths()), pulse.refusals.clone())
         .layer(DefaultBodyLimit::max(api::MAX_REQUEST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), look_around))
         .layer(middleware::from_fn_with_state(Arc::clone(&pulse), access::guard))

@@ -9,6 +9,7 @@ mod edge;
 mod headers;
 mod introduction;
 mod limited;
+mod older;
 mod open_streams;
 mod register;
 mod report;
@@ -40,6 +41,7 @@ use crate::metrics::Metrics;
 use crate::publish::Lists;
 use crate::readings::Readings;
 use crate::refusals::Refusals;
+use crate::replicas::Replicas;
 use crate::shutdown::Drain;
 use crate::store::Store;
 use crate::tls::Tls;
@@ -60,6 +62,8 @@ pub struct Rpc {
     pub readings: Readings,
     /// History of lists.
     pub store: Store,
+    /// The other servers on the database.
+    pub replicas: Replicas,
     /// Where refused calls are told.
     pub refusals: Refusals,
     /// What is counted.

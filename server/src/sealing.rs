@@ -5,6 +5,7 @@
 //! Never: shows the key or a secret; makes a key where one should be.
 
 mod exchange;
+mod mac;
 
 use std::fmt;
 use std::io::ErrorKind;

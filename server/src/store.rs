@@ -578,6 +578,41 @@ impl Store {
         self.engine.audit_tail(limit).await
     }
 
+    /// Verifies the audit log: its chain from its first row to its end, and the seal of both. `expected` is a row that was noted
+    /// elsewhere, which the log must have still. Nobody waits for it meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`]: it cannot be read.
+    pub async fn audit_verify(
+        &self,
+        expected: Option<audit::Point>,
+    ) -> Result<audit::verify::Verdict, StoreError> {
+        self.engine.audit_verify(expected).await
+    }
+
+    /// Where the audit log begins and ends, and of which fleet it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Unreadable`].
+    pub async fn audit_ends(&self) -> Result<(Uuid, audit::Ends), StoreError> {
+        self.engine.audit_ends().await
+    }
+
+    /// Takes away a batch of the oldest audit rows that need not be kept, if they are as they were written. `leave` is leave to do
+    /// so; `began`: a batch was taken away before this one. Out: whether there may be more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if they are not as they were written; [`StoreError::Database`], [`StoreError::LeaseLost`].
+    pub async fn prune_audit(
+        &self,
+        keep: config::AuditRetention,
+        now: SystemTime,
+        leave: Leave,
+        began: bool,
+    ) -> Result<bool, StoreError> {
+        self.engine.prune_audit(keep, now, leave, began).await
+    }
+
     /// The history of one node from `since` on, oldest first, at most `limit` reports.
     ///
     /// # Errors

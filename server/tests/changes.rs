@@ -67,7 +67,9 @@ fn nodes(nodes: &[(&str, &str)]) -> Vec<Node> {
 fn host(hostname: &str, join: Option<TokenDigest>) -> Registration {
     Registration {
         join,
+        api: None,
         proven: None,
+        older: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,
         proxy_url: String::new(),
@@ -421,18 +423,17 @@ async fn an_instance_is_stored_as_it_was_set_and_noted_is_what_came_and_went() {
         (&[C], &["c|"], &none),
         (&[A, B, C], &["a|10.0.0.1", "b|10.0.0.2"], &none),
     ];
-    let mut before = 0;
+    let values = |lines: &[&str]| lines.iter().map(|line| serde_json::Value::from(*line)).collect::<Vec<_>>();
     for (set, added, removed) in steps {
         world.changes.set_endpoints(&admin(), "home", nodes(set), true).await.unwrap();
         let stored = world.store.load().await.unwrap().instances;
         assert_eq!(stored[0].endpoints(), nodes(set));
         let row = &world.store.audit_tail(1).await.unwrap()[0];
         let detail: serde_json::Value = serde_json::from_str(&row.detail).unwrap();
-        let expected = serde_json::json!({
-            "added": added, "removed": removed, "nodes": set.len(), "nodes_before": before,
-        });
-        assert_eq!((row.action.as_str(), detail), ("instance.set", expected));
-        before = set.len();
+        let change = &detail["changes"][0];
+        let lines = |key: &str| change["nodes"][key].as_array().cloned().unwrap_or_default();
+        assert_eq!((row.action.as_str(), &change["of"]), ("instance.set", &"instance:home".into()));
+        assert_eq!((lines("added"), lines("removed")), (values(added), values(removed)), "{detail}");
     }
     let revision = world.changes.catalog().revision;
     world.changes.set_endpoints(&admin(), "home", nodes(&[A, B, C]), true).await.unwrap();

@@ -88,6 +88,7 @@ async fn a_fleet_moves_with_its_epoch_its_tokens_its_lists_and_its_audit_chain()
     assert_eq!(checked.json()["audit_rows"], json!(audit.lines().count()));
     assert!(checked.json()["lists"].as_u64().is_some_and(|lists| lists > 0), "{}", checked.stdout);
     assert!(after.pulse_ok(&["audit", "--json"]).starts_with(&audit), "the chain goes on where it was");
+    after.pulse_ok(&["audit", "verify"]);
     let mut watch = client.reconnect(&after).await.watch(holding(&list)).await;
     assert!(
         matches!(watch.next_kind().await, Kind::Unchanged(_)),

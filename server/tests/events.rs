@@ -1,6 +1,8 @@
 //! The live feed: everybody hears the same, who comes back misses nothing, who fell too far behind is told so, and a slow one
 //! costs nobody else.
 
+#[path = "support/client.rs"]
+mod client;
 #[path = "support/listening.rs"]
 mod listening;
 
@@ -233,6 +235,34 @@ async fn what_a_proxy_does_is_told() {
     is_shown(&mut listener, "IN_SYNC", false).await;
     server.pulse_ok(&["proxy", "revoke", &client.proxy_id]);
     is_shown(&mut listener, "REVOKED", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_has_it_too_and_a_stream_ends_with_the_token_that_opened_it() {
+    let server = server();
+    let create = |scope: &str| server.json(&["token", "create", "page", "--scope", scope]);
+    let (token, kept) = (create("monitoring:read"), create("monitoring:read"));
+    let secret = |token: &serde_json::Value| token["secret"].as_str().expect("it is shown once").to_owned();
+    let mut listeners = Vec::new();
+    for is_http2 in [true, false] {
+        listeners.push(Listening::begin_afar(&server, &secret(&token), is_http2).await);
+    }
+    let mut other = Listening::begin_afar(&server, &secret(&kept), true).await;
+    change(&server, 1);
+    for listener in listeners.iter_mut().chain([&mut other]) {
+        assert_eq!(revision(&listener.next_named("changed").await), newest(&server));
+    }
+    server.pulse_ok(&["token", "revoke", token["token"]["id"].as_str().expect("it has an id")]);
+    for listener in &mut listeners {
+        assert_eq!(listener.next_or_end_named("changed").await, None);
+    }
+    let revoked = other.next_named("changed").await;
+    assert_eq!((revision(&revoked), &revoked.data["is_access"]), (newest(&server), &json!(true)));
+
+    let bearer = format!("Bearer {}", secret(&create("settings:read")));
+    let answer = server.ask("GET", "/api/v1/events", &[("authorization", &bearer)], "");
+    let answer = answer.expect("the server answers");
+    assert_eq!((answer.status, &answer.json()["reason"]), (403, &json!("MISSING_SCOPE")));
 }
 
 fn report() -> ReportTemperaturesRequest {

@@ -60,6 +60,8 @@ const COMMANDS: &[(From, &str, &[&str])] = &[
     (From::Afar, "temps", &[]),
     (From::Afar, "status", &[]),
     (From::Afar, "audit", &[]),
+    (From::Afar, "audit verify", &[]),
+    (From::Afar, "audit export", &["FOLDER/audit.jsonl"]),
     (From::Afar, "admin list", &[]),
     (From::Afar, "token list", &[]),
     (From::Afar, "token create", &["other", "--scope", "monitoring:read"]),
@@ -83,12 +85,10 @@ const COMMANDS: &[(From, &str, &[&str])] = &[
 /// The commands that the command line has, as they are typed.
 fn commands() -> BTreeSet<String> {
     fn below(command: &clap::Command, typed: &str, found: &mut BTreeSet<String>) {
-        let mut is_leaf = true;
         for command in command.get_subcommands() {
-            is_leaf = false;
             below(command, format!("{typed} {}", command.get_name()).trim(), found);
         }
-        if is_leaf {
+        if !command.is_subcommand_required_set() {
             found.insert(typed.to_owned());
         }
     }

@@ -19,6 +19,8 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tonic_types::StatusExt;
 
+#[path = "support/older.rs"]
+mod older;
 #[path = "support/replicas.rs"]
 mod support;
 
@@ -467,4 +469,28 @@ async fn a_proxy_that_hops_to_a_server_which_is_behind_never_gets_an_older_list(
         Value::Null,
         "nobody is ahead of anything"
     );
+}
+
+#[test]
+fn who_polls_is_one_proxy_to_all_servers_whichever_it_asks() {
+    let replicas = Replicas::start(2);
+    let [first, second] = &replicas.servers[..] else { panic!("there are two") };
+    first.pulse_ok(&["instance", "add", "home", "--endpoint", "delly"]);
+    let join = older::join_token(first, &["--instance", "home", "--uses", "3"]);
+    let older = older::Older::register(second, &join, "delly");
+    let polled = [first, second].map(|server| older.pull(server).json()["hash"].clone());
+    assert_eq!(polled[0], polled[1]);
+    for server in [first, second] {
+        let shown = server.wait_for_state(&older.id, "IN_SYNC");
+        assert_eq!((&shown["transport"], &shown["applied"]["hash"]), (&json!("rest"), &polled[0]));
+    }
+    // Its token was used, at whichever server: an installer that runs again does not take it away.
+    eventually(PATIENCE, "the second server wrote it down", || {
+        match replicas.sql("SELECT count(*) FROM proxy_status WHERE list_source = 'pulled'").as_str() {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+    assert_ne!(older::Older::register(first, &join, "delly").id, older.id);
+    assert_eq!(older.pull(first).status, 200);
 }

@@ -26,14 +26,14 @@ fn ask(
     headers: &[(&str, &str)],
     body: Option<&Value>,
 ) -> (u16, Value) {
-    let answer = server.ask(method, &format!("/api/v1{path}"), headers, body).expect("the server answers");
+    let answer = server.api(method, path, headers, body).expect("the server answers");
     let is_empty = answer.body.is_empty();
     (answer.status, if is_empty { Value::Null } else { answer.json() })
 }
 
 /// Sends a password with which somebody gets in, and keeps what a browser would.
 fn enter(server: &Server, path: &str, body: &Value) -> Result<Browser, (u16, Value)> {
-    let answer = server.ask("POST", &format!("/api/v1{path}"), &[], Some(body)).expect("the server answers");
+    let answer = server.api("POST", path, &[], Some(body)).expect("the server answers");
     if answer.status != 201 {
         return Err((answer.status, answer.json()));
     }
@@ -163,7 +163,7 @@ fn wrong_names_and_passwords_look_the_same_and_are_slowed_down_while_the_socket_
         assert_eq!(log_in(&server, "ada", "wrong wrong wrong").err().map(|(status, _)| status), Some(401));
     }
     let body = json!({ "name": "ada", "password": PASSWORD });
-    let answer = server.ask("POST", "/api/v1/session", &[], Some(&body)).expect("the server answers");
+    let answer = server.api("POST", "/session", &[], Some(&body)).expect("the server answers");
     assert_eq!((answer.status, &answer.json()["reason"]), (429, &json!("RATE_LIMITED")));
     let wait: u64 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).expect("it says when");
     assert!((1..=600).contains(&wait), "{wait}");
@@ -212,7 +212,7 @@ fn metrics_are_for_this_machine_and_for_tokens_that_may_see_the_fleet() {
     let passed_on = ("x-forwarded-for", "192.0.2.7");
     let scrape = |bearer: &str| {
         let headers = [passed_on, ("authorization", bearer)];
-        server.ask("GET", "/metrics", &headers, None).expect("the server answers").status
+        server.ask("GET", "/metrics", &headers, "").expect("the server answers").status
     };
     assert_eq!(scrape(&token(&server, &["monitoring:read"])), 200);
     assert_eq!(scrape(&token(&server, &["settings:read"])), 403);

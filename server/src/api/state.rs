@@ -81,6 +81,10 @@ pub struct Proxy {
     pub waiting: Option<String>,
     /// Whether it has a stream open.
     pub is_connected: bool,
+    /// How it asked for its list last: `grpc`, with a stream, or `rest`, now and then over the paths of older proxies. `null`:
+    /// it never did.
+    #[serde(default)]
+    pub transport: Option<String>,
     /// The last list sent to it, or confirmed as held by it.
     pub pushed: Option<Mark>,
     /// The last list that it put in force.
@@ -91,7 +95,8 @@ pub struct Proxy {
     pub refused: Option<Mark>,
     /// Why it refused a list, or what was wrong with its disk. Empty: nothing.
     pub last_error: String,
-    /// Where its list comes from, as it said: `pushed`, `cache`, `static` or `none`. Empty: it did not say.
+    /// Where its list comes from, as it said: `pushed`, `cache`, `static` or `none`; `pulled` where it
+    /// asked for it over the paths of older proxies. Empty: it did not say.
     pub list_source: String,
     /// Whether it does not check the server's certificate. A known pin and the lists' signatures it checks all the same.
     pub insecure_skip_verify: bool,
@@ -273,6 +278,12 @@ pub struct Status {
     pub streams: usize,
     /// `ok`, or `degraded`: the last write failed, and lists stay as they are.
     pub database: String,
+    /// The address at which older proxies are served in plain text; `null`: none.
+    #[serde(default)]
+    pub legacy_http: Option<String>,
+    /// How many requests came there since the server started.
+    #[serde(default)]
+    pub legacy_http_requests: u64,
     /// Set if proxies hold lists that this database never made: an old copy of it was put back.
     pub database_older_than_fleet: Option<OlderDatabase>,
     /// The servers on the same database, this one first; empty if it is this one's alone.
@@ -331,7 +342,13 @@ pub struct AuditRow {
     pub action: String,
     /// To what.
     pub target: String,
-    /// The rest.
+    /// The address that it was asked for from; `null`: from the server's own machine, or a row from before this was noted.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// What became of it: `done`, `refused`, `failed`; `null`: a row from before this was noted.
+    #[serde(default)]
+    pub result: Option<String>,
+    /// All of that and the rest, as it was hashed.
     pub detail: serde_json::Value,
     /// The fleet's revision after it.
     pub revision: u64,

@@ -50,6 +50,10 @@ fn every_documented_line_is_understood() {
         "pulse node pause home pve1",
         "pulse node exclude home pve1 --yes",
         "pulse node resume home pve1",
+        "pulse audit verify --expect 12:0000000000000000000000000000000000000000000000000000000000000000",
+        "pulse audit verify audit.jsonl --json",
+        "pulse audit export audit.jsonl --after 12 --force",
+        "pulse audit export -",
         "pulse allowlist held",
         "pulse allowlist confirm home",
         "pulse allowlist discard home",
@@ -153,6 +157,18 @@ fn plaintext_is_a_flag_above_the_environment() {
     let value = |environment: Environment| environment.value("PULSE_PLAINTEXT").map(ToOwned::to_owned);
     assert_eq!(value(serve(true).over(variables())), Some("true".into()));
     assert_eq!(value(serve(false).over(variables())), Some("false".into()));
+}
+
+#[test]
+fn plain_text_for_older_proxies_is_a_flag_above_the_environment() {
+    let Command::Serve(serve) = parse("pulse serve --legacy-http 10.0.0.5:7656").expect("a command").command
+    else {
+        panic!("it is another command");
+    };
+    let variables = [("PULSE_LEGACY_HTTP".into(), "10.0.0.6:1".into())].into_iter();
+    let value = serve.over(variables).value("PULSE_LEGACY_HTTP").map(ToOwned::to_owned);
+    assert_eq!(value, Some("10.0.0.5:7656".into()));
+    assert!(parse("pulse serve --legacy-http 10.0.0.5").is_err());
 }
 
 #[test]

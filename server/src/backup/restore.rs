@@ -16,7 +16,7 @@ use pulse_proto::Clock;
 use serde_json::json;
 
 use super::{BackupError, DATABASE, KEY_FILES, Manifest, SECRET_KEY, read};
-use crate::audit::{Actor, Entry, unix_ms};
+use crate::audit::{Actor, Entry, Outcome};
 use crate::changes::{ChangeError, Changes, LoadError};
 use crate::store::{Checked, DataLock, Retention, Store, check};
 use crate::whole_file;
@@ -180,16 +180,12 @@ impl Unpacked {
         // Nothing is deleted here: bounds are those of the configuration, which the server knows.
         let keep_all = Retention { max_bytes: u64::MAX, max_age: Duration::MAX };
         let store = Store::open_with(self.folder.path(), &self.secret_key, keep_all, clock.clone()).await?;
-        let entry = Entry {
-            at_ms: unix_ms(clock.now()),
-            actor: actor.to_string(),
-            action: "backup.restore",
-            target: "fleet".to_owned(),
-            detail: json!({
-                "made_at": self.manifest.made_at, "epoch": self.manifest.epoch, "revision": self.manifest.revision,
-                "new_epoch": new_epoch,
-            }),
-        };
+        let detail = json!({
+            "made_at": self.manifest.made_at, "epoch": self.manifest.epoch, "revision": self.manifest.revision,
+            "new_epoch": new_epoch,
+        });
+        let target = "fleet".to_owned();
+        let entry = Entry::new(clock.now(), actor, "backup.restore", target, Outcome::Done, detail);
         store.append_audit(vec![entry]).await?;
         let changes = Changes::alone(&store, clock).await;
         let changes = changes.map_err(|error| match error {

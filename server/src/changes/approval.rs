@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::instance::present;
-use super::proxies::{active, assignment, note};
+use super::proxies::{active, note};
 use super::{ChangeError, Changes, Note};
 use crate::audit::Actor;
 use crate::network::Network;
@@ -43,7 +43,6 @@ impl Changes {
                 let closed = JoinWindow { closed_at: Some(draft.at), ..(**before).clone() };
                 draft.put_join_window(closed);
             }
-            let from: Vec<String> = sources.iter().map(ToString::to_string).collect();
             let window = draft.put_join_window(JoinWindow {
                 id: Uuid::now_v7(),
                 sources: sources.clone(),
@@ -51,7 +50,7 @@ impl Changes {
                 closes_at: draft.at + ttl,
                 closed_at: None,
             });
-            let detail = json!({ "ttl_seconds": ttl.as_secs(), "from": from });
+            let detail = json!({ "ttl_seconds": ttl.as_secs() });
             let target = format!("window:{}", window.id);
             Ok((window, Note { action: "join.open", target, detail }))
         })
@@ -104,9 +103,7 @@ impl Changes {
             let instance = named.or_else(matching).map(|instance| instance.id);
             let after =
                 draft.put_proxy(Proxy { is_approved: true, instance, scope_kind, ..(*before).clone() });
-            let mut detail = assignment(&after);
-            detail["hostname"] = json!(after.hostname);
-            detail["peer"] = json!(after.peer);
+            let detail = json!({ "hostname": after.hostname, "peer": after.peer });
             Ok((after, note("proxy.approve", id, detail)))
         })
         .await

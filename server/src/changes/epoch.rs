@@ -31,8 +31,7 @@ impl Changes {
                 rule: format!("there is none behind {before}; restore a backup with an earlier one"),
             })?;
             draft.begin_epoch(epoch);
-            let detail = json!({ "epoch": epoch, "before": before });
-            Ok((epoch, Note { action: "epoch.new", target: "fleet".to_owned(), detail }))
+            Ok((epoch, Note { action: "epoch.new", target: "fleet".to_owned(), detail: json!({}) }))
         })
         .await
     }

@@ -11,7 +11,7 @@ mod proxies;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
@@ -109,14 +109,14 @@ impl Changes {
 #[derive(Default)]
 struct Report {
     steps: Vec<ImportStep>,
-    /// What was added, by kind and instance.
-    added: BTreeMap<&'static str, BTreeMap<String, Vec<Value>>>,
+    /// How much was added, by kind and instance.
+    added: BTreeMap<&'static str, BTreeMap<String, usize>>,
 }
 
 impl Report {
-    /// Something is added; `noted` is what the audit log has of it.
-    fn add(&mut self, what: &'static str, instance: &str, text: String, noted: Value) {
-        self.added.entry(what).or_default().entry(instance.to_owned()).or_default().push(noted);
+    /// Something is added.
+    fn add(&mut self, what: &'static str, instance: &str, text: String) {
+        *self.added.entry(what).or_default().entry(instance.to_owned()).or_default() += 1;
         self.say(ImportOutcome::Add, what, Some(instance), text);
     }
 

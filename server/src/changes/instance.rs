@@ -1,12 +1,12 @@
 //! What changes of instances share: finding one, noting what comes and goes, holding what must wait.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use pulse_proto::Node;
 use serde_json::json;
 
 use super::{ChangeError, Draft, Note};
+use crate::audit::difference::first_of;
 use crate::inventory::{Held, Instance, Origin};
 
 /// Holds a change until an admin says more. What is held already, or was said no to, stays as it is.
@@ -19,8 +19,10 @@ pub(super) fn hold(
     let is_said = |present: &Held| same(&present.nodes, &held.nodes);
     let detail = json!({
         "of": origin.as_str(),
-        "gone": held.gone,
-        "nodes": lines(&held.nodes),
+        "gone": first_of(&held.gone),
+        "gone_count": held.gone.len(),
+        "nodes": first_of(&lines(&held.nodes)),
+        "nodes_count": held.nodes.len(),
         "nodes_before": before.endpoints().len(),
     });
     let note = note("allowlist.hold", &before.name, detail);
@@ -42,24 +44,12 @@ pub(super) fn present(draft: &Draft<'_>, name: &str) -> Result<Arc<Instance>, Ch
     draft.before.inventory.by_name(name).cloned().ok_or_else(not_found)
 }
 
-/// What comes and goes, for the audit log.
-pub(super) fn difference(before: &Instance, after: &Instance) -> serde_json::Value {
-    let (had, has): (HashSet<_>, HashSet<_>) =
-        (before.endpoints().iter().collect(), after.endpoints().iter().collect());
-    json!({
-        "added": lines(has.difference(&had).copied()),
-        "removed": lines(had.difference(&has).copied()),
-        "nodes": after.endpoints().len(),
-        "nodes_before": before.endpoints().len(),
-    })
-}
-
 pub(super) fn note(action: &'static str, name: &str, detail: serde_json::Value) -> Note {
     Note { action, target: format!("instance:{name}"), detail }
 }
 
 /// Nodes as they are noted, in order.
-pub(super) fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
+fn lines<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<String> {
     let mut lines: Vec<String> = nodes.into_iter().map(Node::line).collect();
     lines.sort_unstable();
     lines

@@ -6,8 +6,8 @@ use pulse_proto::{Node, Scope};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instance::{difference, hold, lines, note, present};
-use super::sources::{WantedSource, noted};
+use super::instance::{hold, note, present};
+use super::sources::WantedSource;
 use super::{ChangeError, Changes};
 use crate::allowlist;
 use crate::audit::Actor;
@@ -56,11 +56,7 @@ impl Changes {
                 }
                 facts.source = source;
             });
-            let mut detail = json!({ "endpoints": lines(instance.endpoints()) });
-            if let Some(source) = &instance.source {
-                detail["pve"] = noted(source);
-            }
-            Ok((draft.put_instance(instance), note("instance.add", &new.name, detail)))
+            Ok((draft.put_instance(instance), note("instance.add", &new.name, json!({}))))
         })
         .await
     }
@@ -81,9 +77,8 @@ impl Changes {
             let before = present(draft, name)?;
             let after = before.with(|facts| facts.put(Origin::Manual, endpoints.clone(), draft.at));
             // Mostly one node of many is new; the whole lists stand in the history, under their revisions.
-            let detail = difference(&before, &after);
             if after == *before {
-                return Ok((Arc::clone(&before), note("instance.set", &before.name, detail)));
+                return Ok((Arc::clone(&before), note("instance.set", &before.name, json!({}))));
             }
             if let Some(gone) = too_many_gone(before.endpoints(), after.endpoints()).filter(|_| !confirmed) {
                 let held = Held {
@@ -95,7 +90,7 @@ impl Changes {
                 };
                 return Ok(hold(draft, &before, Origin::Manual, held));
             }
-            Ok((draft.put_instance(after), note("instance.set", &before.name, detail)))
+            Ok((draft.put_instance(after), note("instance.set", &before.name, json!({}))))
         })
         .await
     }
@@ -129,7 +124,7 @@ impl Changes {
                 facts.removed_at = Some(draft.at);
             });
             draft.put_instance(removed);
-            let detail = json!({ "before": lines(before.endpoints()), "proxies": proxies });
+            let detail = json!({ "proxies": proxies });
             Ok(((), note("instance.remove", &before.name, detail)))
         })
         .await

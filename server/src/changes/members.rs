@@ -10,8 +10,9 @@ use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instance::{difference, hold, lines, note, present, same};
+use super::instance::{hold, note, present, same};
 use super::{ChangeError, Changes};
+use crate::audit::difference::MAX_LINES;
 use crate::audit::{Actor, unix_ms};
 use crate::inventory::{Held, Instance, Origin, Use, gone, is_most, too_many_gone};
 use crate::pve::address::PveUrl;
@@ -74,14 +75,13 @@ impl Changes {
             draft.under(told.leave);
             let at = draft.at;
             let after = before.with(|facts| facts.put(Origin::Cluster, told.nodes.clone(), at));
-            let detail = difference(&before, &after);
             if after == *before {
-                return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
+                return Ok((Taking::Taken, note("instance.poll", &before.name, json!({}))));
             }
             let gone = too_much(&before, &after, told);
             let Some(gone) = gone else {
                 draft.put_instance(after);
-                return Ok((Taking::Taken, note("instance.poll", &before.name, detail)));
+                return Ok((Taking::Taken, note("instance.poll", &before.name, json!({}))));
             };
             let names: HashSet<String> =
                 told.nodes.iter().map(|node| node.name().to_ascii_lowercase()).collect();
@@ -102,7 +102,7 @@ impl Changes {
                 same(&present.nodes, &held.nodes) || (is_new && !present.is_discarded)
             };
             if before.held.get(&Origin::Cluster).is_some_and(is_held) {
-                return Ok((Taking::Held, note("allowlist.hold", &before.name, detail)));
+                return Ok((Taking::Held, note("allowlist.hold", &before.name, json!({}))));
             }
             let (_, note) = hold(draft, &stamped, Origin::Cluster, held);
             Ok((Taking::Held, note))
@@ -135,8 +135,8 @@ impl Changes {
                     facts.put(origin, held.nodes, draft.at);
                 }
             });
-            let mut detail = difference(&before, &after);
-            detail["held_by"] = before.held.values().map(|held| held.by.as_str()).collect();
+            let held_by: Vec<&str> = before.held.values().map(|held| held.by.as_str()).collect();
+            let detail = json!({ "held_by": held_by });
             Ok((draft.put_instance(after), note("allowlist.confirm", &before.name, detail)))
         })
         .await
@@ -154,8 +154,9 @@ impl Changes {
             if waiting.is_empty() {
                 return Err(ChangeError::NothingHeld(before.name.clone()));
             }
-            let detail = json!({ "kept": waiting.iter().flat_map(|held| &held.gone).collect::<Vec<_>>(),
-                "nodes": lines(before.endpoints()).len() });
+            let kept: Vec<&String> = waiting.iter().flat_map(|held| &held.gone).collect();
+            let detail =
+                json!({ "kept": kept.iter().take(MAX_LINES).collect::<Vec<_>>(), "kept_count": kept.len() });
             let after = before.with(|facts| {
                 facts.held.remove(&Origin::Manual);
                 for held in facts.held.values_mut() {

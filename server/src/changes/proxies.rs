@@ -39,10 +39,8 @@ impl Changes {
                 after.instance = Some(present(draft, name)?.id);
             }
             after.scope_kind = scope_kind.unwrap_or(before.scope_kind);
-            let mut detail = assignment(&after);
-            detail["before"] = assignment(&before);
             let after = if after == *before { before } else { draft.put_proxy(after) };
-            Ok((after, note("proxy.set", id, detail)))
+            Ok((after, note("proxy.set", id, json!({}))))
         })
         .await
     }
@@ -221,11 +219,6 @@ fn ended() -> ChangeError {
 pub(super) fn active(draft: &Draft<'_>, id: Uuid) -> Result<Arc<Proxy>, ChangeError> {
     let proxy = known(draft, id)?;
     if proxy.is_active() { Ok(proxy) } else { Err(ChangeError::NotActive(id, "revoked")) }
-}
-
-/// What an audit row says of where a proxy belongs.
-pub(super) fn assignment(proxy: &Proxy) -> serde_json::Value {
-    json!({ "instance": proxy.instance, "scope": proxy.scope().map(|scope| scope.to_string()) })
 }
 
 pub(super) fn note(action: &'static str, id: Uuid, detail: serde_json::Value) -> Note {

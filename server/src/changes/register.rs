@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::proxies::replace_tokens;
 use super::{ChangeError, Changes, Draft, Note};
+use crate::accounts::ApiScope;
 use crate::audit::{Actor, Who};
+use crate::fleet::Fleet;
 use crate::inventory::Instance;
 use crate::registry::{CtrlToken, JoinToken, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding};
 
@@ -21,6 +23,8 @@ const MAX_UNAPPROVED: usize = 256;
 pub struct Registration {
     /// The join token that came with it.
     pub join: Option<TokenDigest>,
+    /// The API token that came with it.
+    pub api: Option<TokenDigest>,
     /// The proxy whose ctrl token came with it.
     pub proven: Option<Uuid>,
     /// The host's name.
@@ -35,6 +39,15 @@ pub struct Registration {
     pub version: String,
     /// The address that it called from.
     pub peer: Option<IpAddr>,
+    /// Set if it came over the paths of older installers.
+    pub older: Option<Older>,
+}
+
+/// What is different for a host whose installer is an older one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Older {
+    /// Whether it may be registered though no list is there for it yet.
+    pub may_wait: bool,
 }
 
 /// What a host got.
@@ -52,24 +65,27 @@ impl Changes {
     /// Registers a host, or registers it again.
     ///
     /// # Errors
-    /// [`ChangeError::Join`] if neither a good join token nor its own token came with it, and no window is open to it;
+    /// [`ChangeError::Join`] if neither a good join token or API token nor its own token came with it, and no window is open to
+    /// it; [`ChangeError::NotFound`] if no list is there for it and it may not wait;
     /// [`ChangeError::TooMany`] if too many wait for approval; [`ChangeError::Store`].
     pub async fn register(&self, registration: Registration) -> Result<Registered, ChangeError> {
         let fresh = Token::generate(TokenKind::Ctrl)?;
         let digest = fresh.digest();
         let actor = self.actor(&registration);
         let (proxy, is_proven, instance) =
-            self.apply(&actor, |draft| decide(draft, &registration, digest)).await?;
+            self.apply(&actor, |draft| decide(draft, &self.fleet, &registration, digest)).await?;
         Ok(Registered { proxy, token: (!is_proven).then_some(fresh), instance })
     }
 
     fn actor(&self, registration: &Registration) -> Actor {
         let catalog = self.catalog();
         let join = registration.join.as_ref().and_then(|digest| catalog.registry.join_token(digest));
-        let who = match (join, registration.proven) {
-            (Some(join), _) => Who::Join(join.id.clone()),
-            (None, Some(id)) => Who::Proxy(id),
-            (None, None) => Who::Host,
+        let api = registration.api.as_ref().and_then(|digest| catalog.accounts.credential(digest));
+        let who = match (join, api, registration.proven) {
+            (Some(join), ..) => Who::Join(join.id.clone()),
+            (None, Some(api), _) => Who::Token(api.id.clone()),
+            (None, None, Some(id)) => Who::Proxy(id),
+            (None, None, None) => Who::Host,
         };
         Actor { who, from: registration.peer }
     }
@@ -79,12 +95,14 @@ type Decided = (Arc<Proxy>, bool, Option<Arc<Instance>>);
 
 fn decide(
     draft: &mut Draft<'_>,
+    fleet: &Fleet,
     new: &Registration,
     token: TokenDigest,
 ) -> Result<(Decided, Note), ChangeError> {
     let join = new.join.map(|digest| good_join_token(draft, &digest)).transpose()?;
+    let by_api = new.api.map(|digest| check_api_token(draft, &digest)).transpose()?.is_some();
     let proven = new.proven.and_then(|id| draft.before.registry.proxy(id)).filter(|proxy| proxy.is_active());
-    let is_vouched_for = join.is_some() || proven.is_some();
+    let is_vouched_for = join.is_some() || by_api || proven.is_some();
     if !is_vouched_for {
         admit(draft, new)?;
     }
@@ -94,8 +112,9 @@ fn decide(
         None => unapproved_of_host(draft, new),
         proven => proven,
     };
+    let known = known.or_else(|| unused_of_host(draft, fleet, new, join.as_deref(), is_vouched_for));
     let is_again = known.is_some();
-    let is_approved = join.is_some() || known.as_ref().is_some_and(|known| known.is_approved);
+    let is_approved = join.is_some() || by_api || known.as_ref().is_some_and(|known| known.is_approved);
     if !is_approved && !is_again {
         check_room(draft)?;
     }
@@ -106,7 +125,11 @@ fn decide(
     let proxy = draft.put_proxy(Proxy {
         id: known.as_ref().map_or_else(Uuid::now_v7, |known| known.id),
         hostname: new.hostname.clone(),
-        machine_id: new.machine_id.clone(),
+        machine_id: match &known {
+            // An older installer says none: what is known stays.
+            Some(known) if new.older.is_some() && new.machine_id.is_empty() => known.machine_id.clone(),
+            _ => new.machine_id.clone(),
+        },
         kind: new.kind,
         proxy_url: new.proxy_url.clone(),
         version: new.version.clone(),
@@ -123,6 +146,9 @@ fn decide(
             _ => draft.at,
         },
     });
+    if proxy.scope().is_none() && new.older.is_some_and(|older| !older.may_wait) {
+        return Err(ChangeError::NotFound { what: "instance", name: new.hostname.clone() });
+    }
     if !is_proven {
         replace_tokens(draft, CtrlToken { digest: token, proxy: proxy.id, standing: TokenStanding::Current });
     }
@@ -178,6 +204,17 @@ fn good_join_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<Arc<JoinTo
     Ok(Arc::clone(join))
 }
 
+/// Whether the API token of this digest is good, and lets its bearer register proxies.
+fn check_api_token(draft: &Draft<'_>, digest: &TokenDigest) -> Result<(), ChangeError> {
+    let api = draft.before.accounts.credential(digest).filter(|api| api.is_good_at(draft.at));
+    if api.is_some_and(|api| api.allows(ApiScope::ProxiesRegister)) {
+        return Ok(());
+    }
+    let text = "the API token is not known to this server, has ended, or may not register proxies: make one with the scope \
+                proxies:register, or bring a join token (`pulse join create`)";
+    Err(ChangeError::Join { reason: reason::UNKNOWN_TOKEN, text })
+}
+
 /// Whether a host for which nobody vouches may register at all: only while a window is open to it.
 fn admit(draft: &Draft<'_>, new: &Registration) -> Result<(), ChangeError> {
     let window = draft.before.registry.join_window().filter(|window| window.is_open(draft.at));
@@ -223,6 +260,33 @@ fn proxy_of_host(draft: &Draft<'_>, new: &Registration, join: Option<&JoinToken>
     candidates.max_by_key(|proxy| (proxy.is_active(), proxy.is_approved, proxy.id)).cloned()
 }
 
+/// The proxy that an older installer registered before, and whose token was never used since: it runs again from the
+/// beginning when one of its later steps fails, and sends neither machine id nor token. The name alone proves nothing, so only a
+/// token that nobody works with is given up for it.
+fn unused_of_host(
+    draft: &Draft<'_>,
+    fleet: &Fleet,
+    new: &Registration,
+    join: Option<&JoinToken>,
+    is_vouched_for: bool,
+) -> Option<Arc<Proxy>> {
+    new.older.filter(|_| new.machine_id.is_empty())?;
+    let peer = new.peer?.to_canonical();
+    let allowed = join.and_then(|join| join.instance);
+    let is_it = |proxy: &&Arc<Proxy>| {
+        proxy.machine_id.is_empty()
+            && proxy.hostname.eq_ignore_ascii_case(&new.hostname)
+            && proxy.peer.map(|peer| peer.to_canonical()) == Some(peer)
+            && (allowed.is_none() || proxy.instance.is_none() || proxy.instance == allowed)
+            && fleet.is_unheard(proxy.id)
+    };
+    let registry = &draft.before.registry;
+    match is_vouched_for {
+        true => registry.proxies_at(peer).filter(is_it).max_by_key(|proxy| proxy.id).cloned(),
+        false => registry.unapproved().filter(is_it).max_by_key(|proxy| proxy.id).cloned(),
+    }
+}
+
 /// The instance of a host: the join token's; else the one that it has, while that is present; else the one that
 /// matches the host.
 fn instance_of(
@@ -239,3 +303,6 @@ fn instance_of(
         .or_else(|| inventory.instance_of_host(&new.hostname, new.peer))
         .cloned()
 }
+
+#[cfg(test)]
+mod tests;

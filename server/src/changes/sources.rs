@@ -7,7 +7,7 @@ use pulse_proto::Node;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::instance::{difference, note, present};
+use super::instance::{note, present};
 use super::{ChangeError, Changes};
 use crate::audit::Actor;
 use crate::inventory::{Instance, KnownNode, Origin, Source};
@@ -107,9 +107,11 @@ impl Changes {
                 }
                 facts.source.clone_from(&source);
             });
-            let mut detail = difference(&before, &after);
-            detail["pve"] = after.source.as_ref().map_or(serde_json::Value::Null, noted);
-            detail["pve_before"] = before.source.as_ref().map_or(serde_json::Value::Null, noted);
+            // A secret that was given anew is sealed otherwise, and shows by nothing else.
+            let secret =
+                |instance: &Instance| instance.source.as_ref().map(|source| source.sealed_secret.clone());
+            let is_given = after.source.is_some() && secret(&after) != secret(&before);
+            let detail = json!({ "secret_given": is_given });
             if after == *before {
                 return Ok((before, note("instance.source", name, detail)));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulse_proto::Node;
 use serde_json::json;
 
-use super::instance::{difference, note, present};
+use super::instance::{note, present};
 use super::{ChangeError, Changes, Draft, Note};
 use crate::audit::Actor;
 use crate::inventory::{Instance, Use, Wish, too_many_gone};
@@ -29,9 +29,7 @@ impl Changes {
         self.apply(actor, |draft| {
             let before = present(draft, name)?;
             let after = before.with(|facts| facts.standing = standing);
-            let detail =
-                json!({ "standing": standing.as_str(), "standing_before": before.standing.as_str() });
-            put(draft, before, after, confirmed, |name| note("instance.use", name, detail))
+            put(draft, before, after, confirmed, |name| note("instance.use", name, json!({})))
         })
         .await
     }
@@ -64,7 +62,6 @@ impl Changes {
             }
             let key = node.to_ascii_lowercase();
             let mut wish = before.wishes.get(&key).cloned().unwrap_or_default();
-            let wish_before = wish.clone();
             change(&mut wish);
             if let Some(address) = &wish.address {
                 let made = Node::new(node, address);
@@ -72,8 +69,6 @@ impl Changes {
                     made.map_err(|error| ChangeError::Invalid { field: "address", rule: error.to_string() })?;
                 wish.address = Some(made.address().to_string());
             }
-            let noted = |wish: &Wish| json!({ "address": wish.address, "standing": wish.standing.as_str() });
-            let wanted = json!({ "node": node, "wish": noted(&wish), "wish_before": noted(&wish_before) });
             let after = before.with(|facts| {
                 if wish == Wish::default() {
                     facts.wishes.remove(&key);
@@ -81,9 +76,7 @@ impl Changes {
                     facts.wishes.insert(key, wish);
                 }
             });
-            let mut detail = difference(&before, &after);
-            detail["wanted"] = wanted;
-            put(draft, before, after, confirmed, |name| note("node.set", name, detail))
+            put(draft, before, after, confirmed, |name| note("node.set", name, json!({ "node": node })))
         })
         .await
     }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use http::Method;
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +29,8 @@ pub(super) async fn run(asking: &Asking, file: &Path, force: bool) -> Result<(),
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let cancelled =
         || Failure::local("CANCELLED", "cancelled: no backup was made, and nothing is left".to_owned());
-    let download = asking.client.download("/backup", |piece| under_way.write_all(piece).map_err(failed));
+    let download =
+        asking.client.download(Method::POST, "/backup", |piece| under_way.write_all(piece).map_err(failed));
     tokio::select! {
         done = download => done?,
         _ = interrupt.recv() => return Err(cancelled()),

@@ -104,10 +104,11 @@ impl Client {
     /// [`Failure`]: no server, its refusal, a stream that was cut short, or what `take` says.
     pub(super) async fn download(
         &self,
+        method: Method,
         path: &str,
         mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let request = self.request(Method::POST, path, Bytes::new())?;
+        let request = self.request(method, path, Bytes::new())?;
         let (mut sender, connection) = self.connect().await?;
         let broken = |error: &dyn std::fmt::Display| self.broken(error);
         let exchange = async move {

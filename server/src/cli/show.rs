@@ -9,6 +9,7 @@ use crate::api::{
     Allowlist, Allowlists, AuditRow, Instance, Instances, JoinTokens, JoinWindow, Mark, Node,
     NodeTemperatures, Proxies, Proxy, Reading, Replica, ScopeKind, Status, Temperatures,
 };
+use crate::audit::{FROM, RESULT};
 
 /// How many sensors besides the CPU a line of `temps` has room for.
 const OTHER_SENSORS: usize = 2;
@@ -159,7 +160,12 @@ pub(super) fn proxy(proxy: &Proxy, now: SystemTime) -> String {
     if let Some(revoked) = &proxy.revoked {
         fact("revoked", format!("{}: {}", ago(revoked.at, now), revoked.reason));
     }
-    fact("connected", if proxy.is_connected { "yes" } else { "no" }.to_owned());
+    let connected = match (proxy.is_connected, proxy.transport.as_deref()) {
+        (true, _) => "yes",
+        (false, Some("rest")) => "no: it asks now and then, over the paths of older proxies",
+        (false, _) => "no",
+    };
+    fact("connected", connected.to_owned());
     fact("last seen", last_seen(proxy, now));
     fact("last asked", proxy.last_pull_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)));
     fact("pushed", list(&proxy.pushed));
@@ -312,6 +318,17 @@ pub(super) fn status(status: &Status) -> String {
     fact("revision", status.revision.to_string());
     fact("listens on", status.listen.join(", "));
     fact("proxies dial", status.public_address.clone());
+    if let Some(address) = &status.legacy_http {
+        let requests = usize::try_from(status.legacy_http_requests).unwrap_or(usize::MAX);
+        let (address, requests) = (clean(address), count(requests, "request"));
+        fact(
+            "WARNING",
+            format!(
+                "older proxies are served in plain text at {address} (legacy_http): whoever can read the traffic has their \
+                 tokens; {requests} so far"
+            ),
+        );
+    }
     fact("pin", or_dash(status.pin.as_ref()));
     fact("ca file", or_dash(status.ca_path.as_ref()));
     if let Some(certificate) = &status.certificate {
@@ -382,33 +399,34 @@ pub(super) fn status(status: &Status) -> String {
 /// The columns that every row has; the detail, of any length, comes last.
 pub(super) fn audit(rows: &[Value], with_header: bool) -> String {
     let mut table = if with_header {
-        Table::new(["SEQ", "TIME", "WHO", "WHAT", "TO WHAT", "REVISION", "DETAIL"])
+        Table::new(["SEQ", "TIME", "WHO", "FROM", "WHAT", "TO WHAT", "RESULT", "REVISION", "DETAIL"])
     } else {
         Table::plain()
     };
     for row in rows {
         // One row that cannot be read does not hide the others.
         let Ok(row) = serde_json::from_value::<AuditRow>(row.clone()) else {
-            table.row([
-                "?".into(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-                String::new(),
-                row.to_string(),
-            ]);
+            let mut cells: [String; 9] = Default::default();
+            (cells[0], cells[8]) = ("?".to_owned(), row.to_string());
+            table.row(cells);
             continue;
         };
-        let is_empty = row.detail.as_object().is_some_and(serde_json::Map::is_empty);
+        let mut detail = row.detail;
+        if let Some(detail) = detail.as_object_mut() {
+            // They have columns of their own.
+            detail.retain(|key, _| key != FROM && key != RESULT);
+        }
+        let is_empty = detail.as_object().is_some_and(serde_json::Map::is_empty);
         table.row([
             row.seq.to_string(),
             time(row.at),
             row.actor,
+            row.from.unwrap_or_default(),
             row.action,
             row.target,
+            row.result.unwrap_or_default(),
             row.revision.to_string(),
-            if is_empty { String::new() } else { row.detail.to_string() },
+            if is_empty { String::new() } else { detail.to_string() },
         ]);
     }
     table.render()

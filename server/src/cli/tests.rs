@@ -39,6 +39,7 @@ pub(super) fn proxy_of(id: &str, hostname: &str) -> api::Proxy {
         is_approved: true,
         waiting: None,
         is_connected: true,
+        transport: Some("grpc".into()),
         pushed: Some(mark(12)),
         applied: Some(mark(12)),
         is_on_disk: true,
@@ -204,13 +205,17 @@ fn audit_rows_stand_one_a_line_even_if_one_is_odd() {
         "target": "instance:home", "detail": {"endpoints": ["delly|"]}, "revision": 1,
         "previous_hash": "00", "hash": "11",
     });
-    let text = show::audit(&[row, json!({"seq": 2})], true);
+    let mut far = row.clone();
+    (far["from"], far["result"]) = (json!("192.0.2.7"), json!("refused"));
+    far["detail"] = json!({"from": "192.0.2.7", "result": "refused"});
+    let text = show::audit(&[row, far, json!({"seq": 2})], true);
     assert_eq!(
         text,
         "\
-SEQ  TIME                  WHO          WHAT          TO WHAT        REVISION  DETAIL
-1    2026-01-02 03:04:05Z  admin:uid=0  instance.add  instance:home  1         {\"endpoints\":[\"delly|\"]}
-?                                                                              {\"seq\":2}
+SEQ  TIME                  WHO          FROM       WHAT          TO WHAT        RESULT   REVISION  DETAIL
+1    2026-01-02 03:04:05Z  admin:uid=0             instance.add  instance:home           1         {\"endpoints\":[\"delly|\"]}
+1    2026-01-02 03:04:05Z  admin:uid=0  192.0.2.7  instance.add  instance:home  refused  1
+?                                                                                                  {\"seq\":2}
 "
     );
 }
@@ -238,6 +243,8 @@ fn status_is_one_fact_a_line() {
             .into(),
         streams: 2,
         replicas: Vec::new(),
+        legacy_http: Some("10.0.0.5:7656".to_owned()),
+        legacy_http_requests: 7,
         database: "degraded".to_owned(),
         database_older_than_fleet: Some(api::OlderDatabase {
             proxies: 2,
@@ -252,6 +259,7 @@ fn status_is_one_fact_a_line() {
     let instances =
         "instances     4; 2 problems: see `pulse instance list`; 1 conflict: see `pulse node list`\n";
     assert!(text.contains(instances), "{text}");
+    assert!(text.contains("WARNING       older proxies are served in plain text at 10.0.0.5:7656"), "{text}");
     assert!(text.contains("proxies       3 (2 IN_SYNC, 1 OFFLINE)\n"), "{text}");
     assert!(text.contains("database      degraded: the last write failed"), "{text}");
     assert!(

@@ -35,6 +35,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How often a proxy may begin a watch.
     pub watches: Quota,
+    /// How often a proxy may ask for its list over the paths of older proxies.
+    pub pulls: Quota,
     /// How often a host may register.
     pub registrations: Quota,
     /// How often an address may bring no good token, before it is told to wait.
@@ -74,6 +76,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
             watches: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
+            pulls: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
             registrations: Quota { burst: TWELVE, interval: Duration::from_secs(5) },
             failures: per_minute(THIRTY),
             log_ins: Quota { burst: FIVE, interval: Duration::from_secs(30) },
@@ -121,6 +124,10 @@ impl Limits {
                 interval: keys
                     .duration("watch_interval", seconds(1..=600))
                     .unwrap_or(default.watches.interval),
+            },
+            pulls: Quota {
+                burst: count(keys, "pull_burst", 1_000).unwrap_or(default.pulls.burst),
+                interval: keys.duration("pull_interval", seconds(1..=600)).unwrap_or(default.pulls.interval),
             },
             registrations: Quota {
                 burst: count(keys, "registration_burst", 1_000).unwrap_or(default.registrations.burst),

@@ -37,6 +37,7 @@ fn empty_file_gives_the_defaults() {
     assert_eq!((config.plaintext, config.tls, config.public_address), (false, None, None));
     assert_eq!((config.refresh_interval.as_secs(), config.shutdown_grace.as_secs()), (60, 8));
     assert_eq!((config.readings.max_bytes, config.readings.max_age.as_secs()), (2_147_483_648, 7_776_000));
+    assert_eq!((config.audit.max_rows, config.audit.max_age.as_secs()), (2_000_000, 157_680_000));
     assert_eq!((config.limits.max_nodes_per_list, config.limits.max_request_bytes), (10_000, 1_048_576));
 }
 
@@ -123,6 +124,21 @@ fn plaintext_is_for_loopback_alone() {
         mistakes(text),
         [":1: plaintext: cannot be true beside a certificate in tls; remove one of the two"]
     );
+}
+
+#[test]
+fn plain_text_for_older_proxies_is_off_and_needs_a_port_of_its_own() {
+    assert_eq!(read("").legacy_http, None);
+    assert_eq!(read("legacy_http:\n").legacy_http, None);
+    let of = |text: &str| read(text).legacy_http.map(|address| address.to_string());
+    assert_eq!(of("legacy_http: 10.0.0.5:7656\n").as_deref(), Some("10.0.0.5:7656"));
+    assert_eq!(of("legacy_http: ':7656'\n").as_deref(), Some("[::]:7656"));
+    for text in ["legacy_http: 10.0.0.5\n", "legacy_http: '[::1]'\n", "legacy_http: lan:7656\n"] {
+        assert_eq!(mistakes(text).len(), 1, "{text}");
+    }
+    let limits = read("limits: {pull_burst: 3, pull_interval: 1m}\n").limits;
+    assert_eq!((limits.pulls.burst.get(), limits.pulls.interval.as_secs()), (3, 60));
+    assert_eq!(limits.watches, read("").limits.pulls);
 }
 
 #[test]

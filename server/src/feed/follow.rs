@@ -258,9 +258,9 @@ fn short(id: Uuid, view: &FleetView) -> FeedProxy {
 
 /// Of all that is shown of a proxy, but for times: those of a proxy that is well change all the while.
 fn digest(view: &FleetView) -> u64 {
-    let FleetView { state, waiting, is_connected, lag: _, ahead, status } = view;
+    let FleetView { state, waiting, is_connected, lag: _, ahead, status, transport } = view;
     let mut digest = DefaultHasher::new();
-    (state, waiting, is_connected).hash(&mut digest);
+    (state, waiting, is_connected, transport).hash(&mut digest);
     for mark in [status.pushed, status.applied, status.refused] {
         mark.map(|mark| (mark.position.epoch, mark.position.revision, mark.hash)).hash(&mut digest);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Transport;
 use crate::publish::Published;
 use crate::registry::{Proxy, Standing};
 use crate::store::{Ahead, ProxyStatus};
@@ -17,7 +18,7 @@ pub enum SyncState {
     Revoked,
     /// It has never applied a list.
     Never,
-    /// It has had no stream for three intervals.
+    /// It has had no stream for three intervals; if it asks over the paths of older proxies: it has not for four.
     Offline,
     /// It refused the newest list.
     Refused,
@@ -70,6 +71,8 @@ pub struct FleetView {
     pub waiting: Option<String>,
     /// Whether it has a stream.
     pub is_connected: bool,
+    /// How it asked for its list last; `None`: it never did.
+    pub transport: Option<Transport>,
     /// For how long the newest list has been there without being applied; `None` if it is.
     pub lag: Option<Duration>,
     /// What it holds that this database never made; it is sent no list then.
@@ -81,6 +84,9 @@ pub struct FleetView {
 /// How many intervals without a stream, or without the newest list, are too many.
 const PATIENCE_INTERVALS: u32 = 3;
 
+/// How many intervals without a word of a proxy that only asks are too many: one that comes late has not missed one yet.
+const PATIENCE_WITH_PULLS: u32 = 4;
+
 /// Says how a proxy stands. `absent_for` is `None` while it has a stream.
 pub(super) fn view(
     proxy: &Proxy,
@@ -91,6 +97,11 @@ pub(super) fn view(
     refresh_interval: Duration,
 ) -> FleetView {
     let patience = refresh_interval * PATIENCE_INTERVALS;
+    let transport = Transport::of(&status);
+    let absence = match transport {
+        Some(Transport::Rest) => refresh_interval * PATIENCE_WITH_PULLS,
+        Some(Transport::Grpc) | None => patience,
+    };
     let newest = newest.filter(|_| proxy.scope().is_some());
     let newest_hash = newest.map(|newest| newest.signed.allowlist.hash());
     let is_newest =
@@ -105,7 +116,7 @@ pub(super) fn view(
         SyncState::Revoked
     } else if status.applied.is_none() {
         SyncState::Never
-    } else if absent_for.is_some_and(|absent| absent >= patience) {
+    } else if absent_for.is_some_and(|absent| absent >= absence) {
         SyncState::Offline
     } else if status.refused.is_some_and(|refused| is_newest(Some(refused)) || is_at(refused)) {
         SyncState::Refused
@@ -117,7 +128,7 @@ pub(super) fn view(
         SyncState::Pending
     };
     let waiting = (proxy.is_active() && proxy.scope().is_none()).then(|| waiting_reason(proxy));
-    FleetView { state, waiting, is_connected: absent_for.is_none(), lag, ahead, status }
+    FleetView { state, waiting, is_connected: absent_for.is_none(), transport, lag, ahead, status }
 }
 
 /// Why a proxy without approval or instance has no list, and what ends it.

@@ -93,6 +93,8 @@ label! {
     Bucket {
         /// Watches of one proxy.
         Watch = "watch",
+        /// Lists that one proxy asked for over the paths of older proxies.
+        Pull = "pull",
         /// Registrations of one host.
         Registration = "registration",
         /// Calls of one address without a good token.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -21,6 +21,7 @@ use super::routes::Access;
 use super::sessions::csrf_token;
 use crate::Pulse;
 use crate::accounts::{ApiScope, Credential, CredentialKind};
+use crate::api::ROOT;
 use crate::audit::{Actor, Who};
 use crate::listen::Peer;
 use crate::listen::admin_socket::AdminPeer;
@@ -153,8 +154,11 @@ fn admit(
     caller: Option<&Caller>,
     request: &Request,
 ) -> Result<(), Refusal> {
-    let refused =
-        |reason: &'static str, caller: &Caller| pulse.refusals.note(reason, caller.actor().to_string());
+    let refused = |reason: &str, caller: &Caller| {
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let call = format!("{} {}", request.method(), path.strip_prefix(ROOT).unwrap_or(path));
+        pulse.refusals.note_known(reason.to_owned(), &caller.actor(), call);
+    };
     let known = || caller.ok_or_else(|| without_credential(pulse, request));
     match access {
         Some(Access::Open) => return Ok(()),

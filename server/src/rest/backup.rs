@@ -13,7 +13,7 @@ use super::access::Caller;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api;
-use crate::audit::{Entry, unix_ms};
+use crate::audit::{Entry, Outcome};
 
 /// Begins a backup and streams it. What goes wrong later cuts the stream short, and the reader sees that.
 #[utoipa::path(
@@ -29,13 +29,8 @@ use crate::audit::{Entry, unix_ms};
 )]
 pub(super) async fn make(State(pulse): State<Arc<Pulse>>, caller: Caller) -> Result<Response, Refusal> {
     let actor = caller.actor();
-    let entry = Entry {
-        at_ms: unix_ms(pulse.clock.now()),
-        actor: actor.to_string(),
-        action: "backup.make",
-        target: "fleet".to_owned(),
-        detail: json!({}),
-    };
+    let (now, target) = (pulse.clock.now(), "fleet".to_owned());
+    let entry = Entry::new(now, &actor, "backup.make", target, Outcome::Done, json!({}));
     // It holds every key, so who took it is noted; but a database that cannot be written is backed up all the same.
     if let Err(error) = pulse.store.append_audit(vec![entry]).await {
         tracing::warn!(

@@ -247,6 +247,7 @@ fn view(catalog: &Catalog, proxy: &Proxy, fleet: FleetView) -> api::Proxy {
         is_approved: proxy.is_approved,
         waiting: fleet.waiting,
         is_connected: fleet.is_connected,
+        transport: fleet.transport.map(|transport| transport.as_str().to_owned()),
         pushed: status.pushed.as_ref().map(mark),
         applied: status.applied.as_ref().map(mark),
         is_on_disk: status.on_disk,

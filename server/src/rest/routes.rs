@@ -70,6 +70,8 @@ pub(super) fn paths() -> OpenApiRouter<Arc<Pulse>> {
         .routes(routes!(tls::rotate))
         .routes(routes!(tls::finish))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::export))
         .routes(routes!(admins::list, admins::add))
         .routes(routes!(admins::reset))
         .routes(routes!(admins::remove))
@@ -218,7 +220,14 @@ mod tests {
         // Whoever may make an admin is one.
         let admins = ["/api/v1/admins", "/api/v1/admins/{name}", "/api/v1/admins/{name}/reset"];
         assert_eq!(of(Access::SocketOnly), [&admins[..], &["/api/v1/backup", "/api/v1/key/rotate"]].concat());
-        let settings = ["/api/v1/admins", "/api/v1/api-tokens", "/api/v1/audit", "/api/v1/join-tokens"];
+        let settings = [
+            "/api/v1/admins",
+            "/api/v1/api-tokens",
+            "/api/v1/audit",
+            "/api/v1/audit/export",
+            "/api/v1/audit/verify",
+            "/api/v1/join-tokens",
+        ];
         assert_eq!(of(Access::Scope(ApiScope::SettingsRead)), settings);
         assert_eq!(of(Access::Open), ["/api/v1/openapi.json", "/api/v1/session", "/api/v1/set-up"]);
     }

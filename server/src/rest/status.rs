@@ -62,6 +62,8 @@ fn status(pulse: &Pulse) -> api::Status {
         streams: streams(pulse),
         database: if pulse.store.is_writable() && !pulse.changes.is_deaf() { "ok" } else { "degraded" }
             .to_owned(),
+        legacy_http: pulse.legacy_http.map(|address| address.to_string()),
+        legacy_http_requests: pulse.metrics.legacy_http_requests.get(),
         database_older_than_fleet: older_database(&pulse.ahead()),
         replicas: replicas(pulse, pulse.replicas.newest_revision()),
         nodes_with_readings: newest.len(),

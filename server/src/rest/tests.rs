@@ -43,7 +43,8 @@ pub(super) async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Valu
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let request = Request::builder().method(method).uri(format!("{}{path}", api::ROOT));
     let request = request.header("content-type", "application/json").extension(AdminPeer { uid: 1000 });
-    let response = admin_router(Arc::clone(pulse)).oneshot(request.body(body).expect("a request")).await;
+    let router = admin_router(Arc::clone(pulse));
+    let response = router.oneshot(request.body(body).expect("a request")).await;
     let response = response.unwrap_or_else(|never| match never {});
     let status = response.status();
     let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
@@ -55,7 +56,9 @@ pub(super) async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> 
     let join: JoinString = join.parse().expect("a join string");
     let registration = Registration {
         join: join.join.as_ref().map(Token::digest),
+        api: None,
         proven: None,
+        older: None,
         hostname: hostname.to_owned(),
         kind: ProxyKind::Socket,
         proxy_url: String::new(),

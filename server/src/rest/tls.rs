@@ -10,7 +10,7 @@ use super::extract::Json;
 use super::refusal::Refusal;
 use crate::Pulse;
 use crate::api::{self, time};
-use crate::audit::{Actor, Entry, unix_ms};
+use crate::audit::{Actor, Entry, Outcome};
 use crate::tls::{Condition, Exchange, Tls, TlsError};
 
 /// The most hosts that a refusal names; the rest is a number.
@@ -108,20 +108,16 @@ async fn change(
                     on each (tls.certificate_file) needs none of Pulse's, but proxies must then be registered again";
         return Err(Refusal::conflict("SHARED_AUTHORITY", text.to_owned()));
     }
-    let note = |detail| Entry {
-        at_ms: unix_ms(pulse.clock.now()),
-        actor: actor.to_string(),
-        action,
-        target: "ca".to_owned(),
-        detail,
-    };
+    let note =
+        |outcome, detail| Entry::new(pulse.clock.now(), actor, action, "ca".to_owned(), outcome, detail);
     let pin = tls.pin().map(|pin| pin.to_string());
-    pulse.store.append_audit(vec![note(json!({ "pin_before": pin }))]).await?;
+    pulse.store.append_audit(vec![note(Outcome::Done, json!({ "pin_before": pin }))]).await?;
     let now = pulse.clock.now();
     let made = tokio::task::spawn_blocking(move || make(&tls, now)).await;
     let made = made.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
     if let Err(error) = &made {
-        pulse.store.append_audit(vec![note(json!({ "failed": error.to_string() }))]).await?;
+        let why = json!({ "failed": error.to_string() });
+        pulse.store.append_audit(vec![note(Outcome::Failed, why)]).await?;
     }
     Ok(made?)
 }

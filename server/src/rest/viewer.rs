@@ -27,9 +27,9 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 
 /// The viewer's paths.
 pub(super) fn router() -> Router {
-    // Nothing is tried out before somebody presses the button; no outside service judges the file.
-    let config =
-        Config::from(format!("{ROOT}/openapi.json")).validator_url("none").with_syntax_highlight(false);
+    // Without the bar in which another description could be named, and without an outside service that judges this one.
+    let config = Config::from(format!("{ROOT}/openapi.json"));
+    let config = config.use_base_layout().validator_url("none").with_syntax_highlight(false);
     Router::new()
         .route("/api/docs", get(async || Redirect::permanent("/api/docs/")))
         .route("/api/docs/", get(async |state| file(state, Path("index.html".to_owned())).await))

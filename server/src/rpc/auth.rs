@@ -98,7 +98,8 @@ async fn admit(rpc: &Rpc, request: &mut Request<Body>) -> Result<Option<Slot>, R
     let (is_registration, is_watch) = (method == "/Register", method == "/WatchAuthorizedNodes");
     let peer = limited::peer_of(request.extensions());
     if is_registration {
-        let place = limited::registration_slot(rpc, request.headers(), peer);
+        let shown = bearer(request.headers()).into_iter().chain(beside(request.headers()));
+        let place = limited::registration_slot(rpc, shown, peer);
         return place.map(Some).map_err(Status::into_http);
     }
     let caller = caller(rpc, request.headers(), peer, is_watch).await;
@@ -118,7 +119,8 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';' | b' ')))
 }
 
-async fn caller(
+/// The proxy whose token came in the headers.
+pub(super) async fn caller(
     rpc: &Rpc,
     headers: &HeaderMap,
     peer: Option<IpAddr>,
@@ -209,7 +211,11 @@ pub(super) fn caller_of(extensions: &tonic::Extensions) -> Result<Caller, Status
 /// The caller as it stands now that its message is there: that may have taken a while, and a token which ended meanwhile
 /// is good for nothing.
 pub(super) fn present_caller(rpc: &Rpc, extensions: &tonic::Extensions) -> Result<Caller, Status> {
-    let caller = caller_of(extensions)?;
+    present(rpc, caller_of(extensions)?)
+}
+
+/// See [`present_caller`].
+pub(super) fn present(rpc: &Rpc, caller: Caller) -> Result<Caller, Status> {
     let registry = &rpc.changes.catalog().registry;
     let token = registry.token(&caller.token);
     let Some((token, proxy)) = token.and_then(|token| Some((token, registry.proxy(token.proxy)?))) else {

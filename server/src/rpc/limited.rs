@@ -6,15 +6,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use pulse_proto::{Token, TokenKind, reason};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::Rpc;
-use super::headers::{bearer, beside};
 use super::status::retry;
+use crate::accounts::ApiScope;
 use crate::changes::Registration;
 use crate::limits::{OVERLOAD_RETRY, Slot};
 use crate::listen::Peer;
@@ -23,6 +22,11 @@ use crate::registry::TokenStanding;
 
 /// The address that a call came from.
 pub(super) fn peer_of(extensions: &tonic::Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
+}
+
+/// The same of a request that is no call of gRPC.
+pub(super) fn peer_of_http(extensions: &http::Extensions) -> Option<IpAddr> {
     extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
 }
 
@@ -51,6 +55,14 @@ pub(super) fn watch(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
     })
 }
 
+/// Takes a proxy's token for one list over the paths of older proxies.
+pub(super) fn pull(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
+    rpc.limits.pulls.take(&proxy).map_err(|wait| {
+        let text = "this proxy asks for its list too often: wait; is it running twice with one token?";
+        empty(rpc, Bucket::Pull, format!("proxy:{proxy}"), text, wait)
+    })
+}
+
 /// Takes a proxy's token for one new ctrl token: each is a commit of its own, and a row of the audit log.
 pub(super) fn rotation(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
     let key = (None, String::new(), proxy.to_string());
@@ -63,13 +75,16 @@ pub(super) fn rotation(rpc: &Rpc, proxy: Uuid) -> Result<(), Status> {
 /// Takes a host's token for one registration, if the host shows that it may register.
 pub(super) fn registration(rpc: &Rpc, new: &Registration) -> Result<(), Status> {
     let catalog = rpc.changes.catalog();
-    let is_known = new.join.as_ref().is_some_and(|join| catalog.registry.join_token(join).is_some());
+    let has_api = new.api.as_ref().is_some_and(|api| catalog.accounts.credential(api).is_some());
+    let is_known =
+        has_api || new.join.as_ref().is_some_and(|join| catalog.registry.join_token(join).is_some());
     let window = catalog.registry.join_window().filter(|window| window.is_open(rpc.clock.now()));
-    let is_let_in = new.join.is_none() && window.is_some_and(|window| window.admits(new.peer));
+    let is_let_in =
+        new.join.is_none() && new.api.is_none() && window.is_some_and(|window| window.admits(new.peer));
     if !is_known && !is_let_in && new.proven.is_none() {
         return Ok(());
     }
-    let join = new.join.as_ref().map(|join| *join.as_bytes());
+    let join = new.join.as_ref().or(new.api.as_ref()).map(|token| *token.as_bytes());
     let key = (join, new.machine_id.clone(), new.hostname.to_ascii_lowercase());
     rpc.limits.registrations.take(&key).map_err(|wait| {
         let text = "this host registers too often: wait";
@@ -89,11 +104,18 @@ pub(super) fn stream_slot(rpc: &Rpc, proxy: Uuid, is_observer: bool) -> Result<S
         .ok_or_else(|| overloaded(rpc, format!("proxy:{proxy}")))
 }
 
+/// Whether an API token is good, and lets its bearer register proxies.
+pub(super) fn may_register(rpc: &Rpc, api: &Token) -> bool {
+    let catalog = rpc.changes.catalog();
+    let api = catalog.accounts.credential(&api.digest()).filter(|api| api.is_good_at(rpc.clock.now()));
+    api.is_some_and(|api| api.allows(ApiScope::ProxiesRegister))
+}
+
 /// A place for a registration: one of those for hosts that bring a token which is good on this server, or of the few for
 /// strangers.
-pub(super) fn registration_slot(
+pub(super) fn registration_slot<'a>(
     rpc: &Rpc,
-    headers: &HeaderMap,
+    shown: impl IntoIterator<Item = &'a str>,
     peer: Option<IpAddr>,
 ) -> Result<Slot, Status> {
     let (catalog, now) = (rpc.changes.catalog(), rpc.clock.now());
@@ -103,11 +125,12 @@ pub(super) fn registration_slot(
         let standing = catalog.registry.token(&ctrl.digest()).map(|token| token.standing);
         matches!(standing, Some(TokenStanding::Current | TokenStanding::Next { .. }))
     };
-    let is_good = |text: &str| match Token::parse(TokenKind::Join, text) {
-        Ok(join) => is_good_join(join),
-        Err(_) => Token::presented(text).is_ok_and(is_good_ctrl),
+    let is_good = |text: &str| match TokenKind::of(text) {
+        Some(TokenKind::Join) => Token::parse(TokenKind::Join, text).is_ok_and(is_good_join),
+        Some(TokenKind::Api) => Token::parse(TokenKind::Api, text).is_ok_and(|api| may_register(rpc, &api)),
+        _ => Token::presented(text).is_ok_and(is_good_ctrl),
     };
-    let slot = match bearer(headers).into_iter().chain(beside(headers)).any(is_good) {
+    let slot = match shown.into_iter().any(is_good) {
         true => rpc.limits.registration(),
         false => rpc.limits.stranger(peer),
     };

@@ -29,24 +29,62 @@ pub(super) async fn register(
     }
     let join = bearer.filter(|token| token.starts_with(TokenKind::Join.prefix()));
     let ctrl = beside.or(bearer.filter(|_| join.is_none()));
-    // A damaged token is refused as such; a ctrl token that is not known proves nothing, and the join token decides.
-    let refused = |reason| rpc.refusals.note(reason, limited::source(peer));
-    let damaged = |error: TokenError| {
-        refused(reason::UNKNOWN_TOKEN);
-        refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string())
-    };
-    let join = join.map(|text| Token::parse(TokenKind::Join, text)).transpose().map_err(damaged)?;
-    let ctrl = ctrl.map(Token::presented).transpose().map_err(damaged)?;
-
+    let tokens = Tokens::read(rpc, Shown { join, api: None, ctrl }, peer)?;
     let mut registration = checked(&message)?;
     registration.peer = peer;
-    registration.join = join.map(|token| token.digest());
-    registration.proven = match ctrl {
-        Some(token) => proven(rpc, &token, &message.proxy_id, peer).await?,
+    let is_http = registration.kind == ProxyKind::Http;
+    let registered = admit(rpc, tokens, registration, &message.proxy_id).await?;
+    response(rpc, registered, is_http)
+}
+
+/// What a host shows for itself, as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) join: Option<&'a str>,
+    pub(super) api: Option<&'a str>,
+    pub(super) ctrl: Option<&'a str>,
+}
+
+/// What a host shows for itself.
+pub(super) struct Tokens {
+    join: Option<Token>,
+    api: Option<Token>,
+    ctrl: Option<Token>,
+}
+
+impl Tokens {
+    /// Reads what was shown. A damaged token is refused as such.
+    pub(super) fn read(rpc: &Rpc, shown: Shown<'_>, peer: Option<IpAddr>) -> Result<Tokens, Status> {
+        let damaged = |error: TokenError| {
+            rpc.refusals.note(reason::UNKNOWN_TOKEN, limited::source(peer));
+            refusal(Code::Unauthenticated, reason::UNKNOWN_TOKEN, &error.to_string())
+        };
+        let of = |kind: TokenKind| move |text: &str| Token::parse(kind, text);
+        Ok(Tokens {
+            join: shown.join.map(of(TokenKind::Join)).transpose().map_err(damaged)?,
+            api: shown.api.map(of(TokenKind::Api)).transpose().map_err(damaged)?,
+            ctrl: shown.ctrl.map(Token::presented).transpose().map_err(damaged)?,
+        })
+    }
+}
+
+/// Registers a host whose fields were checked, however it came.
+pub(super) async fn admit(
+    rpc: &Rpc,
+    tokens: Tokens,
+    mut registration: Registration,
+    proxy_id: &str,
+) -> Result<Registered, Status> {
+    let peer = registration.peer;
+    let refused = |reason| rpc.refusals.note(reason, limited::source(peer));
+    registration.join = tokens.join.map(|token| token.digest());
+    registration.api = tokens.api.map(|token| token.digest());
+    // A ctrl token that is not known proves nothing, and the join token decides.
+    registration.proven = match tokens.ctrl {
+        Some(token) => proven(rpc, &token, proxy_id, peer).await?,
         None => None,
     };
     limited::registration(rpc, &registration)?;
-    let is_http = registration.kind == ProxyKind::Http;
     let hostname = registration.hostname.clone();
     let registered = rpc.changes.register(registration).await.map_err(|error| {
         if let ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } = error {
@@ -55,10 +93,10 @@ pub(super) async fn register(
         change_status(&error)
     })?;
     tracing::info!(proxy = %registered.proxy.id, hostname, "a proxy registered");
-    response(rpc, registered, is_http)
+    Ok(registered)
 }
 
-fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
+pub(super) fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
     let kind = match v1::ProxyKind::try_from(message.kind) {
         Ok(v1::ProxyKind::Http) => ProxyKind::Http,
         // Not said, or a kind of a later version: a host is not kept out for that.
@@ -72,6 +110,7 @@ fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
     }
     Ok(Registration {
         join: None,
+        api: None,
         proven: None,
         hostname: edge::hostname("hostname", &message.hostname)?,
         kind,
@@ -79,12 +118,13 @@ fn checked(message: &v1::RegisterRequest) -> Result<Registration, Status> {
         machine_id: message.machine_id.clone(),
         version: edge::version("version", &message.version)?,
         peer: None,
+        older: None,
     })
 }
 
 /// Empty, or a URL that a person may follow: it is shown, and other schemes would do other things. RFC 3986 allows no
 /// character in it that has a meaning in HTML or a shell's quotes.
-fn proxy_url(value: &str) -> Result<String, Status> {
+pub(super) fn proxy_url(value: &str) -> Result<String, Status> {
     let url = edge::text("proxy_url", value, 2_048)?;
     let is_http = url.starts_with("https://") || url.starts_with("http://");
     if !url.is_empty() && !is_http {
@@ -128,8 +168,7 @@ fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::Regi
         Some(newest) => List::Snapshot(newest.signed.to_wire()),
         None => List::Waiting(v1::Waiting { reason: waiting_reason(&proxy) }),
     };
-    let listener = if is_http { Some(Token::generate(TokenKind::Listener)) } else { None };
-    let listener = listener.transpose().map_err(|error| change_status(&ChangeError::Token(error)))?;
+    let listener = listener_token(is_http)?;
     Ok(v1::RegisterResponse {
         proxy_id: proxy.id.to_string(),
         ctrl_token: token.map(|token| token.reveal().to_owned()).unwrap_or_default(),
@@ -139,6 +178,12 @@ fn response(rpc: &Rpc, registered: Registered, is_http: bool) -> Result<v1::Regi
         token: listener.map(|token| token.reveal().to_owned()).unwrap_or_default(),
         list: Some(list),
     })
+}
+
+/// A fresh bearer for the proxy's own listener, which is kept nowhere here; `None`: it has no listener.
+pub(super) fn listener_token(is_http: bool) -> Result<Option<Token>, Status> {
+    let token = is_http.then(|| Token::generate(TokenKind::Listener)).transpose();
+    token.map_err(|error| change_status(&ChangeError::Token(error)))
 }
 
 pub(super) async fn rotate_token(

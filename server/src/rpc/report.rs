@@ -35,7 +35,16 @@ pub(super) async fn report_temperatures(
     request: Request<v1::ReportTemperaturesRequest>,
 ) -> Result<v1::ReportTemperaturesResponse, Status> {
     let proxy = present_caller(rpc, request.extensions())?.proxy;
-    let taken = take(rpc, &proxy, request.into_inner()).await;
+    report(rpc, &proxy, request.into_inner()).await
+}
+
+/// Takes the report of a proxy, however it came.
+pub(super) async fn report(
+    rpc: &Rpc,
+    proxy: &Proxy,
+    message: v1::ReportTemperaturesRequest,
+) -> Result<v1::ReportTemperaturesResponse, Status> {
+    let taken = take(rpc, proxy, message).await;
     if taken.is_err() {
         rpc.metrics.reported(ReportResult::Refused);
     }

@@ -7,6 +7,7 @@
 pub(super) mod accounts;
 pub(super) mod ahead;
 pub(super) mod audit;
+mod audit_log;
 pub(super) mod catalog;
 pub(super) mod check;
 mod dictionary;
@@ -300,7 +301,9 @@ impl Engine {
         if let Some(exchange) = exchange {
             return self.commit_exchange(commit, exchange).await;
         }
-        self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit)).await
+        let sealing = Arc::clone(&self.sealing);
+        // The key is looked at by the thread that exchanges it, too.
+        self.transact("commit a change", move |sql, _| catalog::commit(sql, &commit, &sealing.key())).await
     }
 
     pub(super) async fn leave(
@@ -464,7 +467,11 @@ impl Engine {
     }
 
     pub(super) async fn append_audit(&self, entries: Vec<Entry>) -> std::result::Result<(), StoreError> {
-        self.transact("write the audit log", move |sql, _| audit::append(sql, &entries, None).map(drop)).await
+        let sealing = Arc::clone(&self.sealing);
+        self.transact("write the audit log", move |sql, _| {
+            audit::append(sql, &sealing.key(), &entries, None).map(drop)
+        })
+        .await
     }
 
     pub(super) async fn audit_after(

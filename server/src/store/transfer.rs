@@ -142,7 +142,11 @@ const TABLES: &[Table] = &[
         &["seq", "at_ms", "actor", "action", "target", "detail", "revision", "previous_hash", "hash"],
         "seq",
     ),
-    table("audit_head", &["id", "seq", "hash"], "id"),
+    table(
+        "audit_head",
+        &["id", "seq", "hash", "base_seq", "base_hash", "base_revision", "base_revision_hash", "seal"],
+        "id",
+    ),
     table(
         "proxy_status",
         &[

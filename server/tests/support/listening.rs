@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use pulse_test_support::{Server, in_time};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+
+use crate::client;
 
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,7 +36,15 @@ pub(crate) struct Listening {
 impl Listening {
     /// Begins, behind the event of this id if there is one.
     pub(crate) async fn begin(server: &Server, after: Option<&str>) -> Listening {
-        let (answer, connection) = ask(server, after).await;
+        Listening::of(ask(server, after).await).await
+    }
+
+    /// Begins over the port.
+    pub(crate) async fn begin_afar(server: &Server, token: &str, is_http2: bool) -> Listening {
+        Listening::of(ask_afar(server, token, is_http2).await).await
+    }
+
+    async fn of((answer, connection): (Response<Incoming>, JoinHandle<()>)) -> Listening {
         assert_eq!(answer.status(), 200);
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header("content-type"), Some("text/event-stream"));
@@ -65,6 +75,16 @@ impl Listening {
             let event = self.next().await;
             if event.name == name {
                 return event;
+            }
+        }
+    }
+
+    /// The end of the stream, or an event of another name, which may come before it.
+    pub(crate) async fn next_or_end_named(&mut self, but: &str) -> Option<Event> {
+        loop {
+            match self.next_or_end().await {
+                Some(event) if event.name == but => {}
+                other => return other,
             }
         }
     }
@@ -121,4 +141,24 @@ async fn ask(server: &Server, after: Option<&str>) -> (Response<Incoming>, JoinH
     let request = request.body(Empty::<Bytes>::new()).expect("it is a request");
     let answer = in_time("an answer", sender.send_request(request)).await.expect("the server answers");
     (answer, connection)
+}
+
+/// Asks over the port with an API token, over HTTP/2 or HTTP/1.1.
+async fn ask_afar(server: &Server, token: &str, is_http2: bool) -> (Response<Incoming>, JoinHandle<()>) {
+    let protocol = if is_http2 { "h2" } else { "http/1.1" };
+    let stream = client::tls(server.address(), &server.ca_path(), "localhost", &[protocol]).await;
+    let stream = TokioIo::new(stream.expect("the server listens"));
+    let request = Request::get("https://localhost/api/v1/events").header("host", "localhost");
+    let request = request.header("authorization", format!("Bearer {token}")).body(Empty::<Bytes>::new());
+    let request = request.expect("it is a request");
+    if is_http2 {
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), stream).await.expect("it speaks HTTP/2");
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        (in_time("an answer", sender.send_request(request)).await.expect("the server answers"), connection)
+    } else {
+        let (mut sender, connection) = http1::handshake(stream).await.expect("it speaks HTTP/1.1");
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        (in_time("an answer", sender.send_request(request)).await.expect("the server answers"), connection)
+    }
 }

@@ -21,7 +21,15 @@ const REVEALING: [[&str; 2]; 5] =
     [["join", "create"], ["proxy", "debug-token"], ["admin", "add"], ["admin", "reset"], ["token", "create"]];
 
 /// What the paths end in, to which a `POST` is answered with a secret.
-const REVEALING_PATHS: [&str; 5] = ["/join-tokens", "/debug-token", "/admins", "/reset", "/api-tokens"];
+const REVEALING_PATHS: [&str; 7] = [
+    "/join-tokens",
+    "/debug-token",
+    "/backup",
+    "/admins",
+    "/reset",
+    "/api-tokens",
+    "/api/temperature-proxy/register",
+];
 
 /// Stands in the place of what is left out.
 const LEFT_OUT: &str = "(shown to the one who asked for it: not kept)\n";
@@ -97,7 +105,7 @@ pub fn keep_output(command: &Command, output: &Output) {
 pub(crate) fn keep_answer(method: &str, path: &str, status: u16, head: &str, body: &str) {
     let is_revealing = method == "POST"
         && (200..300).contains(&status)
-        && REVEALING_PATHS.iter().any(|end| path.ends_with(end));
+        && path.split('?').next().is_some_and(|path| REVEALING_PATHS.iter().any(|end| path.ends_with(end)));
     let body = if is_revealing { LEFT_OUT } else { body };
     // A log-in's cookie is the one place of its secret.
     let is_cookie = |line: &&str| line.to_ascii_lowercase().starts_with("set-cookie:");

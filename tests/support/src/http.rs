@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::capture;
 use crate::wait::PATIENCE;
 
 /// An answer.
@@ -24,18 +25,21 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header, by its name in lower case.
+    /// The value of a header.
+    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let pairs = self.head.lines().filter_map(|line| line.split_once(':'));
-        pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).next()
+        let headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut found = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.trim())
     }
 
     /// The body as JSON.
     ///
     /// # Panics
     /// When it is none.
+    #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
@@ -78,17 +82,6 @@ pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>
     raw_request(method, path, &body.map(ToString::to_string).unwrap_or_default())
 }
 
-/// A request with further headers.
-pub(crate) fn request_with(
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: Option<&serde_json::Value>,
-) -> String {
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    request(method, path, body).replacen("\r\n", &format!("\r\n{headers}"), 1)
-}
-
 /// A request with any body.
 pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
     format!(
@@ -96,6 +89,31 @@ pub(crate) fn raw_request(method: &str, path: &str, body: &str) -> String {
          content-length: {}\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// A request with headers of its own and any body, as it goes over the wire.
+pub(crate) fn request_with(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    )
+}
+
+/// Asks in plain text, as an older proxy or installer does that knows nothing else.
+///
+/// # Errors
+/// Nobody answers.
+pub fn ask_in_plain_text(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<Answer> {
+    let answer = ask(address, None, &request_with(method, path, headers, body))?;
+    capture::keep_answer(method, path, answer.status, &answer.head, &answer.body);
+    Ok(answer)
 }
 
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {

@@ -40,7 +40,7 @@ pub mod wire;
 pub use client::{Client, Watch, connect, holding, with_token};
 pub use fault::{Blow, Fault, written_in};
 pub use fixture::{copy_with_links, fixtures, tree};
-pub use http::Answer;
+pub use http::{Answer, ask_in_plain_text};
 pub use port::Port;
 pub use process::{Ran, Running, binary};
 pub use proxy::{Proxy, ProxyBuilder};

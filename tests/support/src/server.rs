@@ -381,7 +381,23 @@ impl Server {
         Ok(answer)
     }
 
-    /// A request over the port, with headers: TLS, unless it is turned off.
+    /// A request to the admin API over the port, with headers of its own.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn api(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> std::io::Result<Answer> {
+        let headers = [headers, &[("content-type", "application/json")]].concat();
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        self.ask(method, &format!("/api/v1{path}"), &headers, &body)
+    }
+
+    /// A request over the port with headers of its own and any body: TLS, and the credentials that these headers bring.
     ///
     /// # Errors
     /// Nobody answers.
@@ -390,7 +406,7 @@ impl Server {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: Option<&Value>,
+        body: &str,
     ) -> std::io::Result<Answer> {
         let ca_path = self.ca_path();
         let ca_path: Option<&Path> = (!self.builder.is_plaintext).then_some(&ca_path);

@@ -6,13 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pulse_proto::Node;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::merge::{WantedInstance, WantedToken};
 use super::{Import, Report, is_same};
 use crate::changes::instances::check_name;
-use crate::changes::sources::noted;
 use crate::changes::{ChangeError, Changes, Draft, WantedSource};
 use crate::import::FoundPve;
 use crate::inventory::{Facts, Instance, KnownNode, Origin, Source, Wish};
@@ -51,7 +49,7 @@ pub(super) fn take(
         }
         None => {
             let (name, text) = (&wanted.name, format!("instance {}", wanted.name));
-            report.add("instance", name, text, json!(name));
+            report.add("instance", name, text);
             Arc::new(Instance::new(Uuid::now_v7(), name, Vec::new(), draft.at))
         }
     };
@@ -62,7 +60,7 @@ pub(super) fn take(
         let Some(source) = wanted_source(&facts, found, import, report) else { continue };
         let source = changes.sealed(server_id, facts.id, &source, None)?;
         let text = format!("source {} of {}, asked as {}", shown(&source), facts.name, source.token_id);
-        report.add("source", &facts.name, text, noted(&source));
+        report.add("source", &facts.name, text);
         facts.source = Some(source);
     }
     set_addresses(&mut facts, &wanted.address_overrides, report);
@@ -93,7 +91,7 @@ fn add_nodes(
             let added = KnownNode { node: node.clone(), origin: Origin::Import, confirmed_at: draft.at };
             there.push(added.clone());
             facts.nodes.push(added);
-            report.add("node", &name, text, json!(node.line()));
+            report.add("node", &name, text);
             continue;
         };
         // Who only knows the name, says nothing of the address.
@@ -136,7 +134,7 @@ fn set_addresses(facts: &mut Facts, overrides: &[(String, String)], report: &mut
             None if !is_against => {
                 let wish = facts.wishes.entry(name.to_ascii_lowercase()).or_default();
                 *wish = Wish { address: Some(address.clone()), ..wish.clone() };
-                report.add("address", &instance, text, json!(format!("{name}|{address}")));
+                report.add("address", &instance, text);
             }
             before => {
                 let why = match before {

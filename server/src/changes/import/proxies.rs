@@ -2,7 +2,6 @@
 //!
 //! Always: a token is known by its digest alone. Never: takes a token from a proxy that is there.
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::merge::WantedToken;
@@ -77,15 +76,7 @@ pub(super) fn take(draft: &mut Draft<'_>, token: &WantedToken, report: &mut Repo
     draft.put_token(CtrlToken { digest: token.digest, proxy: proxy.id, standing: TokenStanding::Current });
     let at = token.proxy_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
     let text = format!("proxy of {hostname}{at} in {}, with the control token that it has", instance.name);
-    let noted = json!({ "proxy": proxy.id, "hostname": hostname, "kind": kind(&proxy) });
-    report.add("proxy", &instance.name, text, noted);
-}
-
-fn kind(proxy: &Proxy) -> &'static str {
-    match proxy.kind {
-        ProxyKind::Http => "http",
-        ProxyKind::Socket => "socket",
-    }
+    report.add("proxy", &instance.name, text);
 }
 
 /// The rule for hosts that register.

@@ -15,6 +15,7 @@ use super::{accounts, audit, instances, leave, lists, sealed};
 use crate::registry::{
     CtrlToken, JoinToken, JoinWindow, Proxy, ProxyKind, ScopeKind, Standing, TokenStanding,
 };
+use crate::sealing::SealingKey;
 use crate::store::{Change, Commit, Newer, Stand};
 
 const PROXY_KINDS: &[(ProxyKind, &str)] = &[(ProxyKind::Socket, "socket"), (ProxyKind::Http, "http")];
@@ -97,8 +98,9 @@ pub(in crate::store) fn newer(database: &dyn Sql, held: &Stand) -> Result<Option
     }))
 }
 
-/// Writes one change of the fleet. The caller commits. Out: the hash of its audit row.
-pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<String> {
+/// Writes one change of the fleet. The caller commits. `key` is the one under which secrets are sealed once that is done. Out: the
+/// hash of its audit row.
+pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit, key: &SealingKey) -> Result<String> {
     // First of all: whoever moves the one row holds it to the end of the transaction, so that revisions are seen in the
     // order of their numbers.
     let moved = database.execute(
@@ -134,7 +136,7 @@ pub(in crate::store) fn commit(database: &dyn Sql, commit: &Commit) -> Result<St
         lists::insert(database, list)?;
     }
     database.ring(commit.revision)?;
-    audit::append(database, std::slice::from_ref(&commit.audit), Some(commit.revision))
+    audit::append(database, key, std::slice::from_ref(&commit.audit), Some(commit.revision))
 }
 
 /// The node in the columns `name` and `address`.

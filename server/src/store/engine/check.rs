@@ -8,7 +8,9 @@ use uuid::Uuid;
 use super::fault::{Fault, Result};
 use super::sql::{Cells, Sql, integer, rows, values};
 use super::{accounts, ahead, audit, catalog, history, instances, lists, statuses};
-use crate::audit::FIRST;
+use crate::audit::Ends;
+use crate::audit::verify::{Damage, Verifier};
+use crate::sealing::SealingKey;
 use crate::store::{Checked, Finding};
 
 /// The most findings of each kind: what is damaged is often damaged all over.
@@ -26,6 +28,8 @@ pub(in crate::store) struct Kind<'a> {
     pub(in crate::store) is_newest: bool,
     /// Whether the end of the audit log is kept.
     pub(in crate::store) has_head: bool,
+    /// The keys of which one has sealed the ends of the audit log; empty: they are not sealed in this schema.
+    pub(in crate::store) audit_keys: &'a [SealingKey],
     /// Opens the key that signs lists, as it is stored.
     pub(in crate::store) key: &'a OpenKey<'a>,
 }
@@ -107,58 +111,37 @@ impl Check<'_> {
     /// The audit log, from its first row to its end.
     fn chain(&mut self) -> Result<()> {
         let sql = self.sql;
-        let (mut last, mut hash, mut revision) = (0, FIRST.to_owned(), 0);
+        let sealed = if self.kind.audit_keys.is_empty() { None } else { Some(audit::ends(sql)?) };
+        let is_sealed = sealed
+            .as_ref()
+            .is_none_or(|sealed| self.kind.audit_keys.iter().any(|key| sealed.is_sealed_by(key)));
+        let ends = match sealed {
+            Some(sealed) => sealed.ends,
+            None if self.kind.has_head => Ends { head: audit::head(sql)?, ..Ends::of_none() },
+            None => Ends::of_none(),
+        };
+        let mut verifier = Verifier::new(ends, None);
         let page = "SELECT seq, at_ms, actor, action, target, detail, revision, previous_hash, hash
                     FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
         let mut one = |cells: &Cells<'_>| {
             let row = audit::row(cells)?;
             self.checked.audit_rows += 1;
-            if row.seq == 0 {
-                self.found("audit", 0, "the log begins with row 1: it was put there");
-            } else if row.seq != last + 1 {
-                self.found("audit", row.seq, format!("{} before it", missing(last + 1, row.seq - 1)));
-            } else if row.previous_hash != hash {
-                self.found(
-                    "audit",
-                    row.seq,
-                    "it is not chained to the row before it: one of the two was changed",
-                );
-            }
-            if row.computed_hash() != row.hash {
-                self.found("audit", row.seq, "it was changed: it does not have its hash");
-            }
-            // Each change of the fleet has its row, in order; refusals keep the revision.
-            if row.revision < revision || row.revision > revision + 1 {
-                let text = format!("it is of revision {}, and the row before it of {revision}", row.revision);
-                self.found("audit", row.seq, text);
-            }
-            (last, hash, revision) = (row.seq, row.hash, row.revision);
-            Ok(integer(last))
+            verifier.row(&row, &mut |damage| self.damaged(&damage));
+            Ok(integer(row.seq))
         };
         let mut after = -1;
         while let Some(last) = rows(sql, "audit", page, &values![after, PAGE], &mut one)?.pop() {
             after = last;
         }
-        if revision < self.checked.revision {
-            let text = format!(
-                "it ends with revision {revision}, and the fleet is at {}: rows are missing at the end",
-                self.checked.revision
-            );
-            self.found("audit", "", text);
-        }
-        if self.kind.has_head {
-            let (head, head_hash) = audit::head(sql)?;
-            if last < head {
-                self.found("audit", "", format!("{} at the end", missing(last + 1, head)));
-            } else if (head, head_hash) != (last, hash) {
-                self.found(
-                    "audit",
-                    last,
-                    "it is not the row that was added last: it was changed or put there",
-                );
-            }
-        }
+        let fleet = self.checked.revision;
+        let verifier = if self.kind.has_head { verifier } else { verifier.ending_here() };
+        verifier.end(Some(fleet), is_sealed, &mut |damage| self.damaged(&damage));
         Ok(())
+    }
+
+    fn damaged(&mut self, damage: &Damage) {
+        let row = damage.row().map(|row| row.to_string()).unwrap_or_default();
+        self.found("audit", row, damage.to_string());
     }
 
     /// Every list: its nodes have its hash, and its signature is one of the fleet's key.
@@ -196,10 +179,6 @@ impl Check<'_> {
             };
         }
     }
-}
-
-fn missing(from: u64, to: u64) -> String {
-    if from == to { format!("row {from} is missing") } else { format!("rows {from} to {to} are missing") }
 }
 
 fn list_name(cells: &Cells<'_>) -> Result<String> {

@@ -24,7 +24,7 @@ impl Engine {
                     if let Some(replica) = replica {
                         postgres::replicas::alone(sql, replica)?;
                     }
-                    catalog::commit(sql, &commit)
+                    catalog::commit(sql, &commit, &exchange.to)
                 })
             });
             sealing.end(&exchange, outcome.as_ref().map(drop));

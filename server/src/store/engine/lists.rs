@@ -103,8 +103,10 @@ pub(in crate::store) fn history(
     limit: u32,
 ) -> Result<Vec<ListChange>> {
     let sql = "SELECT scope, epoch, revision, hash, updated_at, nodes,
-                   (SELECT actor FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS actor,
-                   (SELECT action FROM audit WHERE revision = a.revision ORDER BY seq LIMIT 1) AS action,
+                   (SELECT actor FROM audit WHERE revision = a.revision
+                       AND revision > (SELECT base_revision FROM audit_head) ORDER BY seq LIMIT 1) AS actor,
+                   (SELECT action FROM audit WHERE revision = a.revision
+                       AND revision > (SELECT base_revision FROM audit_head) ORDER BY seq LIMIT 1) AS action,
                    (SELECT nodes FROM allowlists AS b
                        WHERE b.scope = a.scope AND (b.epoch, b.revision) < (a.epoch, a.revision)
                        ORDER BY b.epoch DESC, b.revision DESC LIMIT 1) AS nodes_before

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::catalog;
 use super::fault::{Fault, Result};
 use super::sql::{Sql, row, rows, values};
+use super::{audit, catalog};
 use crate::sealing::{self, SealingError, SealingKey};
 
 /// Columns that are sealed, beside those of the fleet's own row: table, key of its rows (text), column.
@@ -106,7 +106,8 @@ pub(in crate::store) fn reseal_rows(
     from: &SealingKey,
     to: &SealingKey,
 ) -> Result<()> {
-    SEALED.iter().try_for_each(|sealed| reseal_column(database, *sealed, fleet, from, to))
+    SEALED.iter().try_for_each(|sealed| reseal_column(database, *sealed, fleet, from, to))?;
+    audit::reseal(database, from, to)
 }
 
 fn reseal_column(

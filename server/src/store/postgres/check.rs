@@ -37,7 +37,7 @@ pub fn check(
         let keys = sealed::found(before, secret_key)?;
         sealed::open_signing_by(&keys, fleet.server_id, &fleet.signing_key)?;
         let key = |fleet, sealed: &[u8]| sealed::open_signing_by(&keys, fleet, sealed);
-        Ok(check_tables(sql, &Kind { is_newest: true, has_head: true, key: &key }, |_| ()))
+        Ok(check_tables(sql, &Kind { is_newest: true, has_head: true, audit_keys: &keys, key: &key }, |_| ()))
     });
     checked.map_err(|fault| fault.while_doing("check the database", &name))
 }

@@ -13,14 +13,18 @@ use crate::sealing::SealingKey;
 use crate::store::StoreError;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, row, values};
-use crate::store::engine::{catalog, sealed, sql};
+use crate::store::engine::{audit, catalog, sealed, sql};
 
 /// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/postgres/0001_initial.sql"),
     include_str!("../migrations/postgres/0002_sources.sql"),
     include_str!("../migrations/postgres/0003_accounts.sql"),
+    include_str!("../migrations/postgres/0004_audit.sql"),
 ];
+
+/// The schema from which on the ends of the audit log are sealed.
+const SEALED_AUDIT_SCHEMA: usize = 4;
 
 /// PostgreSQL before it is not tested: `server_version_num`.
 const MIN_SERVER_VERSION: i64 = 150_000;
@@ -69,11 +73,16 @@ fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Res
         if begin == 0 {
             let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
             catalog::found_fleet(sql, clock, |fleet, key| sealed::seal_signing(&sealing, fleet, &key))?;
+            audit::seal_new(sql, &sealing)?;
             sql.execute("INSERT INTO schema_version (version) VALUES ($1)", &values![known])?;
         } else if begin < MIGRATIONS.len() {
             sql.execute("UPDATE schema_version SET version = $1", &values![known])?;
         }
-        sealed::settle(sql, secret_key)
+        let sealing = sealed::settle(sql, secret_key)?;
+        if (1..SEALED_AUDIT_SCHEMA).contains(&begin) {
+            audit::begin_sealing(sql, &sealing, clock)?;
+        }
+        Ok(sealing)
     })
 }
 

@@ -31,6 +31,7 @@ pub(in crate::store) fn check(path: &Path, secret_key: &Path) -> std::result::Re
     let kind = Kind {
         is_newest: schema == schema::newest_version(),
         has_head: schema >= SCHEMA_WITH_HEAD,
+        audit_keys: if schema >= schema::SEALED_AUDIT_SCHEMA { &keys } else { &[] },
         key: &open,
     };
     Ok(check_tables(&Statements(&view), &kind, |check| {

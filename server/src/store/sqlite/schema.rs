@@ -17,7 +17,7 @@ use crate::sealing::SealingKey;
 use crate::store::StoreError;
 use crate::store::engine::fault::{Fault, Result};
 use crate::store::engine::sql::{Sql, values};
-use crate::store::engine::{catalog, sealed};
+use crate::store::engine::{audit, catalog, sealed};
 
 /// Each brings the schema from the version that is its index to the next.
 const MIGRATIONS: &[&str] = &[
@@ -28,10 +28,14 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0005_sealed.sql"),
     include_str!("../migrations/sqlite/0006_sources.sql"),
     include_str!("../migrations/sqlite/0007_accounts.sql"),
+    include_str!("../migrations/sqlite/0008_audit.sql"),
 ];
 
 /// The schema from which on secrets are sealed.
 pub(in crate::store) const SEALED_SCHEMA: i64 = 5;
+
+/// The schema from which on the ends of the audit log are sealed.
+pub(in crate::store) const SEALED_AUDIT_SCHEMA: i64 = 8;
 
 /// Before this one a writer and a checkpoint on two connections could damage a WAL database
 /// (<https://sqlite.org/wal.html#walresetbug>).
@@ -183,6 +187,10 @@ fn migrate(connection: &mut Connection, secret_key: &Path, clock: &Clock) -> Res
                 seal(&transaction, secret_key)?;
             }
             transaction.execute_batch(migration)?;
+            if version + 1 == SEALED_AUDIT_SCHEMA {
+                let sealing = sealed::settle(&Statements(&transaction), secret_key)?;
+                audit::begin_sealing(&Statements(&transaction), &sealing, clock)?;
+            }
             version + 1
         };
         transaction.pragma_update(None, "user_version", reached)?;
@@ -203,7 +211,8 @@ fn found(database: &Connection, secret_key: &Path, clock: &Clock) -> Result<()> 
     let sealing = SealingKey::open_or_make(secret_key).map_err(Fault::Sealed)?;
     catalog::found_fleet(&Statements(database), clock, |fleet, key| {
         sealed::seal_signing(&sealing, fleet, &key)
-    })
+    })?;
+    audit::seal_new(&Statements(database), &sealing)
 }
 
 /// Seals the signing key, which stood in the open in earlier schemas.
@@ -282,11 +291,14 @@ mod tests {
         transaction.commit().unwrap();
         let secret_key = folder.path().join("secret.key");
         assert!(migrate(&mut connection, &secret_key, &Clock::system()).unwrap());
-        sealed::settle(&Statements(&connection), &secret_key).unwrap();
-        assert_eq!(
-            crate::store::engine::audit::head(&Statements(&connection)).unwrap(),
-            (2, "bb".to_owned())
+        let sealing = sealed::settle(&Statements(&connection), &secret_key).unwrap();
+        let rows = audit::after(&Statements(&connection), 2, 9).unwrap();
+        assert!(
+            matches!(&rows[..], [row] if row.action == "audit.seal" && row.previous_hash == "bb"),
+            "{rows:?}"
         );
+        let sealed = audit::ends(&Statements(&connection)).unwrap();
+        assert!(sealed.is_sealed_by(&sealing) && sealed.ends.head.seq == 3);
     }
 
     #[test]

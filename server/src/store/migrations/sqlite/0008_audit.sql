@@ -1,0 +1,8 @@
+-- Where the audit log begins once retention took rows away: the last of these, and the row that made its revision. `seal` is an
+-- HMAC over both ends and the fleet, under a key made of the sealing key: without that nobody can set them.
+ALTER TABLE audit_head ADD COLUMN base_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audit_head ADD COLUMN base_hash TEXT NOT NULL
+    DEFAULT '0000000000000000000000000000000000000000000000000000000000000000';
+ALTER TABLE audit_head ADD COLUMN base_revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE audit_head ADD COLUMN base_revision_hash TEXT NOT NULL DEFAULT '';
+ALTER TABLE audit_head ADD COLUMN seal BLOB;
