@@ -11,7 +11,9 @@ pub mod catalog;
 pub mod changes;
 pub mod cli;
 pub mod config;
+pub mod feed;
 pub mod fleet;
+pub mod fresh;
 pub mod import;
 pub mod index;
 pub mod install;
@@ -244,6 +246,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads, shown: impl Write
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
+    spawn(&mut loops, "the live feed", feed::follow::follow(Arc::clone(&pulse), drain.clone()));
     let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
