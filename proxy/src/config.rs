@@ -8,11 +8,10 @@
 mod block;
 mod legacy;
 mod own_path;
-mod server_url;
 
 pub use block::{AddBlockError, ControlPlaneBlock, add_control_plane_block};
 pub use pulse_config::{Network, StaticEntry, StaticList};
-pub use server_url::{ServerUrl, ServerUrlError};
+pub use pulse_reach::{ServerUrl, ServerUrlError};
 
 use pulse_config::{
     Document, Environment, LogFormat, LogLevel, Mistakes, Place, Reading, Remark, Section, Warning,

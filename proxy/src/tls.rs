@@ -5,19 +5,16 @@
 //! Always: all of it happens inside the handshake, before a token is sent; a pin is checked even where certificate
 //! checks are switched off. Never: loads the system's roots when there is a pin (they cost memory).
 
-mod verifier;
-
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pulse_proto::Pin;
+use pulse_reach::{Demand, Mistrust, Verifier};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, PeerIncompatible, RootCertStore};
-
-use verifier::{Demand, Mistrust, Verifier};
 
 /// What makes a server the right one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,3 +253,6 @@ fn utc(time: UnixTime) -> String {
     let (hour, minute, second) = at.to_hms();
     format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC", u8::from(month))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod audit;
+mod events;
 mod history;
 mod import;
 mod instances;
@@ -27,6 +28,10 @@ pub use accounts::{
     Session, SetPassword, SetUp, TokenState,
 };
 pub use audit::AuditVerdict;
+pub use events::{
+    FeedChanged, FeedEvent, FeedHello, FeedNode, FeedPolls, FeedProxies, FeedProxy, FeedReload,
+    FeedTemperatures,
+};
 pub use history::{AddressChange, ListDiff, ListHistory, ListRevision};
 pub use import::{Import, ImportInstance, ImportOutcome, ImportPlan, ImportProxy, ImportPve, ImportStep};
 pub use instances::{

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args as Group, CommandFactory, Parser, Subcommand};
 use pulse_config::Environment;
+use pulse_proto::Pin;
 
 use crate::config::{ConfigSources, legacy_http_address, listen_address};
 pub use admin::{Account, ApiToken};
@@ -60,6 +61,18 @@ pub struct Place {
     /// Socket of the server to ask [default: admin.sock in the data folder]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Ask a server from afar, with an API token: https://HOST[:PORT] [environment: PULSE_SERVER]
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["socket", "data_dir"])]
+    pub server: Option<String>,
+    /// File with the API token, - for standard input [environment: PULSE_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Key that the server's certificate leads to, sha256:HEX as `pulse status` shows it [environment: PULSE_PIN]
+    #[arg(long, global = true, value_name = "PIN")]
+    pub pin: Option<Pin>,
+    /// Authorities that the server's certificate is checked against, in PEM [default: the system's; environment: PULSE_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     pub json: bool,
@@ -206,6 +219,10 @@ impl Args {
         let (flag, command) = match (&self.command, &self.place) {
             (Command::Serve(_), Place { json: true, .. }) => ("--json", "serve"),
             (Command::Serve(_), Place { socket: Some(_), .. }) => ("--socket", "serve"),
+            (Command::Serve(_), Place { server: Some(_), .. }) => ("--server", "serve"),
+            (Command::Files(Files::Restore(_)), Place { server: Some(_), .. }) => ("--server", "restore"),
+            (Command::Files(Files::Check { .. }), Place { server: Some(_), .. }) => ("--server", "check"),
+            (Command::Files(Files::Db(_)), Place { server: Some(_), .. }) => ("--server", "db"),
             (Command::Files(Files::Restore(_)), Place { socket: Some(_), .. }) => ("--socket", "restore"),
             (Command::Files(Files::Check { .. }), Place { socket: Some(_), .. }) => ("--socket", "check"),
             (Command::Files(Files::Db(_)), Place { socket: Some(_), .. }) => ("--socket", "db"),

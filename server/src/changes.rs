@@ -20,6 +20,7 @@ mod join;
 mod key;
 mod load;
 mod members;
+mod news;
 mod proxies;
 mod register;
 mod sources;
@@ -50,6 +51,7 @@ pub use join::NewJoin;
 pub use load::LoadError;
 pub(crate) use load::catalog;
 pub use members::{Taking, Told};
+pub use news::{Changed, News};
 pub use register::{Older, Registered, Registration};
 pub use sources::{WantedSource, place_of_secret};
 
@@ -218,6 +220,7 @@ pub struct Changes {
     is_deaf: Arc<AtomicBool>,
     /// Tells of each revision that is in place.
     revisions: Arc<watch::Sender<u64>>,
+    news: Arc<News>,
 }
 
 impl Changes {
@@ -236,7 +239,7 @@ impl Changes {
         let publisher = Arc::new(Mutex::new(publisher));
         let revisions = Arc::new(watch::Sender::new(catalog.revision));
         let catalog = Arc::new(ArcSwap::from_pointee(catalog));
-        let (broken, is_deaf) = Default::default();
+        let (broken, is_deaf, news) = Default::default();
         Changes {
             store,
             catalog,
@@ -249,6 +252,7 @@ impl Changes {
             broken,
             is_deaf,
             revisions,
+            news,
         }
     }
 
@@ -260,6 +264,11 @@ impl Changes {
     /// Tells of each new revision, once the picture shows it.
     pub fn revisions(&self) -> watch::Receiver<u64> {
         self.revisions.subscribe()
+    }
+
+    /// Tells what each change changed, once the picture shows it.
+    pub fn news(&self) -> &News {
+        &self.news
     }
 
     /// Waits until a change that is under way is done.
@@ -328,6 +337,7 @@ impl Changes {
         let lists = draft.lists(&publisher, &self.lists, self.max_nodes)?;
         let leave = draft.leave();
         let (mut catalog, changes, concerned) = draft.finish();
+        let changed = Changed::by(&changes);
         let mut detail = note.detail;
         described::differences(&before, &catalog, &changes).put(&mut detail);
         let commit = Commit {
@@ -355,7 +365,7 @@ impl Changes {
                 Err(error) => return Err(error),
             }
             timer.observe(begun.elapsed().as_secs_f64());
-            this.put_in_place(publisher, encoded, catalog, concerned).await;
+            this.put_in_place(publisher, encoded, catalog, concerned, changed).await;
             Ok(None)
         });
         match committing.await {
@@ -379,14 +389,20 @@ impl Changes {
         lists: Vec<Published>,
         catalog: Catalog,
         concerned: BTreeSet<Uuid>,
+        mut changed: Changed,
     ) -> OwnedMutexGuard<Publisher> {
         for list in lists {
+            changed.lists.insert(list.signed.scope);
             publisher.publish(list);
         }
         self.metrics.revision.set(catalog.revision.cast_signed());
         let (registry, epoch, revision) = (catalog.registry.clone(), catalog.epoch, catalog.revision);
         self.catalog.store(Arc::new(catalog));
         self.revisions.send_replace(revision);
+        if self.news.is_followed() {
+            let proxies = if changed.is_everything { BTreeSet::new() } else { concerned.clone() };
+            self.news.tell(Changed { revision, proxies, ..changed });
+        }
         for (count, proxy) in concerned.into_iter().enumerate() {
             self.fleet.ring(proxy);
             // A new epoch concerns all: the others have their turn in between.

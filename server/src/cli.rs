@@ -32,7 +32,6 @@ mod sources;
 mod text;
 
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -43,8 +42,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api;
-use crate::args::{Admin, Audit, AuditLog, Epoch, Key, Place, Serve, Tls};
-use crate::config::Config;
+use crate::args::{Admin, Audit, AuditLog, Epoch, Key, Place, Tls};
+use client::way::Way;
 use client::{Client, segment};
 use failure::Failure;
 pub use files::run as run_on_files;
@@ -65,7 +64,7 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
     if let Admin::Audit(Audit { whole: Some(AuditLog::Verify { file: Some(file), expect }), .. }) = admin {
         return audit_log::verify_file(file, expect.as_ref(), place.json);
     }
-    let client = Client::new(socket(place, environment)?);
+    let client = Client::new(Way::of(place, environment)?);
     let mut runtime = match admin {
         // Thousands of connections, and figures that a single thread would spoil.
         Admin::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
@@ -85,27 +84,12 @@ fn try_run(admin: &Admin, place: &Place, environment: Environment) -> Result<(),
             }
             Admin::Audit(Audit { follow: true, .. }) => asking.follow_audit().await,
             Admin::Backup { file, force } => backup::run(&asking, file, *force).await,
+            Admin::Bench(_) if asking.client.is_afar() => Err(bench::not_from_afar()),
             Admin::Bench(bench) => bench::run(&asking, bench).await,
             Admin::Import(what) => import::run(&asking, what).await,
             admin => print(&asking.answer(admin).await?),
         }
     })
-}
-
-/// The admin socket. The configuration is read only if nothing nearer says where it is, so that a mistake in the
-/// file does not lock the admin out.
-fn socket(place: &Place, environment: Environment) -> Result<PathBuf, Failure> {
-    if let Some(socket) = &place.socket {
-        return Ok(socket.clone());
-    }
-    let variable = || environment.value("PULSE_DATA_DIR").map(PathBuf::from);
-    if let Some(data_dir) = place.data_dir.clone().or_else(variable) {
-        return Ok(data_dir.join("admin.sock"));
-    }
-    match Config::load(&place.sources(&Serve::default(), environment)) {
-        Ok((config, _)) => Ok(config.admin_socket()),
-        Err(error) => Err(Failure::configuration(error.to_string())),
-    }
 }
 
 /// Writes to standard output. A reader that went away is no error.

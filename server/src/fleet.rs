@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::bell::{Bell, Ring};
+use crate::fresh::Fresh;
 use crate::publish::Published;
 use crate::registry::Proxy;
 use crate::store::{KeptList, Mark, ProxyStatus};
@@ -43,6 +44,8 @@ struct Inner {
     entries: RwLock<HashMap<Uuid, Arc<Entry>>>,
     /// Proxies whose rows are newer than the store's, each once.
     unsaved: Mutex<Vec<Uuid>>,
+    /// Proxies of which something else is shown.
+    fresh: Fresh<Uuid>,
     ahead: ahead::AheadProxies,
     elsewhere: elsewhere::Elsewhere,
     refresh_interval: Duration,
@@ -110,9 +113,18 @@ impl Fleet {
             stored.into_iter().map(|status| (status.proxy, Arc::new(Entry::new(status, started)))).collect();
         let (entries, unsaved) = (RwLock::new(entries), Mutex::default());
         let next_stream = AtomicU64::new(1);
-        let (ahead, elsewhere) = Default::default();
-        let inner =
-            Inner { entries, unsaved, ahead, elsewhere, refresh_interval, clock, started, next_stream };
+        let (ahead, elsewhere, fresh) = Default::default();
+        let inner = Inner {
+            entries,
+            unsaved,
+            fresh,
+            ahead,
+            elsewhere,
+            refresh_interval,
+            clock,
+            started,
+            next_stream,
+        };
         Fleet { inner: Arc::new(inner) }
     }
 
@@ -202,6 +214,12 @@ impl Fleet {
         lock(&entry.presence).answered(mark);
     }
 
+    /// The proxies of which something else may be shown than before. What time alone changes, and another newest list, is not
+    /// among it.
+    pub fn fresh(&self) -> &Fresh<Uuid> {
+        &self.inner.fresh
+    }
+
     /// Tells a proxy's stream to look again.
     pub fn ring(&self, proxy: Uuid) {
         if let Some(entry) = self.existing(proxy) {
@@ -252,6 +270,7 @@ impl Fleet {
 
     /// Names a proxy among those whose rows are newer than the store's.
     fn is_newer(&self, proxy: Uuid, entry: &Entry) {
+        self.inner.fresh.mark(proxy);
         if !entry.is_unsaved.swap(true, Ordering::AcqRel) {
             lock(&self.inner.unsaved).push(proxy);
         }

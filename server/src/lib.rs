@@ -11,7 +11,9 @@ pub mod catalog;
 pub mod changes;
 pub mod cli;
 pub mod config;
+pub mod feed;
 pub mod fleet;
+pub mod fresh;
 pub mod import;
 pub mod index;
 pub mod install;
@@ -157,19 +159,20 @@ impl RunError {
 /// Runs the server until a signal ends it.
 ///
 /// In order: data folder, certificates, addresses, database, then the loops and the way in; at the end the way in is
-/// closed, streams say goodbye, and what is unsaved is written.
+/// closed, streams say goodbye, and what is unsaved is written. `shown` is what whoever started it reads: while there is no admin
+/// yet, the secret link with which one becomes the first.
 ///
 /// # Errors
 /// [`RunError`] if it cannot begin, a loop dies, or a second signal cuts the end short.
-pub async fn run(config: Config, signals: Signals) -> Result<(), RunError> {
+pub async fn run(config: Config, signals: Signals, shown: impl Write) -> Result<(), RunError> {
     let (drain, reloads) = (signals.drain(), signals.reloads());
-    match signals.attend(serve(config, drain, reloads)).await {
+    match signals.attend(serve(config, drain, reloads, shown)).await {
         Ended::Finished(result) => result,
         Ended::Aborted => Err(RunError::Aborted),
     }
 }
 
-async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), RunError> {
+async fn serve(config: Config, drain: Drain, reloads: Reloads, shown: impl Write) -> Result<(), RunError> {
     let limit = listen::file_limit::raise();
     let mut bounds = Bounds::of(&config).within(limit);
     let legacy_bounds = config.legacy_http.map(|_| legacy_http::share(&mut bounds));
@@ -243,6 +246,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
     if store.is_shared() {
         spawn(&mut loops, "the word to other servers", pulse.replicas.clone().keep_beating(drain.clone()));
     }
+    spawn(&mut loops, "the live feed", feed::follow::follow(Arc::clone(&pulse), drain.clone()));
     let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
     let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
@@ -270,7 +274,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads) -> Result<(), Run
         legacy_http::warn(address);
     }
     starting.ready(router);
-    print_first_link(&pulse);
+    show_first_link(&pulse, shown);
     let legacy_serving = async {
         if let Some((legacy, bounds)) = legacy.zip(legacy_bounds) {
             let (host, port) = &pulse.public_authority;
@@ -367,12 +371,11 @@ fn spawn(
     });
 }
 
-/// Where there is no admin yet, whoever started the server is shown how to become the first: on standard output, as the link is a
-/// secret, and no log has one.
-fn print_first_link(pulse: &Pulse) {
+/// Where there is no admin yet, whoever started the server is shown how to become the first. The link is a secret, so no log has it.
+fn show_first_link(pulse: &Pulse, mut shown: impl Write) {
     let Some(link) = pulse.first_link() else { return };
     let text = format!("no admin yet: set a password here, once and within 24 hours:\n{link}\n");
-    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+    if let Err(error) = shown.write_all(text.as_bytes()).and_then(|()| shown.flush()) {
         tracing::warn!(%error, "the link for the first admin cannot be shown; `pulse admin add NAME` makes one");
     }
 }

@@ -58,7 +58,7 @@ fn serve(flags: &Serve, place: &Place, environment: Environment) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let signals = Signals::listen().map_err(RunError::Signals)?;
-        pulse::run(config, signals).await
+        pulse::run(config, signals, std::io::stdout()).await
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -70,6 +70,10 @@ pub struct Metrics {
     pub instances_with_problems: Gauge,
     /// `pulse_held_changes`: changes that would take away too much, and wait for an admin.
     pub held_changes: Gauge,
+    /// `pulse_feed_listeners`: listeners of the live feed.
+    pub feed_listeners: Gauge,
+    /// `pulse_feed_reloads_total`: listeners of the live feed that were told to load everything anew.
+    pub feed_reloads: Counter,
     /// `pulse_legacy_http_requests_total`: requests in plain text, to the port of `legacy_http`.
     pub legacy_http_requests: Counter,
     pve_polls: Family<Label<PollResult>, Counter>,
@@ -149,6 +153,18 @@ impl Metrics {
                 "pulse_held_changes",
                 "Changes that would take away too much, and wait for an admin",
                 Gauge::default(),
+            ),
+            feed_listeners: register(
+                r,
+                "pulse_feed_listeners",
+                "Listeners of the live feed",
+                Gauge::default(),
+            ),
+            feed_reloads: register(
+                r,
+                "pulse_feed_reloads",
+                "Listeners of the live feed that were told to load everything anew",
+                Counter::default(),
             ),
             legacy_http_requests: register(
                 r,

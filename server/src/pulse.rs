@@ -17,6 +17,7 @@ use crate::accounts::uses::Uses;
 use crate::backup::make::Backups;
 use crate::changes::{Changes, LINK_LIFE, catalog};
 use crate::config::Config;
+use crate::feed::LiveFeed;
 use crate::fleet::{Fleet, FleetView, SyncState};
 use crate::inventory::Use;
 use crate::limits::CallLimits;
@@ -45,6 +46,8 @@ pub struct Pulse {
     pub fleet: Fleet,
     /// Temperatures.
     pub readings: Readings,
+    /// What is told to those who follow the fleet.
+    pub feed: LiveFeed,
     /// The other servers on the database.
     pub replicas: Replicas,
     /// What became of asking Proxmox VE.
@@ -169,6 +172,7 @@ impl Pulse {
             lists,
             fleet,
             readings,
+            feed: LiveFeed::new(Arc::clone(&metrics)),
             store,
             metrics,
             started_at: clock.now(),

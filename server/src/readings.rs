@@ -13,6 +13,7 @@ use std::sync::{Arc, RwLock};
 use pulse_proto::Node;
 use uuid::Uuid;
 
+use crate::fresh::Fresh;
 use crate::report::{NodeReport, Report};
 use crate::store::{Recorded, Store, StoreError};
 
@@ -21,17 +22,19 @@ use crate::store::{Recorded, Store, StoreError};
 pub struct Readings {
     store: Store,
     newest: Arc<RwLock<HashMap<NodeKey, Arc<NodeReport>>>>,
+    /// Nodes of which a newer report is shown.
+    fresh: Fresh<NodeKey>,
 }
 
 /// A node, by its instance and its line in lower case.
-type NodeKey = (Uuid, String);
+pub type NodeKey = (Uuid, String);
 
 impl Readings {
     /// Begins with the newest reports that the store has.
     pub fn new(store: Store, newest: impl IntoIterator<Item = NodeReport>) -> Readings {
         let newest =
             newest.into_iter().map(|report| (key(report.instance, &report.node), Arc::new(report))).collect();
-        Readings { store, newest: Arc::new(RwLock::new(newest)) }
+        Readings { store, newest: Arc::new(RwLock::new(newest)), fresh: Fresh::default() }
     }
 
     /// Takes a report, which is shown from then on, unless it is a double, and is on disk within a moment: [`Recorded::durable_sequence`] says
@@ -62,22 +65,30 @@ impl Readings {
     fn show(&self, nodes: Vec<Arc<NodeReport>>) {
         let mut newest = self.newest.write().expect("no holder of this lock panics");
         for node in nodes {
-            match newest.entry(key(node.instance, &node.node)) {
-                Entry::Vacant(place) => {
-                    place.insert(node);
-                }
-                Entry::Occupied(mut place) if node.replaces(place.get()) => {
-                    place.insert(node);
-                }
-                Entry::Occupied(_) => {}
+            let place = newest.entry(key(node.instance, &node.node));
+            if matches!(&place, Entry::Occupied(shown) if !node.replaces(shown.get())) {
+                continue;
             }
+            if self.fresh.is_followed() {
+                self.fresh.mark(place.key().clone());
+            }
+            place.insert_entry(node);
         }
+    }
+
+    /// The nodes of which a newer report is shown than before.
+    pub fn fresh(&self) -> &Fresh<NodeKey> {
+        &self.fresh
+    }
+
+    /// The newest report that is shown of a node.
+    pub fn newest_at(&self, key: &NodeKey) -> Option<Arc<NodeReport>> {
+        self.newest.read().expect("no holder of this lock panics").get(key).cloned()
     }
 
     /// The newest report of one node.
     pub fn newest_of(&self, instance: Uuid, node: &Node) -> Option<Arc<NodeReport>> {
-        let newest = self.newest.read().expect("no holder of this lock panics");
-        newest.get(&key(instance, node)).cloned()
+        self.newest_at(&key(instance, node))
     }
 
     /// The newest report of each node, in no order.

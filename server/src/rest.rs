@@ -19,6 +19,7 @@ mod audit;
 mod backup;
 pub mod description;
 mod epoch;
+mod events;
 mod extract;
 mod held;
 mod import;

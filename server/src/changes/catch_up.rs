@@ -15,7 +15,7 @@ use pulse_proto::{Scope, SignedAllowlist};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{sleep, timeout};
 
-use super::{ChangeError, Changes};
+use super::{ChangeError, Changed, Changes};
 use crate::allowlist;
 use crate::audit::Entry;
 use crate::catalog::Catalog;
@@ -151,6 +151,7 @@ impl Changes {
             source: format!("the database does not answer within {} s", LONGEST_ASK.as_secs()).into(),
         })?;
         let Some(newer) = newer? else { return Ok(publisher) };
+        let changed = Changed::by_others(&newer, before.epoch);
         let (catalog, lists, concerned) = merged(&before, newer);
         for list in &lists {
             check(&catalog, list, &publisher)?;
@@ -159,7 +160,9 @@ impl Changes {
         let this = self.clone();
         // To the end, also when the caller is gone.
         let placing =
-            tokio::spawn(async move { this.put_in_place(publisher, lists, catalog, concerned).await });
+            tokio::spawn(
+                async move { this.put_in_place(publisher, lists, catalog, concerned, changed).await },
+            );
         placing.await.map_err(|_| {
             self.broken.notify_one();
             StoreError::Closed

@@ -76,6 +76,12 @@ pub(super) async fn run(asking: &Asking, bench: &Bench) -> Result<(), Failure> {
     }
 }
 
+/// It measures the machine that it runs on.
+pub(super) fn not_from_afar() -> Failure {
+    let text = "a bench runs on the server's own machine, over its Unix socket: run `pulse bench` there";
+    Failure::usage("SOCKET_ONLY", text.to_owned())
+}
+
 async fn measure(
     stage: &Stage,
     route: &Route,

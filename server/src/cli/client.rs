@@ -1,12 +1,15 @@
-//! Asks the server: one HTTP/1.1 request over the admin socket.
+//! Asks the server: one HTTP/1.1 request over its admin socket, or from afar over TLS.
 //!
 //! Always: bounded in time and size. Never: knows what the answer means.
 
-use std::path::PathBuf;
+mod afar;
+mod trust;
+pub(super) mod way;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -16,6 +19,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use self::way::{Stream, Way};
 use super::failure::Failure;
 use crate::api::ROOT;
 
@@ -24,16 +28,45 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer: 100,000 proxies of some 1 KiB.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
 
+type Sender = http1::SendRequest<Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
+
 /// The way to one server.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    way: Way,
 }
 
 impl Client {
-    /// A client of the server that has this socket.
-    pub(super) fn new(socket: PathBuf) -> Client {
-        Client { socket }
+    /// A client of the server that is found this way.
+    pub(super) fn new(way: Way) -> Client {
+        Client { way }
+    }
+
+    /// Whether the server is asked from afar.
+    pub(super) fn is_afar(&self) -> bool {
+        matches!(self.way, Way::Afar(_))
+    }
+
+    async fn connect(&self) -> Result<(Sender, Connection), Failure> {
+        let stream = self.way.dial().await?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::exchange(&self.way, error)
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{ROOT}{path}"))
+            .header(HOST, self.way.host())
+            .header(CONTENT_TYPE, "application/json");
+        if let Way::Afar(afar) = &self.way {
+            request = request.header(AUTHORIZATION, afar.authorization());
+        }
+        request.body(Full::new(body)).map_err(|error| Failure::local("REQUEST", error.to_string()))
     }
 
     /// Sends one request to a path below [`ROOT`]; `()` is no body. Returns the answer's JSON.
@@ -48,13 +81,7 @@ impl Client {
     ) -> Result<Value, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::local("REQUEST", error.to_string()))?;
         let body = if body == b"null" { Bytes::new() } else { Bytes::from(body) };
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{ROOT}{path}"))
-            .header(HOST, "localhost")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| Failure::local("REQUEST", error.to_string()))?;
+        let request = self.request(method, path, body)?;
         match timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(answer) => {
                 let (status, body) = answer?;
@@ -65,7 +92,7 @@ impl Client {
             }
             Err(_) => {
                 let seconds = ANSWER_TIMEOUT.as_secs();
-                Err(Failure::exchange(&self.socket, &format!("none came within {seconds} s")))
+                Err(self.broken(&format!("none came within {seconds} s")))
             }
         }
     }
@@ -81,14 +108,9 @@ impl Client {
         path: &str,
         mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let request = Request::builder().method(method).uri(format!("{ROOT}{path}"));
-        let request = request.header(HOST, "localhost").body(Full::new(Bytes::new()));
-        let request = request.map_err(|error| Failure::local("REQUEST", error.to_string()))?;
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| Failure::connecting(&self.socket, &error))?;
-        let broken = |error: &dyn std::fmt::Display| Failure::exchange(&self.socket, error);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let request = self.request(method, path, Bytes::new())?;
+        let (mut sender, connection) = self.connect().await?;
+        let broken = |error: &dyn std::fmt::Display| self.broken(error);
         let exchange = async move {
             let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();
@@ -119,16 +141,14 @@ impl Client {
 
     /// The process id of the server, by the kernel's word; `None`: it does not say.
     pub(super) async fn server_process(&self) -> Option<i32> {
-        let stream = timeout(ANSWER_TIMEOUT, UnixStream::connect(&self.socket)).await.ok()?;
+        let Way::Socket(socket) = &self.way else { return None };
+        let stream = timeout(ANSWER_TIMEOUT, UnixStream::connect(socket)).await.ok()?;
         stream.ok()?.peer_cred().ok()?.pid()
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| Failure::connecting(&self.socket, &error))?;
-        let broken = |error: &dyn std::fmt::Display| Failure::exchange(&self.socket, error);
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| broken(&error))?;
+        let (mut sender, connection) = self.connect().await?;
+        let broken = |error: &dyn std::fmt::Display| self.broken(error);
         let exchange = async move {
             let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();

@@ -88,9 +88,8 @@ impl Failure {
     }
 
     /// The connection broke, or no answer came.
-    pub(super) fn exchange(socket: &Path, error: &dyn fmt::Display) -> Failure {
-        let path = socket.display();
-        let text = format!("no answer from the server on {path}: {error}; see its log, and ask again");
+    pub(super) fn exchange(server: &dyn fmt::Display, error: &dyn fmt::Display) -> Failure {
+        let text = format!("no answer from the server on {server}: {error}; see its log, and ask again");
         Failure::local("NO_ANSWER", text)
     }
 
@@ -125,7 +124,8 @@ impl Failure {
 
     /// Whether it passes once the server is back.
     pub(super) fn is_passing(&self) -> bool {
-        ["SERVER_NOT_RUNNING", "NO_ANSWER", "DRAINING", "STORE_UNAVAILABLE"].contains(&self.reason.as_str())
+        ["SERVER_NOT_RUNNING", "NOT_REACHED", "NO_ANSWER", "DRAINING", "STORE_UNAVAILABLE"]
+            .contains(&self.reason.as_str())
     }
 
     /// For `--json`.

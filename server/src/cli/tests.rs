@@ -301,7 +301,7 @@ async fn ask(
     let folder = tempfile::tempdir().expect("a temporary folder");
     let socket = folder.path().join("admin.sock");
     let asked = serve(&socket, status, answer);
-    let asking = Asking { client: Client::new(socket), json };
+    let asking = Asking { client: Client::new(Way::Socket(socket)), json };
     (asking.answer(&admin).await, asked)
 }
 
@@ -373,7 +373,10 @@ async fn a_server_that_does_not_run_is_told_apart_from_one_that_may_not_be_asked
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
     let status = || async {
-        Asking { client: Client::new(socket.clone()), json: false }.answer(&Admin::Status).await.unwrap_err()
+        Asking { client: Client::new(Way::Socket(socket.clone())), json: false }
+            .answer(&Admin::Status)
+            .await
+            .unwrap_err()
     };
     let missing = status().await;
     assert!(missing.to_string().contains("does not exist; start it with `pulse serve`"), "{missing}");
@@ -391,14 +394,17 @@ async fn a_server_that_hangs_up_is_an_error_not_an_empty_answer() {
     let socket = folder.path().join("admin.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let hang_up = tokio::spawn(async move { drop(listener.accept().await) });
-    let failure =
-        Asking { client: Client::new(socket), json: false }.answer(&Admin::Status).await.unwrap_err();
+    let failure = Asking { client: Client::new(Way::Socket(socket)), json: false }
+        .answer(&Admin::Status)
+        .await
+        .unwrap_err();
     assert!(failure.to_string().contains("no answer from the server"), "{failure}");
     hang_up.await.unwrap();
 }
 
 #[test]
 fn the_nearest_word_says_where_the_socket_is() {
+    use super::client::way::socket;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pulse.yaml");
     std::fs::write(&file, "data_dir: /srv/pulse\n").unwrap();

@@ -28,7 +28,7 @@ pub struct Pull {
 }
 
 /// How a proxy asks for its list.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Transport {
     /// With a stream, in which it is told at once.
     Grpc,

@@ -31,13 +31,14 @@ const ABOUT: &str = "Instances, nodes, proxies, join tokens, allowlists, tempera
     `security` says.";
 
 /// What operations are about.
-const TAGS: [(&str, &str); 11] = [
+const TAGS: [(&str, &str); 12] = [
     ("instances", "Proxmox instances, the sources of their nodes, and changes that wait for an admin."),
     ("nodes", "Hosts whose temperatures can be read."),
     ("proxies", "Programs that read temperatures on hosts."),
     ("join-tokens", "How further proxies come."),
     ("allowlists", "Which nodes proxies may read: now, before, and what changed."),
     ("temperatures", "What proxies read last."),
+    ("events", "The live feed."),
     ("accounts", "Admins, log-ins and API tokens."),
     ("audit", "Who did what."),
     ("import", "What older installs have."),

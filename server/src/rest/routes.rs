@@ -30,8 +30,8 @@ use utoipa_axum::routes;
 
 use super::refusal::Refusal;
 use super::{
-    admins, api_tokens, audit, backup, epoch, held, import, instances, join_tokens, key, lists, nodes,
-    proxies, sessions, sources, status, temperatures, tls,
+    admins, api_tokens, audit, backup, epoch, events, held, import, instances, join_tokens, key, lists,
+    nodes, proxies, sessions, sources, status, temperatures, tls,
 };
 use crate::Pulse;
 use crate::accounts::ApiScope;
@@ -64,6 +64,7 @@ pub(super) fn paths() -> OpenApiRouter<Arc<Pulse>> {
         .routes(routes!(backup::make))
         .routes(routes!(epoch::begin))
         .routes(routes!(key::rotate))
+        .routes(routes!(events::listen))
         .routes(routes!(temperatures::list))
         .routes(routes!(status::show))
         .routes(routes!(tls::rotate))

@@ -38,7 +38,7 @@ pub(super) async fn pulse_until(folder: &Path, drain: Drain) -> Arc<Pulse> {
 }
 
 /// Asks as the user 1000; returns status and JSON.
-async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16, Value) {
+pub(super) async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16, Value) {
     use tower::ServiceExt;
     let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
     let request = Request::builder().method(method).uri(format!("{}{path}", api::ROOT));
@@ -52,7 +52,7 @@ async fn ask(pulse: &Arc<Pulse>, method: &str, path: &str, body: Value) -> (u16,
     (status.as_u16(), serde_json::from_slice(&body).expect("every answer is JSON"))
 }
 
-async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> String {
+pub(super) async fn register(pulse: &Arc<Pulse>, join: &str, hostname: &str) -> String {
     let join: JoinString = join.parse().expect("a join string");
     let registration = Registration {
         join: join.join.as_ref().map(Token::digest),

@@ -11,6 +11,7 @@ pub mod config_files;
 pub mod join_string;
 pub mod nodes;
 pub mod older_files;
+pub mod older_rest;
 pub mod pve_answers;
 pub mod seeds;
 pub mod server;
@@ -30,13 +31,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "admin_api", check: admin_api::check },
     Target { name: "cache_file", check: state_files::check_cache },
     Target { name: "identity_file", check: state_files::check_identity },
     Target { name: "join_string", check: join_string::check },
     Target { name: "nodes", check: nodes::check },
     Target { name: "older_files", check: older_files::check },
+    Target { name: "older_rest", check: older_rest::check },
     Target { name: "proxy_config", check: config_files::check_proxy },
     Target { name: "pve_answers", check: pve_answers::check },
     Target { name: "readings_buffer", check: state_files::check_buffer },

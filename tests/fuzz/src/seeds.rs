@@ -55,6 +55,16 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("token", with(3, b"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")),
             ("sealed", with(4, b"0123456789ab and what is no text")),
         ],
+        "older_rest" => vec![
+            ("register", with(0x20, b"\0{\"hostname\":\"n2\",\"kind\":\"socket\"}")),
+            ("http", with(0x20, b"\0{\"hostname\":\"n2\",\"proxy_url\":\"https://n2:8443\",\"mode\":\"\"}")),
+            ("wait", with(0x21, b"wait=false\0{\"hostname\":\"stranger\"}")),
+            ("pull", with(0x12, b"")),
+            ("report", with(0x13, b"\0{\"session\":\"0192d3a8-7f3c-7d3e-8a51-0242ac120002\",\"sequence\":1,\"nodes\":[{\"name\":\"n1\",\"ip\":\"10.0.0.1\",\"readings\":[]}]}")),
+            ("goodbye", with(0x14, b"hostname=n2\0")),
+            ("install", with(5, b"..%2f..%2fetc%2fpasswd\0")),
+            ("token", with(0x32, b"pctl_AAAA\0")),
+        ],
         "pve_answers" => vec![
             ("version", with(0, br#"{"data":{"version":"8.4.1","release":"8.4","repoid":"ab"}}"#)),
             ("cluster", with(1, br#"{"data":[{"type":"cluster","name":"c","nodes":2,"quorate":"1","version":3},{"type":"node","name":"a","nodeid":1,"ip":"192.0.2.1","online":1,"local":1},{"type":"node","name":"b","nodeid":"2","ip":"fd00::2","online":0,"local":0}]}"#)),

@@ -4,7 +4,7 @@
 //! finds does not depend on hours of others. Never: trusts it: an answer that no server may give ends the run.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -54,6 +54,7 @@ pub struct Server {
     pub join: String,
     grpc: Grpc<Channel>,
     admin_socket: PathBuf,
+    address: SocketAddr,
     calls: u32,
     hand: Hand,
     running: Option<JoinHandle<()>>,
@@ -85,7 +86,7 @@ impl Server {
         let admin_socket = config.admin_socket();
         let (signals, hand) = Signals::by_hand();
         let running = RUNTIME.spawn(async move {
-            let ended = pulse::run(config, signals).await;
+            let ended = pulse::run(config, signals, std::io::sink()).await;
             assert!(ended.is_ok(), "the server ended: {ended:?}");
         });
         let address = address(&admin_socket);
@@ -100,6 +101,7 @@ impl Server {
             join: String::new(),
             grpc,
             admin_socket,
+            address,
             calls: 0,
             hand,
             running: Some(running),
@@ -172,11 +174,20 @@ impl Server {
     /// As [`Server::admin`].
     pub fn admin_bytes(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let answer = exchange(&self.admin_socket, method, path, body).expect("the admin socket answers");
-        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an answer has a head");
-        let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
-        let status = status.and_then(|digits| digits.parse().ok()).expect("an answer has a status");
-        let body = serde_json::from_slice(&answer[head + 4..]);
+        let (status, _, body) = parted(&answer);
+        let body = serde_json::from_slice(&body);
         (status, body.unwrap_or_else(|error| panic!("{method} {path}: no JSON comes back: {error}")))
+    }
+
+    /// One request over the port, with lines of headers: the status, the head, and the body of the answer.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn ask_port(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE).expect("the port answers");
+        stream.set_read_timeout(Some(PATIENCE)).expect("the option exists");
+        let answer = sent(stream, method, path, headers, body).expect("the port answers");
+        parted(&answer)
     }
 }
 
@@ -196,7 +207,7 @@ impl Drop for Server {
 fn config(folder: &Path) -> Config {
     let path = folder.join("pulse.yaml");
     let text = "listen: 127.0.0.1:0\nplaintext: true\nlog_level: \"off\"\nlimits:\n  watch_burst: 1000\n  \
-                registration_burst: 1000\n  failed_calls_per_minute: 100000\n";
+                registration_burst: 1000\n  pull_burst: 1000\n  log_in_burst: 1000\n  failed_calls_per_minute: 100000\n";
     std::fs::write(&path, text).expect("a temporary folder can be written");
     let sources = ConfigSources {
         path: Some(path),
@@ -226,10 +237,28 @@ fn address(admin_socket: &Path) -> SocketAddr {
 }
 
 fn exchange(socket: &Path, method: &str, path: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
+    let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    sent(stream, method, &format!("/api/v1{path}"), "", body)
+}
+
+/// Status, head and body of an answer.
+fn parted(answer: &[u8]) -> (u16, String, Vec<u8>) {
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("an answer has a head");
+    let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok());
+    let status = status.and_then(|digits| digits.parse().ok()).expect("an answer has a status");
+    (status, String::from_utf8_lossy(&answer[..head]).into_owned(), answer[head + 4..].to_vec())
+}
+
+fn sent(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> std::io::Result<Vec<u8>> {
     let head = format!(
-        "{method} /api/v1{path} HTTP/1.1\r\nhost: pulse\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: pulse\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(&[head.as_bytes(), body].concat())?;

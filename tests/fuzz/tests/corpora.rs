@@ -35,7 +35,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    admin_api cache_file identity_file join_string nodes older_files proxy_config pve_answers readings_buffer register report_sync
+    admin_api cache_file identity_file join_string nodes older_files older_rest proxy_config pve_answers readings_buffer register report_sync
     report_temperatures rotate_token server_config static_list sysfs unregister watch_message watch_request
 }
 

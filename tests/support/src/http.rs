@@ -119,11 +119,16 @@ pub fn ask_in_plain_text(
 fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
     stream.write_all(request.as_bytes())?;
     stream.flush()?;
-    let mut bytes = Vec::new();
-    match stream.read_to_end(&mut bytes) {
-        // The end of the connection ends the answer, with or without TLS's own farewell.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-        other => drop(other?),
+    let (mut bytes, mut part) = (Vec::new(), [0; 16 << 10]);
+    // A stream of events has no end, and is told by its beginning.
+    while !is_stream_of_events(&bytes) {
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&part[..read]),
+            // The end of the connection ends the answer, with or without TLS's own farewell.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error),
+        }
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let broken = || io::Error::new(io::ErrorKind::InvalidData, format!("no HTTP answer: {text:?}"));
@@ -131,4 +136,10 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> 
     let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Whether an answer is a stream of events, of which the first is there.
+fn is_stream_of_events(bytes: &[u8]) -> bool {
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    has(b"content-type: text/event-stream\r\n") && has(b"\nevent: ")
 }

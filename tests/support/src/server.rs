@@ -283,6 +283,13 @@ impl Server {
         run(cli, "")
     }
 
+    /// Runs `pulse ARGUMENTS` as on another machine, with this on its standard input: nothing says where this server's folder is.
+    pub fn pulse_elsewhere(&self, arguments: &[&str], stdin: &str) -> Ran {
+        let mut cli = command("pulse", &self.builder.variables);
+        cli.args(arguments);
+        run(cli, stdin)
+    }
+
     /// Runs it with a fault in it.
     pub fn pulse_with_fault(&self, arguments: &[&str], fault: &Fault) -> Ran {
         let mut cli = command("pulse", &self.builder.variables);

@@ -20,7 +20,7 @@ use x509_parser::prelude::FromDer;
 
 /// Why a chain does not lead to a pinned key.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-pub(super) enum Mistrust {
+pub enum Mistrust {
     /// No certificate of the chain has it.
     #[error(
         "the server's certificate does not lead to the pinned key {pinned} (the certificate's own is {leaf}): it is another \
@@ -48,7 +48,7 @@ pub(super) enum Mistrust {
 
 /// What a verifier of ours asks of a chain.
 #[derive(Clone, Debug)]
-pub(super) enum Demand {
+pub enum Demand {
     /// That it leads to one of these keys, whatever name was dialled.
     LeadsTo(Vec<Pin>),
     /// Nothing, because the configuration says so.
@@ -57,13 +57,14 @@ pub(super) enum Demand {
 
 /// A verifier that rustls does not have.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub struct Verifier {
     demand: Demand,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    pub(super) fn new(demand: Demand, provider: Arc<CryptoProvider>) -> Verifier {
+    /// With this demand.
+    pub fn new(demand: Demand, provider: Arc<CryptoProvider>) -> Verifier {
         Verifier { demand, provider }
     }
 
@@ -217,6 +218,3 @@ fn check_purpose(certificate: &X509Certificate<'_>) -> Result<(), Error> {
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
-
-#[cfg(test)]
-mod tests;

@@ -21,7 +21,7 @@ pub enum ServerUrlError {
     #[error("must begin with https://, like https://pulse.lan:7655")]
     Scheme,
     /// A user name or password stands in it.
-    #[error("must not hold a user name or password; the token stands in token_file")]
+    #[error("must not hold a user name or password; the token stands in a file of its own")]
     Credentials,
     /// Something follows the port.
     #[error("must end after the port: Pulse is served at the root of its address, without a path")]

@@ -3,11 +3,11 @@ use std::path::PathBuf;
 use std::slice::from_ref;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, date_time_ymd};
+use rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::testing::{Authority, Leaf, in_time, server_config};
-use crate::tls::{Trust, client_config, explain};
 
 /// A handshake in memory with a server that shows this chain; what the client says about it.
 async fn handshake(trust: &Trust, leaf: Leaf, rest: &[CertificateDer<'static>]) -> Result<(), String> {
