@@ -70,6 +70,7 @@ fn asked(command: &str) -> Asked {
         let mut value =
             || rest.next().unwrap_or_else(|| panic!("{command}: {word} takes a value")).to_owned();
         match word {
+            "-N" => {}
             "--output" | "--cacert" => drop(value()),
             "-K" => {
                 value();
@@ -110,8 +111,11 @@ fn asked(command: &str) -> Asked {
     asked
 }
 
-/// What a text says as JSON: of one value that, of several, such as one a line, a list of them. `null`: it is none.
+/// What a text says as JSON: of one value that, of several, such as one a line, a list of them. Of events it is their data. `null`: it
+/// is none.
 pub(crate) fn json(text: &str) -> Value {
+    let data: String = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    let text = if data.is_empty() { text } else { &data };
     let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
     let mut values = values.unwrap_or_default();
     if values.len() > 1 { Value::Array(values) } else { values.pop().unwrap_or_default() }
