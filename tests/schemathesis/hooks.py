@@ -46,3 +46,12 @@ def map_path_parameters(context, path_parameters):
         if (names := there(context.operation, name)) and chance.random() < 0.5:
             chosen[name] = chance.choice(names)
     return chosen
+
+
+@schemathesis.check
+def refused_without_credential(ctx, response, case):
+    """Who shows no credential, or one that is made up, is told so, whatever else is wrong; but for what is open to all."""
+    is_open = case.operation.definition.raw["security"] == [{}]
+    is_described = case.method.lower() == case.operation.method.lower()
+    if not is_open and is_described and response.status_code != 401:
+        raise AssertionError(f"answered {response.status_code} and not 401")

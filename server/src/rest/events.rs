@@ -56,7 +56,7 @@ type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
         (status = OK, description = "Events, for as long as the caller listens. The data of each is JSON.", content(
             (api::FeedEvent = "text/event-stream"),
         )),
-        (status = SERVICE_UNAVAILABLE, description = "There are as many listeners as there may be.", body = api::ApiError),
+        (status = SERVICE_UNAVAILABLE, description = "There are as many listeners as there may be, or the server goes down.", body = api::ApiError, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn listen(
