@@ -1,11 +1,16 @@
 //! docs/api.md: each of its examples is asked of a real server, in their order, and each operation of the description has one.
 //!
 //! An example is a `sh` block with one `curl`, and an `http` block with the answer: its status, and its body with the same keys. What a
-//! list has must be there, what it does not must not, unless a key `…` says that there is more; a value may be another one. Ids and join strings of an answer stand for those that
-//! the server made. A comment `<!-- test: NAME joins -->` has that host register with the join string that was shown last.
+//! list has must be there, what it does not must not, unless a key `…` says that there is more; a value may be another one. Ids, secrets and join strings of an answer stand for those that
+//! the server made, and `pset_…` for the one that it prints at its start. A comment `<!-- test: NAME joins -->` has that host register with the join string that was shown last.
 //!
-//! `UPDATE_API_DOCS=1` writes answers that no longer fit anew. Requests go over the admin socket, which may ask for everything.
+//! Requests go over the port, with what the `curl` brings: `-K` is an API token that has the scope of the line below the heading and no
+//! other one, `-b` the cookies that the last `-c` kept. What is "on the socket only" is asked there.
+//!
+//! `UPDATE_API_DOCS=1` writes answers that no longer fit anew.
 
+#[path = "support/api_page.rs"]
+mod api_page;
 #[path = "support/pve.rs"]
 mod pve;
 
@@ -13,128 +18,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api_page::{Asked, Piece, json, pieces};
 use pulse_test_support::proxmox::FakeProxmox;
 use pulse_test_support::{Answer, PATIENCE, Proxy, Server, eventually, let_pass};
 use serde_json::Value;
 
-/// Where the page says that the server is.
-const ROOT: &str = "https://pulse.lan:7655/api/v1";
-/// The same, on the admin socket.
-const SOCKET_ROOT: &str = "http://localhost/api/v1";
-
 /// A key that says that there are others, which the page shows elsewhere.
 const MORE: &str = "…";
 
+/// The tokens that the page's programs have, each with one scope.
+const TOKENS: [(&str, &str); 3] =
+    [("grafana", "monitoring:read"), ("auditor", "settings:read"), ("deploy", "settings:write")];
+
 fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
-}
-
-/// A piece of the page.
-#[derive(Debug)]
-enum Piece {
-    /// `### …`
-    Heading(String),
-    /// An example.
-    Example { asked: Asked, status: u16, body: Option<Value>, lines: std::ops::Range<usize> },
-    /// A host registers.
-    Joins(String),
-    /// A line of text.
-    Text(String),
-}
-
-/// What a `curl` asks.
-#[derive(Debug)]
-struct Asked {
-    method: String,
-    /// Below the root, with its query.
-    path: String,
-    body: Option<String>,
-    is_socket: bool,
-}
-
-/// The words of a command, as a shell parts them: quotes keep together, a backslash goes on in the next line.
-fn words(command: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    for c in command.replace("\\\n", " ").chars() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-fn asked(command: &str) -> Asked {
-    let words = words(command);
-    let (mut method, mut path, mut body, mut is_socket) = (None, None, None, false);
-    let mut rest = words.iter().map(String::as_str).skip_while(|word| *word != "curl").skip(1);
-    while let Some(word) = rest.next() {
-        match word {
-            "-K" | "--output" => drop(rest.next()),
-            "--unix-socket" => {
-                rest.next();
-                is_socket = true;
-            }
-            "-X" => method = rest.next().map(str::to_owned),
-            "--json" => body = rest.next().map(str::to_owned),
-            url => {
-                let below = url.strip_prefix(ROOT).or_else(|| url.strip_prefix(SOCKET_ROOT));
-                path =
-                    Some(below.unwrap_or_else(|| panic!("{command}: {word} is not understood")).to_owned());
-            }
-        }
-    }
-    let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());
-    Asked { method, path: path.expect("a command has a URL"), body, is_socket }
-}
-
-fn pieces(page: &str) -> Vec<Piece> {
-    let lines: Vec<&str> = page.lines().collect();
-    let (mut pieces, mut command, mut at) = (Vec::new(), None::<String>, 0);
-    while let Some(line) = lines.get(at) {
-        at += 1;
-        if let Some(kind) = line.strip_prefix("```").filter(|kind| !kind.is_empty()) {
-            let end = (at..lines.len()).find(|at| lines[*at] == "```").expect("a block has an end");
-            let text = lines[at..end].join("\n");
-            match kind {
-                "sh" if text.contains("curl ") => command = Some(text),
-                "http" => {
-                    let command = command.take().expect("an answer stands behind its request");
-                    let (status, body) = text.split_once('\n').unwrap_or((&text, ""));
-                    let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
-                    let body = body.trim();
-                    let json = |text| {
-                        serde_json::from_str(text)
-                            .unwrap_or_else(|error| panic!("{command}: {error}: {text}"))
-                    };
-                    pieces.push(Piece::Example {
-                        asked: asked(&command),
-                        status: status.unwrap_or_else(|| panic!("{command}: a status")),
-                        body: (!body.is_empty()).then(|| json(body)),
-                        lines: at..end,
-                    });
-                }
-                _ => {}
-            }
-            at = end + 1;
-        } else if let Some(heading) = line.strip_prefix("### ") {
-            pieces.push(Piece::Heading(heading.trim_matches('`').to_owned()));
-        } else if let Some(name) =
-            line.strip_prefix("<!-- test: ").and_then(|rest| rest.strip_suffix(" joins -->"))
-        {
-            pieces.push(Piece::Joins(name.to_owned()));
-        } else {
-            pieces.push(Piece::Text((*line).to_owned()));
-        }
-    }
-    pieces
 }
 
 /// How two answers differ in what they are made of; `None`: they do not.
@@ -172,13 +69,13 @@ fn difference(at: &str, shown: &Value, real: &Value) -> Option<String> {
 struct Names(BTreeMap<String, String>);
 
 impl Names {
-    /// What later requests name: ids, and times at which changes were held.
+    /// What later requests name: ids, times at which changes were held, and what shows that a change is meant.
     fn learn(&mut self, shown: &Value, real: &Value) {
         match (shown, real) {
             (Value::Object(shown), Value::Object(real)) => {
                 for (key, value) in shown {
                     if let (true, Value::String(shown), Some(Value::String(real))) =
-                        (["id", "held_at"].contains(&key.as_str()), value, real.get(key))
+                        (["id", "held_at", "csrf_token"].contains(&key.as_str()), value, real.get(key))
                     {
                         self.0.insert(shown.clone(), real.clone());
                     }
@@ -200,7 +97,7 @@ impl Names {
     fn on_the_page(&self, text: &str) -> String {
         let text =
             self.0.iter().fold(text.to_owned(), |text, (shown, real)| text.replace(real.as_str(), shown));
-        ["pjoin_", "pdebug_"].iter().fold(text, |text, kind| {
+        ["pjoin_", "pdbg_", "papi_", "pset_"].iter().fold(text, |text, kind| {
             let mut parts = text.split(kind);
             let first = parts.next().unwrap_or_default().to_owned();
             parts.fold(first, |text, rest| {
@@ -232,6 +129,11 @@ fn operation<'a>(api: &'a Value, asked: &Asked) -> (&'a str, &'a Value) {
     )
 }
 
+/// The scope that an API token needs for an operation.
+fn scope(operation: &Value) -> Option<&str> {
+    operation["security"][0]["api_token"][0].as_str()
+}
+
 /// The line that stands below an operation's heading.
 fn summary_line(api: &Value, name: &str) -> String {
     let paths = api["paths"].as_object().expect("the description has paths");
@@ -242,10 +144,17 @@ fn summary_line(api: &Value, name: &str) -> String {
         .into_iter()
         .find(|(.., operation)| operation["operationId"] == name)
         .expect("a heading names an operation");
-    let access = match (&operation["security"][0]["api_token"][0], &operation["security"][0]["socket"]) {
-        (Value::String(scope), _) => format!("scope `{scope}`"),
-        (_, Value::Array(_)) => "on the socket only".to_owned(),
-        _ => "open to all".to_owned(),
+    let way = &operation["security"][0];
+    let access = if let Some(scope) = scope(operation) {
+        format!("scope `{scope}`")
+    } else if way.get("api_token").is_some() {
+        "any API token, or a log-in".to_owned()
+    } else if way.get("session").is_some() {
+        "a log-in only".to_owned()
+    } else if way.get("socket").is_some() {
+        "on the socket only".to_owned()
+    } else {
+        "open to all".to_owned()
     };
     format!("`{} {path}`, {access}.", method.to_ascii_uppercase())
 }
@@ -260,16 +169,26 @@ fn every_example_is_answered_as_the_page_says_and_every_operation_has_one() {
     let server = Server::start();
     let fake = FakeProxmox::cluster(&["pve1=192.0.2.11", "pve2=192.0.2.12"]);
     fake.demand(&format!("{}={}", pve::TOKEN_ID, pve::SECRET));
+    let tokens: BTreeMap<&str, String> = TOKENS
+        .iter()
+        .map(|(name, scope)| {
+            let made = server.json(&["token", "create", name, "--scope", scope]);
+            (*scope, format!("Bearer {}", made["secret"].as_str().expect("it is shown once")))
+        })
+        .collect();
     let mut names = Names::default();
+    let first_link = server.first_link();
     let fixed = [
         ("pve1.lan:8006", fake.url().trim_start_matches("https://").to_owned()),
         ("pulse.lan:7655", server.address().to_string()),
         ("/var/lib/pulse", server.data_dir().display().to_string()),
         ("3C:5A:0E:…:9B", fake.fingerprint()),
+        ("pset_…", first_link.split_once('#').expect("a link has a secret").1.to_owned()),
     ];
     names.0.extend(fixed.map(|(shown, real)| (shown.to_owned(), real)));
 
-    let (mut join, mut heading, mut expects_line) = (String::new(), String::new(), false);
+    let (mut join, mut cookies, mut heading, mut expects_line) =
+        (String::new(), String::new(), String::new(), false);
     let (mut shown_operations, mut proxies, mut edits) = (BTreeSet::new(), Vec::new(), Vec::new());
     for piece in pieces(&page) {
         match piece {
@@ -296,19 +215,34 @@ fn every_example_is_answered_as_the_page_says_and_every_operation_has_one() {
                 assert_eq!(asked.is_socket, socket_only, "{name}: only what needs the socket is asked there");
                 let path = names.here(&asked.path);
                 let sent = names.here(asked.body.as_deref().unwrap_or_default());
+                let mut headers: Vec<(&str, String)> = Vec::new();
+                headers.extend(asked.body.as_ref().map(|_| ("content-type", "application/json".to_owned())));
+                headers.extend(asked.headers.iter().map(|(name, value)| (name.as_str(), names.here(value))));
+                headers.extend(asked.has_cookies.then(|| ("cookie", cookies.clone())));
+                if let (true, Some(scope)) = (asked.has_token, scope(described)) {
+                    headers.push(("authorization", tokens[scope].clone()));
+                }
+                let headers: Vec<(&str, &str)> =
+                    headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 let differs = |answer: &Answer| {
                     if answer.status != status {
                         return Some(format!("it is answered {}, and the page says {status}", answer.status));
                     }
                     let shown = body.as_ref()?;
-                    let real = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
+                    let real = json(&answer.body);
                     if real.is_null() {
                         Some("it is no JSON".to_owned())
                     } else {
                         difference("it", shown, &real)
                     }
                 };
-                let ask = || server.admin_raw(&asked.method, &path, &sent).expect("the server answers");
+                let ask = || {
+                    let answer = match asked.is_socket {
+                        true => server.admin_raw(&asked.method, &path, &sent),
+                        false => server.ask(&asked.method, &format!("/api/v1{path}"), &headers, &sent),
+                    };
+                    answer.expect("the server answers")
+                };
                 let answer = if asked.method == "GET" && is_update {
                     if differs(&ask()).is_some() {
                         let_pass(Duration::from_secs(2));
@@ -325,18 +259,24 @@ fn every_example_is_answered_as_the_page_says_and_every_operation_has_one() {
                     ask()
                 };
                 let why = differs(&answer);
-                let real = serde_json::from_str(&answer.body).unwrap_or(Value::Null);
+                let real = json(&answer.body);
+                if let (true, Some(set)) = (asked.keeps_cookies, answer.header("set-cookie")) {
+                    set.split(';').next().unwrap_or_default().clone_into(&mut cookies);
+                }
                 if let Some(real) = real["join"].as_str() {
                     real.clone_into(&mut join);
                 }
                 names.learn(body.as_ref().unwrap_or(&Value::Null), &real);
                 match why {
                     Some(_) if is_update => {
-                        let text = serde_json::to_string_pretty(&real).expect("it is JSON");
-                        edits.push((
-                            lines,
-                            format!("HTTP/2 {}\n\n{}", answer.status, names.on_the_page(&text)),
-                        ));
+                        let is_json = real.is_object() && answer.body.starts_with('{');
+                        let text = match is_json {
+                            true => serde_json::to_string_pretty(&real).expect("it is JSON"),
+                            false => answer.body.trim_end().to_owned(),
+                        };
+                        let version = if asked.is_socket { "HTTP/1.1" } else { "HTTP/2" };
+                        let text = names.on_the_page(&text);
+                        edits.push((lines, format!("{version} {}\n\n{text}", answer.status)));
                     }
                     Some(why) => panic!("{} {} {sent}: {why}: {}", asked.method, asked.path, answer.body),
                     None => {}

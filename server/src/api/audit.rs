@@ -27,13 +27,10 @@ pub struct AuditVerdict {
     /// The first thing that is wrong, for programs: `AUDIT_ROW_EDITED`, `AUDIT_ROWS_REMOVED`, `AUDIT_ROWS_REORDERED`,
     /// `AUDIT_ROW_NOT_CHAINED`, `AUDIT_ROW_ADDED`, `AUDIT_CUT_OFF`, `AUDIT_SEAL_BROKEN`, `AUDIT_NOT_AS_EXPECTED`,
     /// `AUDIT_EXPECTED_PRUNED`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The same for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// The row at which it shows, if it does at one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row: Option<u64>,
 }
 

@@ -135,11 +135,31 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> 
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(broken)?;
     let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(broken)?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    let mut answer = Answer { status, head: head.to_owned(), body: body.to_owned() };
+    if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        answer.body = unchunked(body);
+    }
+    Ok(answer)
+}
+
+/// A body without the lines that say how long its parts are (RFC 9112, 7.1); where it breaks off, it ends.
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let part =
+            usize::from_str_radix(size, 16).ok().filter(|size| *size > 0).and_then(|size| rest.get(..size));
+        let Some(part) = part else { break };
+        whole.push_str(part);
+        body = rest[part.len()..].strip_prefix("\r\n").unwrap_or_default();
+    }
+    whole
 }
 
 /// Whether an answer is a stream of events, of which the first is there.
 fn is_stream_of_events(bytes: &[u8]) -> bool {
-    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    has(b"content-type: text/event-stream\r\n") && has(b"\nevent: ")
+    let find = |text: &[u8], from: usize| {
+        bytes[from..].windows(text.len()).position(|window| window == text).map(|at| from + at)
+    };
+    let event = find(b"content-type: text/event-stream\r\n", 0).and_then(|at| find(b"\nevent: ", at));
+    event.and_then(|at| find(b"\n\n", at)).is_some()
 }
