@@ -19,7 +19,8 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use self::way::{Stream, Way};
+use self::afar::Stream;
+use self::way::Way;
 use super::failure::Failure;
 use crate::api::ROOT;
 

@@ -17,19 +17,24 @@ use pulse_config::Environment;
 use pulse_proto::{Pin, Token, TokenKind};
 use pulse_reach::ServerUrl;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::super::failure::Failure;
 use super::trust::{self, Trust};
-use super::way::Stream;
 use crate::args::Place;
 
 /// How long a connection may take, from the first packet to the end of the handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest file of a token: the token, and line ends.
 const MAX_TOKEN_BYTES: u64 = 1024;
+
+/// A stream of bytes, secured where it need be.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// See the module.
 pub(in crate::cli) struct Afar {

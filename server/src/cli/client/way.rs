@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pulse_config::Environment;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 use super::super::failure::Failure;
-use super::afar::Afar;
+use super::afar::{Afar, Stream};
 use crate::args::{Place, Serve};
 use crate::config::Config;
 
@@ -39,11 +38,6 @@ impl fmt::Debug for Way {
         write!(f, "Way({self})")
     }
 }
-
-/// A stream of bytes, secured where it need be.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 impl Way {
     /// Chooses it.
