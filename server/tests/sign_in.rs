@@ -247,3 +247,18 @@ fn a_token_that_ends_by_time_is_refused_from_then_on() {
     });
     assert_eq!(server.json(&["token", "list"])["api_tokens"][0]["state"], "expired");
 }
+
+#[test]
+fn an_address_that_makes_up_names_is_told_to_wait_before_its_guesses_are_hashed() {
+    let builder = ServerBuilder::default().config("limits: {log_in_burst: 1, log_in_interval: 600s}");
+    let (server, _) = with_admin(builder);
+    for n in 0..10 {
+        let (status, _) =
+            log_in(&server, &format!("name-{n}"), "wrong wrong wrong").err().expect("it is wrong");
+        assert_eq!(status, 401);
+    }
+    let (status, refused) = log_in(&server, "name-10", "wrong wrong wrong").err().expect("it is wrong");
+    assert_eq!((status, &refused["reason"]), (429, &json!("RATE_LIMITED")), "{refused}");
+    let told = server.metrics().value(r#"pulse_refusals_total{reason="RATE_LIMITED"}"#);
+    assert_eq!(told, 1.0, "and is counted and noted as any refusal");
+}
