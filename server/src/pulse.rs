@@ -295,6 +295,7 @@ impl Pulse {
                 .unwrap_or(usize::MAX),
             goodbyes: Arc::new(AtomicU64::new(0)),
             limits: Arc::clone(&self.limits),
+            uses: self.uses.clone(),
             clock: self.clock.clone(),
             chance,
             introduction: Arc::default(),
