@@ -262,3 +262,28 @@ fn an_address_that_makes_up_names_is_told_to_wait_before_its_guesses_are_hashed(
     let told = server.metrics().value(r#"pulse_refusals_total{reason="RATE_LIMITED"}"#);
     assert_eq!(told, 1.0, "and is counted and noted as any refusal");
 }
+
+#[test]
+fn a_backup_that_is_put_back_has_admins_and_tokens_and_lets_nobody_in_by_what_was_over() {
+    let (mut server, browser) = with_admin(ServerBuilder::default().on_file());
+    let bearer = token(&server, &["monitoring:read"]);
+    let link = server.json(&["admin", "add", "eve"])["link"].as_str().expect("a link is shown").to_owned();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("pulse.tar").display().to_string();
+    server.pulse_ok(&["backup", &file]);
+    let used = json!({ "link": secret(&link), "password": "the password of eve" });
+    enter(&server, "/set-up", &used).map(drop).expect("the link is good");
+    assert_eq!(browser.ask(&server, "DELETE", "/session", None).0, 204);
+    server.terminate();
+    assert_eq!(server.wait_exit(PATIENCE), Some(0));
+    server.pulse_ok(&["restore", &file, "--keep-epoch"]);
+    server.start_again();
+    assert_eq!(browser.ask(&server, "GET", "/session", None).0, 401, "it was logged out");
+    assert_eq!(enter(&server, "/set-up", &used).err().map(|(status, _)| status), Some(403), "it was used");
+    log_in(&server, "ada", PASSWORD).map(drop).expect("the admin is there");
+    assert_eq!(ask(&server, "GET", "/status", &[("authorization", &bearer)], None).0, 200);
+    let rows = server.admin("GET", "/audit", None).expect("the server answers").json();
+    let rows = rows["rows"].as_array().cloned().unwrap_or_default();
+    let row = rows.iter().find(|row| row["action"] == "backup.restore").expect("it is noted");
+    assert_eq!(row["detail"]["log_ins_ended"], 2, "{row}");
+}
