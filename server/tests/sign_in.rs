@@ -287,3 +287,17 @@ fn a_backup_that_is_put_back_has_admins_and_tokens_and_lets_nobody_in_by_what_wa
     let row = rows.iter().find(|row| row["action"] == "backup.restore").expect("it is noted");
     assert_eq!(row["detail"]["log_ins_ended"], 2, "{row}");
 }
+
+#[test]
+fn a_path_at_which_nothing_is_is_answered_with_a_problem_on_the_port_too() {
+    let server = ServerBuilder::default().start();
+    for path in ["/api/v1/nothing", "/api/v1/instances/", "/api//v1/instances", "/nothing"] {
+        let answer = server.get(path).expect("the server answers");
+        let kind = answer.header("content-type").map(str::to_owned);
+        assert_eq!((answer.status, kind.as_deref()), (404, Some("application/problem+json")), "{path}");
+        assert_eq!(answer.json()["reason"], "NO_SUCH_PATH", "{path}");
+    }
+    let ttl = json!({ "name": "a", "scopes": ["monitoring:read"], "ttl_seconds": 0 });
+    let refused = server.admin("POST", "/api-tokens", Some(&ttl)).expect("the server answers").json();
+    assert_eq!(refused["field"], "ttl_seconds", "by the name that it has in the request");
+}
