@@ -216,6 +216,8 @@ fn metrics_are_for_this_machine_and_for_tokens_that_may_see_the_fleet() {
     };
     assert_eq!(scrape(&token(&server, &["monitoring:read"])), 200);
     assert_eq!(scrape(&token(&server, &["settings:read"])), 403);
+    let told = server.metrics().value(r#"pulse_refusals_total{reason="ADMIN_REQUEST"}"#);
+    assert_eq!(told, 1.0, "as any refusal of a token is");
     assert_eq!(scrape("Bearer papi_unknown"), 403);
 }
 
@@ -249,21 +251,6 @@ fn a_token_that_ends_by_time_is_refused_from_then_on() {
 }
 
 #[test]
-fn an_address_that_makes_up_names_is_told_to_wait_before_its_guesses_are_hashed() {
-    let builder = ServerBuilder::default().config("limits: {log_in_burst: 1, log_in_interval: 600s}");
-    let (server, _) = with_admin(builder);
-    for n in 0..10 {
-        let (status, _) =
-            log_in(&server, &format!("name-{n}"), "wrong wrong wrong").err().expect("it is wrong");
-        assert_eq!(status, 401);
-    }
-    let (status, refused) = log_in(&server, "name-10", "wrong wrong wrong").err().expect("it is wrong");
-    assert_eq!((status, &refused["reason"]), (429, &json!("RATE_LIMITED")), "{refused}");
-    let told = server.metrics().value(r#"pulse_refusals_total{reason="RATE_LIMITED"}"#);
-    assert_eq!(told, 1.0, "and is counted and noted as any refusal");
-}
-
-#[test]
 fn a_backup_that_is_put_back_has_admins_and_tokens_and_lets_nobody_in_by_what_was_over() {
     let (mut server, browser) = with_admin(ServerBuilder::default().on_file());
     let bearer = token(&server, &["monitoring:read"]);
@@ -286,6 +273,21 @@ fn a_backup_that_is_put_back_has_admins_and_tokens_and_lets_nobody_in_by_what_wa
     let rows = rows["rows"].as_array().cloned().unwrap_or_default();
     let row = rows.iter().find(|row| row["action"] == "backup.restore").expect("it is noted");
     assert_eq!(row["detail"]["log_ins_ended"], 2, "{row}");
+}
+
+#[test]
+fn an_address_that_makes_up_names_is_told_to_wait_before_its_guesses_are_hashed() {
+    let builder = ServerBuilder::default().config("limits: {log_in_burst: 1, log_in_interval: 600s}");
+    let (server, _) = with_admin(builder);
+    for n in 0..10 {
+        let (status, _) =
+            log_in(&server, &format!("name-{n}"), "wrong wrong wrong").err().expect("it is wrong");
+        assert_eq!(status, 401);
+    }
+    let (status, refused) = log_in(&server, "name-10", "wrong wrong wrong").err().expect("it is wrong");
+    assert_eq!((status, &refused["reason"]), (429, &json!("RATE_LIMITED")), "{refused}");
+    let told = server.metrics().value(r#"pulse_refusals_total{reason="RATE_LIMITED"}"#);
+    assert_eq!(told, 1.0, "and is counted and noted as any refusal");
 }
 
 #[test]
