@@ -267,6 +267,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads, shown: impl Write
         .merge(rest::description::router())
         .merge(rest::admin_router(Arc::clone(&pulse)))
         .merge(web::router());
+    let router = rest::with_fallback(router);
     for address in &pulse.listen_addrs {
         tracing::info!(%address, tls = !config.plaintext, "listening");
     }

@@ -27,7 +27,7 @@ use crate::poller::{Poller, Polls};
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
-use crate::refusals::Refusals;
+use crate::refusals::{self, Refusals};
 use crate::registry::Proxy;
 use crate::replicas::{Looks, Replicas};
 use crate::rpc::Rpc;
@@ -236,7 +236,7 @@ impl Pulse {
     /// # Errors
     /// The time until the next failure would be answered as such.
     pub fn failed_sign_in(&self, reason: &'static str, from: Option<IpAddr>) -> Result<(), Duration> {
-        self.refusals.note(reason, from.map_or_else(|| "local".to_owned(), |from| from.to_string()));
+        self.refusals.note(reason, refusals::source(from));
         self.limits.failed(from)
     }
 
@@ -299,6 +299,7 @@ impl Pulse {
                 .unwrap_or(usize::MAX),
             goodbyes: Arc::new(AtomicU64::new(0)),
             limits: Arc::clone(&self.limits),
+            uses: self.uses.clone(),
             clock: self.clock.clone(),
             chance,
             introduction: Arc::default(),

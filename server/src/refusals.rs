@@ -39,6 +39,11 @@ struct Refused {
     call: String,
 }
 
+/// Whom a refusal concerns of whom no more is known than an address.
+pub fn source(from: Option<IpAddr>) -> String {
+    from.map_or_else(|| "local".to_owned(), |from| from.to_string())
+}
+
 /// Where refusals are told. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Refusals {

@@ -69,6 +69,8 @@ pub fn admin_router(pulse: Arc<Pulse>) -> Router {
     refusal::with_problems(Router::new().nest(api::ROOT, paths))
 }
 
+pub use refusal::with_fallback;
+
 /// The longest that an admin waits for what other servers know.
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 

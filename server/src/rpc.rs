@@ -34,6 +34,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::{self, health_server::HealthServer};
 use tower::Service;
 
+use crate::accounts::uses::Uses;
 use crate::changes::Changes;
 use crate::fleet::Fleet;
 use crate::limits::CallLimits;
@@ -82,6 +83,8 @@ pub struct Rpc {
     pub goodbyes: Arc<AtomicU64>,
     /// How much callers may ask for.
     pub limits: Arc<CallLimits>,
+    /// When API tokens were used last.
+    pub uses: Uses,
     /// The time of day.
     pub clock: Clock,
     /// What spreads bookmarks.

@@ -562,6 +562,14 @@ impl Store {
         self.engine.append_audit(entries).await
     }
 
+    /// Notes that a backup was put back, and ends the log-ins and one-time links that are in it: some were ended or used since.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn note_restore(&self, entry: audit::Entry) -> Result<(), StoreError> {
+        self.engine.note_restore(entry).await
+    }
+
     /// Audit rows behind `after`, oldest first, at most `limit`.
     ///
     /// # Errors

@@ -555,7 +555,7 @@ async fn only_an_open_window_lets_hosts_without_a_join_token_in_and_only_from_it
     );
     for bad in [Duration::from_secs(59), minutes(24 * 60 + 1)] {
         let error = world.changes.open_joining(&admin(), bad, vec![]).await.unwrap_err();
-        assert!(matches!(error, ChangeError::Invalid { field: "ttl", .. }), "{error}");
+        assert!(matches!(error, ChangeError::Invalid { field: "ttl_seconds", .. }), "{error}");
     }
 }
 
@@ -700,7 +700,7 @@ async fn debug_tokens_are_few_end_in_time_and_end_with_their_proxy() {
     world.changes.expire().await.unwrap();
     assert_eq!(stored(&world, first).await, None);
     for bad in [0, 24 * 3600 + 1] {
-        assert!(matches!(debug(bad).await, Err(ChangeError::Invalid { field: "ttl", .. })));
+        assert!(matches!(debug(bad).await, Err(ChangeError::Invalid { field: "ttl_seconds", .. })));
     }
     // A rotation and another registration of the host leave them; its end does not.
     let new = world.changes.rotate_token(token, None).await.unwrap().0.digest();

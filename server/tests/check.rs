@@ -83,6 +83,13 @@ fn every_row_that_is_not_as_it_was_written_is_named() {
             "6",
             "it is not the row that was added last",
         ),
+        (
+            "INSERT INTO audit SELECT -5, at_ms, actor, action, target, detail, revision, hash, hash FROM audit
+             WHERE seq = 5",
+            "",
+            "",
+            "table audit, row -5",
+        ),
         ("UPDATE fleet SET revision = 9", "audit", "", "the fleet is at 9"),
         (
             "UPDATE allowlists SET nodes = nodes || char(10) || 'z|' WHERE revision = 3",

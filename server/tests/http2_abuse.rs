@@ -463,3 +463,28 @@ async fn five_thousand_silent_connections_keep_nobody_out_and_are_let_go() {
     scene.is_left_with(2.0, PROMPT);
     scene.a_push_arrives().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_call_that_is_answered_before_its_body_has_come_is_not_reset() {
+    // Some callers lose an answer behind which a reset comes.
+    let scene = Scene::new("").await;
+    let mut stream = dial(&scene.server, &["h2"]).await;
+    greet(&mut stream, &[]).await;
+    let head = call_headers("/api/v1/instances", &scene.client.token);
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &head)).await.expect("the server takes it");
+    let (mut bytes, mut frames, mut is_sent) = (Vec::new(), Vec::new(), false);
+    in_time("the answer, and that of the ping behind the body", async {
+        while !frames.contains(&(PING, LAST.to_vec())) {
+            if !is_sent && frames.iter().any(|(kind, _)| *kind == DATA) {
+                let rest = [frame(DATA, END_STREAM, 1, b"{}"), frame(PING, 0, 0, &LAST)].concat();
+                stream.write_all(&rest).await.expect("the server takes it");
+                is_sent = true;
+            }
+            let read = stream.read_buf(&mut bytes).await.expect("the server goes on");
+            assert_ne!(read, 0, "the server goes on");
+            frames.extend(whole_frames(&mut bytes));
+        }
+    })
+    .await;
+    assert!(!frames.iter().any(|(kind, _)| *kind == RST_STREAM), "{frames:?}");
+}

@@ -32,6 +32,14 @@ fn an_api_token_that_may_register_is_as_good_as_a_join_token_and_no_other_one_is
     let rows = rows["rows"].as_array().cloned().unwrap_or_default();
     let row = rows.iter().find(|row| row["action"] == "proxy.register").expect("it is noted");
     assert!(row["actor"].as_str().is_some_and(|actor| actor.starts_with("token:")), "{row}");
+    let tokens = server.json(&["token", "list"]);
+    let used = |name: &str| {
+        let mut all = tokens["api_tokens"].as_array().into_iter().flatten();
+        let one = all.find(|one| one["name"] == name).expect("it is listed");
+        (one["last_used_at"].is_string(), one["last_used_from"].as_str())
+    };
+    assert_eq!(used("proxies:register"), (true, Some("127.0.0.1")), "{tokens}");
+    assert_eq!(used("settings:write"), (false, None), "it was good for nothing: {tokens}");
 }
 
 #[test]
@@ -144,7 +152,10 @@ fn each_mistake_has_the_code_that_installers_know_and_uses_no_join_token() {
         403,
         "browser_refused",
     );
-    refused(&ask("POST", "/api/temperature-proxy/host-status", &[]), 404, "not_found");
+    for nothing in ["/api/temperature-proxy/host-status", "/api/temperature-proxy/", "/api/temperature-proxy"]
+    {
+        refused(&ask("POST", nothing, &[]), 404, "not_found");
+    }
     assert_eq!(server.proxies(), Vec::<Value>::new());
 
     Older::register(&server, &join, "delly");

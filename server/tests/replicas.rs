@@ -494,3 +494,42 @@ fn who_polls_is_one_proxy_to_all_servers_whichever_it_asks() {
     assert_ne!(older::Older::register(first, &join, "delly").id, older.id);
     assert_eq!(older.pull(first).status, 200);
 }
+
+#[test]
+fn who_is_let_in_at_one_server_is_in_at_all_of_them_and_so_is_who_is_put_out() {
+    let replicas = Replicas::start(2);
+    let [first, second] = &replicas.servers[..] else { panic!("there are two") };
+    let made = first.json(&["token", "create", "test", "--scope", "monitoring:read"]);
+    let bearer = format!("Bearer {}", made["secret"].as_str().expect("it is shown once"));
+    let sees = |server: &Server, name: &str, value: &str| {
+        server.api("GET", "/status", &[(name, value)], None).expect("the server answers").status == 200
+    };
+    assert!(sees(second, "authorization", &bearer), "a token of a moment ago");
+    let links = [first, second].map(Server::first_link);
+    let enter = |server: &Server, path: &str, body: &Value| {
+        let answer = server.api("POST", path, &[], Some(body)).expect("the server answers");
+        let cookie = answer.header("set-cookie").and_then(|set| set.split(';').next());
+        cookie.map(str::to_owned).ok_or(answer.status)
+    };
+    let password = "correct horse battery";
+    let set_up =
+        |link: &str| json!({ "link": link.split_once('#').expect("a link").1, "password": password });
+    let cookies = [
+        enter(first, "/set-up", &set_up(&links[0])).expect("the link is good"),
+        enter(second, "/session", &json!({ "name": "admin", "password": password })).expect("it is set"),
+    ];
+    assert_eq!(enter(second, "/set-up", &set_up(&links[1])), Err(403), "there is an admin by now");
+    for (server, cookie) in [first, second].into_iter().flat_map(|one| cookies.each_ref().map(|of| (one, of)))
+    {
+        assert!(sees(server, "cookie", cookie));
+    }
+    first.json(&["admin", "reset", "admin"]);
+    second.json(&["token", "revoke", made["token"]["id"].as_str().expect("it has an id")]);
+    for server in [first, second] {
+        eventually(ASKED, "all of it is over", || {
+            let is_in = [("authorization", &bearer), ("cookie", &cookies[0]), ("cookie", &cookies[1])];
+            let in_still = is_in.map(|(name, value)| sees(server, name, value));
+            if in_still == [false; 3] { Ok(()) } else { Err(in_still) }
+        });
+    }
+}

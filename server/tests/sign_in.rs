@@ -216,6 +216,8 @@ fn metrics_are_for_this_machine_and_for_tokens_that_may_see_the_fleet() {
     };
     assert_eq!(scrape(&token(&server, &["monitoring:read"])), 200);
     assert_eq!(scrape(&token(&server, &["settings:read"])), 403);
+    let told = server.metrics().value(r#"pulse_refusals_total{reason="ADMIN_REQUEST"}"#);
+    assert_eq!(told, 1.0, "as any refusal of a token is");
     assert_eq!(scrape("Bearer papi_unknown"), 403);
 }
 
@@ -246,4 +248,58 @@ fn a_token_that_ends_by_time_is_refused_from_then_on() {
         if status == 401 && detail.contains("past its time") { Ok(()) } else { Err((status, refused)) }
     });
     assert_eq!(server.json(&["token", "list"])["api_tokens"][0]["state"], "expired");
+}
+
+#[test]
+fn a_backup_that_is_put_back_has_admins_and_tokens_and_lets_nobody_in_by_what_was_over() {
+    let (mut server, browser) = with_admin(ServerBuilder::default().on_file());
+    let bearer = token(&server, &["monitoring:read"]);
+    let link = server.json(&["admin", "add", "eve"])["link"].as_str().expect("a link is shown").to_owned();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("pulse.tar").display().to_string();
+    server.pulse_ok(&["backup", &file]);
+    let used = json!({ "link": secret(&link), "password": "the password of eve" });
+    enter(&server, "/set-up", &used).map(drop).expect("the link is good");
+    assert_eq!(browser.ask(&server, "DELETE", "/session", None).0, 204);
+    server.terminate();
+    assert_eq!(server.wait_exit(PATIENCE), Some(0));
+    server.pulse_ok(&["restore", &file, "--keep-epoch"]);
+    server.start_again();
+    assert_eq!(browser.ask(&server, "GET", "/session", None).0, 401, "it was logged out");
+    assert_eq!(enter(&server, "/set-up", &used).err().map(|(status, _)| status), Some(403), "it was used");
+    log_in(&server, "ada", PASSWORD).map(drop).expect("the admin is there");
+    assert_eq!(ask(&server, "GET", "/status", &[("authorization", &bearer)], None).0, 200);
+    let rows = server.admin("GET", "/audit", None).expect("the server answers").json();
+    let rows = rows["rows"].as_array().cloned().unwrap_or_default();
+    let row = rows.iter().find(|row| row["action"] == "backup.restore").expect("it is noted");
+    assert_eq!(row["detail"]["log_ins_ended"], 2, "{row}");
+}
+
+#[test]
+fn an_address_that_makes_up_names_is_told_to_wait_before_its_guesses_are_hashed() {
+    let builder = ServerBuilder::default().config("limits: {log_in_burst: 1, log_in_interval: 600s}");
+    let (server, _) = with_admin(builder);
+    for n in 0..10 {
+        let (status, _) =
+            log_in(&server, &format!("name-{n}"), "wrong wrong wrong").err().expect("it is wrong");
+        assert_eq!(status, 401);
+    }
+    let (status, refused) = log_in(&server, "name-10", "wrong wrong wrong").err().expect("it is wrong");
+    assert_eq!((status, &refused["reason"]), (429, &json!("RATE_LIMITED")), "{refused}");
+    let told = server.metrics().value(r#"pulse_refusals_total{reason="RATE_LIMITED"}"#);
+    assert_eq!(told, 1.0, "and is counted and noted as any refusal");
+}
+
+#[test]
+fn a_path_at_which_nothing_is_is_answered_with_a_problem_on_the_port_too() {
+    let server = ServerBuilder::default().start();
+    for path in ["/api/v1/nothing", "/api/v1/instances/", "/api//v1/instances", "/nothing"] {
+        let answer = server.get(path).expect("the server answers");
+        let kind = answer.header("content-type").map(str::to_owned);
+        assert_eq!((answer.status, kind.as_deref()), (404, Some("application/problem+json")), "{path}");
+        assert_eq!(answer.json()["reason"], "NO_SUCH_PATH", "{path}");
+    }
+    let ttl = json!({ "name": "a", "scopes": ["monitoring:read"], "ttl_seconds": 0 });
+    let refused = server.admin("POST", "/api-tokens", Some(&ttl)).expect("the server answers").json();
+    assert_eq!(refused["field"], "ttl_seconds", "by the name that it has in the request");
 }

@@ -126,8 +126,8 @@ impl Unpacked {
         self.data_dir.join(DATABASE).exists()
     }
 
-    /// Brings the database up to date, notes the restore in its audit log, begins a new epoch if that is asked for, and
-    /// puts all in its place.
+    /// Brings the database up to date, notes the restore in its audit log, ends the log-ins that are in it, begins a new epoch if
+    /// that is asked for, and puts all in its place.
     ///
     /// # Errors
     /// [`BackupError`]. If that was in the middle of moving files, the text says how to go on.
@@ -186,7 +186,7 @@ impl Unpacked {
         });
         let target = "fleet".to_owned();
         let entry = Entry::new(clock.now(), actor, "backup.restore", target, Outcome::Done, detail);
-        store.append_audit(vec![entry]).await?;
+        store.note_restore(entry).await?;
         let changes = Changes::alone(&store, clock).await;
         let changes = changes.map_err(|error| match error {
             LoadError::Store(error) => error.into(),

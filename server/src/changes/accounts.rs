@@ -98,6 +98,16 @@ impl Changes {
         .await
     }
 
+    /// Whether a one-time link is good at this moment.
+    ///
+    /// # Errors
+    /// [`ChangeError::Join`]: it is not.
+    pub fn check_link(&self, link: &TokenDigest) -> Result<(), ChangeError> {
+        let catalog = self.catalog();
+        let link = catalog.accounts.credential(link).filter(|link| link.is_good_at(self.clock.now()));
+        admin_of_link(link).map(drop)
+    }
+
     /// Sets the password of the admin whom `set_up` lets in, and logs in. The link is good no more, and every other log-in ends.
     ///
     /// # Errors

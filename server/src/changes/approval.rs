@@ -31,7 +31,7 @@ impl Changes {
     ) -> Result<Arc<JoinWindow>, ChangeError> {
         let invalid = |field, rule: &str| Err(ChangeError::Invalid { field, rule: rule.to_owned() });
         if !TTL.contains(&ttl) {
-            return invalid("ttl", "a window is open for 1 minute to 24 hours");
+            return invalid("ttl_seconds", "a window is open for 1 minute to 24 hours");
         }
         if sources.len() > MAX_SOURCES {
             return invalid("from", "a window has at most 64 networks: name larger ones");

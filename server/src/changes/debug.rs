@@ -31,7 +31,7 @@ impl Changes {
     ) -> Result<(Token, SystemTime), ChangeError> {
         if !TTL.contains(&ttl) {
             let rule = "a debug token lives 1 second to 24 hours".to_owned();
-            return Err(ChangeError::Invalid { field: "ttl", rule });
+            return Err(ChangeError::Invalid { field: "ttl_seconds", rule });
         }
         let token = Token::generate(TokenKind::Debug)?;
         let digest = token.digest();

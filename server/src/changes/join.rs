@@ -44,7 +44,7 @@ impl Changes {
             return invalid("uses", "a join token is good for 1 to 100000 registrations");
         }
         if new.ttl < Duration::from_secs(1) || new.ttl > MAX_TTL {
-            return invalid("ttl", "a join token lives 1 second to 365 days");
+            return invalid("ttl_seconds", "a join token lives 1 second to 365 days");
         }
         let token = Token::generate(TokenKind::Join)?;
         let digest = token.digest();

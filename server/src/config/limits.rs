@@ -41,7 +41,8 @@ pub struct Limits {
     pub registrations: Quota,
     /// How often an address may bring no good token, before it is told to wait.
     pub failures: Quota,
-    /// How often somebody may try to log in with one name, from one address; from all together ten times as many at once.
+    /// How often somebody may try to log in with one name, from one address; from all together ten times as many at once, and with
+    /// all names ten times as often.
     pub log_ins: Quota,
 }
 

@@ -62,6 +62,7 @@ async fn scrape(State(pulse): State<Arc<Pulse>>, request: Request) -> Response {
             return (StatusCode::FORBIDDEN, text).into_response();
         };
         if !caller.may(ApiScope::MonitoringRead) {
+            pulse.refusals.note_known("MISSING_SCOPE".to_owned(), &caller.actor(), "GET /metrics".to_owned());
             let text = "this API token has not the scope monitoring:read, which /metrics asks for\n";
             return (StatusCode::FORBIDDEN, text).into_response();
         }

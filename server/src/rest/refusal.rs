@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Json, Response};
+use axum::routing::any;
 use pulse_proto::reason;
 
 use crate::api::{ApiError, MAX_REQUEST_BYTES, ROOT};
@@ -167,6 +168,11 @@ impl IntoResponse for Refusal {
 /// Makes problems of errors that the framework raises before a handler runs: no such path, a method that is not understood.
 pub(super) fn with_problems(router: Router) -> Router {
     router.layer(from_fn(problems))
+}
+
+/// The same, and a problem too at every path that no router has: it is merged with others, whose own answer there is an empty one.
+pub fn with_fallback(router: Router) -> Router {
+    router.fallback_service(any(async || StatusCode::NOT_FOUND).layer(from_fn(problems)))
 }
 
 /// The layer of [`with_problems`].

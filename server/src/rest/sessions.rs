@@ -25,6 +25,7 @@ use crate::accounts::{ApiScope, Credential};
 use crate::api::{self, CallerKind, time};
 use crate::changes::{SESSION_LIFE, SetUp};
 use crate::listen::Peer;
+use crate::refusals::source;
 
 /// What a browser is told that has no good name and password.
 const WRONG: &str =
@@ -48,9 +49,10 @@ pub(super) async fn set_up(
     let invalid = |error: &dyn std::fmt::Display| Refusal::invalid("link", error.to_string());
     let link = Token::parse(TokenKind::SetUp, &asked.link).map_err(|error| invalid(&error))?;
     let is_first = pulse.is_first_link(&link);
-    let known = pulse.changes.catalog().accounts.credential(&link.digest()).is_some();
-    if !is_first && !known {
+    // Before anything is hashed, which takes a while: only who has a good link may ask for that.
+    if !is_first && let Err(refusal) = pulse.changes.check_link(&link.digest()) {
         pulse.failed_sign_in(reason::UNKNOWN_TOKEN, from).map_err(too_many)?;
+        return Err(refusal.into());
     }
     let set_up = match is_first {
         true => SetUp::First { name: asked.name.unwrap_or_else(|| "admin".to_owned()) },
@@ -78,7 +80,7 @@ pub(super) async fn log_in(
 ) -> Result<Response, Refusal> {
     let from = address(peer);
     let name = asked.name.trim().to_ascii_lowercase();
-    pulse.sign_ins.attempt(from, &name).map_err(too_many)?;
+    attempt(&pulse, from, &name)?;
     let catalog = pulse.changes.catalog();
     let hash = catalog.accounts.admin(&name).and_then(|admin| admin.password_hash.clone());
     let is_right = Password::typed(asked.password).is_of(hash.as_deref()).await;
@@ -161,7 +163,7 @@ pub(super) async fn set_password(
 ) -> Result<StatusCode, Refusal> {
     let Caller::User { name, session, from, .. } = &caller else { return Err(no_log_in()) };
     // Who found a browser that is logged in does not guess the password faster than anybody else.
-    pulse.sign_ins.attempt(*from, name).map_err(too_many)?;
+    attempt(&pulse, *from, name)?;
     let new = Password::chosen(asked.new_password).map_err(|error| refused("new_password", &error))?;
     let catalog = pulse.changes.catalog();
     let hash = catalog.accounts.admin(name).and_then(|admin| admin.password_hash.clone());
@@ -173,6 +175,14 @@ pub(super) async fn set_password(
     let hash = new.hash().await.map_err(|error| refused("new_password", &error))?;
     pulse.changes.set_password(&caller.actor(), name, session, hash).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a try of a name. That there were too many is noted as any refusal is.
+fn attempt(pulse: &Pulse, from: Option<IpAddr>, name: &str) -> Result<(), Refusal> {
+    pulse.sign_ins.attempt(from, name).map_err(|wait| {
+        pulse.refusals.note(reason::RATE_LIMITED, source(from));
+        too_many(wait)
+    })
 }
 
 fn address(peer: Option<Extension<Peer>>) -> Option<IpAddr> {

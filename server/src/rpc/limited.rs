@@ -18,6 +18,7 @@ use crate::changes::Registration;
 use crate::limits::{OVERLOAD_RETRY, Slot};
 use crate::listen::Peer;
 use crate::metrics::Bucket;
+pub(super) use crate::refusals::source;
 use crate::registry::TokenStanding;
 
 /// The address that a call came from.
@@ -135,11 +136,6 @@ pub(super) fn registration_slot<'a>(
         false => rpc.limits.stranger(peer),
     };
     slot.ok_or_else(|| overloaded(rpc, source(peer)))
-}
-
-/// Who was refused, for the audit log.
-pub(super) fn source(peer: Option<IpAddr>) -> String {
-    peer.map_or_else(|| "local".to_owned(), |peer| peer.to_string())
 }
 
 fn empty(rpc: &Rpc, bucket: Bucket, source: String, text: &str, wait: Duration) -> Status {

@@ -47,6 +47,7 @@ impl Rpc {
             .route(&format!("{ROOT}/report"), any(report))
             .route(&format!("{ROOT}/unregister"), any(unregister))
             .route(ROOT, any(nothing))
+            .route(&format!("{ROOT}/"), any(nothing))
             .route(&format!("{ROOT}/{{*path}}"), any(nothing))
             .with_state(Older { rpc: Arc::new(self), max_report_bytes })
     }

@@ -85,13 +85,17 @@ pub(super) async fn admit(
         None => None,
     };
     limited::registration(rpc, &registration)?;
-    let hostname = registration.hostname.clone();
+    let (hostname, api) = (registration.hostname.clone(), registration.api);
     let registered = rpc.changes.register(registration).await.map_err(|error| {
         if let ChangeError::Join { reason, .. } | ChangeError::TooMany { reason, .. } = error {
             refused(reason);
         }
         change_status(&error)
     })?;
+    let catalog = rpc.changes.catalog();
+    if let Some(api) = api.and_then(|api| catalog.accounts.credential(&api)) {
+        rpc.uses.note(&api.id, peer);
+    }
     tracing::info!(proxy = %registered.proxy.id, hostname, "a proxy registered");
     Ok(registered)
 }

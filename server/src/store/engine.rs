@@ -474,6 +474,15 @@ impl Engine {
         .await
     }
 
+    pub(super) async fn note_restore(&self, mut entry: Entry) -> std::result::Result<(), StoreError> {
+        let sealing = Arc::clone(&self.sealing);
+        self.transact("note the restore", move |sql, _| {
+            entry.detail["log_ins_ended"] = serde_json::json!(accounts::end_log_ins(sql, entry.at_ms)?);
+            audit::append(sql, &sealing.key(), &[entry], None).map(drop)
+        })
+        .await
+    }
+
     pub(super) async fn audit_after(
         &self,
         after: u64,

@@ -56,7 +56,7 @@ impl Changes {
             );
         }
         if !TTL.contains(&ttl) {
-            return invalid("ttl", "an API token lives 1 second to 3650 days");
+            return invalid("ttl_seconds", "an API token lives 1 second to 3650 days");
         }
         let token = Token::generate(TokenKind::Api)?;
         let digest = token.digest();

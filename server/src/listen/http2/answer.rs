@@ -42,7 +42,8 @@ pub(super) async fn answer(
 ) -> Option<Feeding> {
     let (mut parts, stream) = request.into_parts();
     parts.extensions.insert(peer);
-    let body = Body::new(RequestBody::new(stream, &parts.headers));
+    let (body, unwanted) = RequestBody::new(stream, &parts.headers);
+    let body = Body::new(body);
     let response = {
         let mut answering = pin!(router.oneshot(Request::from_parts(parts, body)));
         poll_fn(|cx| match answering.as_mut().poll(cx) {
@@ -62,9 +63,11 @@ pub(super) async fn answer(
     let stream = answer.inspect_err(|error| tracing::debug!(%error, "an answer could not be sent")).ok()?;
     match feed {
         Some(feed) => Some(Feeding::new(feed, stream)),
-        None if is_over => None,
         None => {
-            send(body, stream).await;
+            if !is_over {
+                send(body, stream).await;
+            }
+            unwanted.read().await;
             None
         }
     }

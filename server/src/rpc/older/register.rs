@@ -3,6 +3,8 @@
 //! Always: a host that nobody knows yet is registered all the same and waits, unless its installer says that it will not.
 //! Never: matches a host by a part of its name.
 
+use std::net::IpAddr;
+
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
@@ -13,7 +15,9 @@ use tonic::{Code, Status};
 
 use super::answer::{self, Refused};
 use super::nodes::{Listed, interval_seconds, listed};
-use super::{body, check, parameter, peer_of, version_of};
+use super::{ROOT, body, check, parameter, peer_of, version_of};
+use crate::accounts::ApiScope;
+use crate::audit::{Actor, Who};
 use crate::changes::{Older, Registered};
 use crate::fleet::waiting_reason;
 use crate::registry::ProxyKind;
@@ -66,7 +70,7 @@ pub(super) async fn register(rpc: &Rpc, request: Request) -> Result<Response, Re
     let asked: Asked = body::read(body, MAX_BYTES).await?;
     let message = message(asked, &head.headers)?;
     let tokens = Tokens::read(rpc, shown, peer).map_err(|status| limited::failed(rpc, peer, status))?;
-    check_scope(rpc, shown)?;
+    check_scope(rpc, shown, peer)?;
     let mut registration = checked(&message)?;
     registration.peer = peer;
     registration.older = Some(Older { may_wait });
@@ -104,17 +108,17 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
 }
 
 /// An API token that is good for other things only is refused as such.
-fn check_scope(rpc: &Rpc, shown: Shown<'_>) -> Result<(), Status> {
+fn check_scope(rpc: &Rpc, shown: Shown<'_>, peer: Option<IpAddr>) -> Result<(), Status> {
     let Some(api) = shown.api.and_then(|api| pulse_proto::Token::parse(TokenKind::Api, api).ok()) else {
         return Ok(());
     };
     let catalog = rpc.changes.catalog();
     let known = catalog.accounts.credential(&api.digest());
-    let is_good = known.is_some_and(|known| known.is_good_at(rpc.clock.now()));
-    if !is_good || limited::may_register(rpc, &api) {
-        // One that is not good is refused with the registration itself, which may learn of it from the database.
-        return Ok(());
-    }
+    let good = known.filter(|known| known.is_good_at(rpc.clock.now()));
+    // One that is not good is refused with the registration itself, which may learn of it from the database.
+    let Some(good) = good.filter(|good| !good.allows(ApiScope::ProxiesRegister)) else { return Ok(()) };
+    let actor = Actor { who: Who::Token(good.id.clone()), from: peer };
+    rpc.refusals.note_known("MISSING_SCOPE".to_owned(), &actor, format!("POST {ROOT}/register"));
     let text = "the API token may not register proxies: make one with the scope proxies:register, or bring a join token \
                 (`pulse join create`)";
     Err(status::refusal(Code::PermissionDenied, "MISSING_SCOPE", text))

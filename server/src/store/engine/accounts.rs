@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::catalog::digest;
 use super::fault::Result;
-use super::sql::{Cells, Sql, Value, millis, rows, values};
+use super::sql::{Cells, Sql, Value, integer, millis, rows, values};
 use crate::accounts::{Admin, ApiScope, Credential, CredentialKind, NoSuchScope};
 use crate::store::CredentialUse;
 
@@ -112,6 +112,15 @@ fn kind(cells: &Cells<'_>) -> Result<CredentialKind> {
         }
         _ => Err(cells.unreadable("kind", "it is none of set_up, session, api")),
     }
+}
+
+/// Ends every log-in and one-time link that is good still, and says how many. It is no change of the fleet: nobody else has the
+/// database.
+pub(super) fn end_log_ins(database: &dyn Sql, at_ms: u64) -> Result<u64> {
+    database.execute(
+        "UPDATE credentials SET ended_at = $1 WHERE kind <> 'api' AND ended_at IS NULL AND expires_at > $1",
+        &values![integer(at_ms)],
+    )
 }
 
 /// Writes when credentials were used, but for what is older than what another server wrote.

@@ -129,7 +129,8 @@ impl Check<'_> {
             verifier.row(&row, &mut |damage| self.damaged(&damage));
             Ok(integer(row.seq))
         };
-        let mut after = -1;
+        // Also before the first place, where only somebody else can have put one.
+        let mut after = i64::MIN;
         while let Some(last) = rows(sql, "audit", page, &values![after, PAGE], &mut one)?.pop() {
             after = last;
         }
