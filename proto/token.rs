@@ -81,7 +81,7 @@ pub struct TokenDigest([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TokenError {
     /// Another kind of secret, or none.
-    #[error("not a {0} token: those begin with {prefix}", prefix = .1)]
+    #[error("it is no {0} token: those begin with {prefix}", prefix = .1)]
     Kind(&'static str, &'static str),
     /// The right beginning, but not 256 bits in base64url.
     #[error("the token is damaged: after {0} come 43 characters of base64url; copy it again, whole")]

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use pulse_proto::TokenDigest;
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
-/// How long a log-in or a one-time link is known after its time.
+/// How long a credential is known after its end.
 const KEPT_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
 /// What an API token is good for.
@@ -160,10 +160,9 @@ impl Accounts {
 
     /// Adds a credential, or puts it in the place of the one with its id.
     pub fn put_credential(&mut self, credential: Arc<Credential>) {
-        // Log-ins are many; those that ended long ago are forgotten, as the store forgets them.
+        // They are many; those that ended long ago are forgotten, as the store forgets them.
         let is_over = |one: &&Arc<Credential>| {
-            let is_api = matches!(one.kind, CredentialKind::Api { .. });
-            !is_api && one.expires_at + KEPT_AFTER_END < credential.created_at
+            one.ended_at.unwrap_or(one.expires_at) + KEPT_AFTER_END < credential.created_at
         };
         let over: Vec<Arc<Credential>> = self.credentials.values().filter(is_over).cloned().collect();
         for one in over {

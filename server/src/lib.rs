@@ -248,7 +248,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads, shown: impl Write
     }
     spawn(&mut loops, "the live feed", feed::follow::follow(Arc::clone(&pulse), drain.clone()));
     let admin_routes = rest::description::router().merge(rest::admin_router(Arc::clone(&pulse)));
-    let admin = admin.serve(admin_routes, config.shutdown_grace, Arc::clone(&metrics), drain.clone());
+    let admin = admin.serve(admin_routes.clone(), config.shutdown_grace, Arc::clone(&metrics), drain.clone());
     spawn(&mut loops, "the admin socket", async {
         admin.await;
     });
@@ -264,8 +264,7 @@ async fn serve(config: Config, drain: Drain, reloads: Reloads, shown: impl Write
         .merge(grpc.layer(GrpcTimeoutLayer { longest: LONGEST_CALL }))
         .merge(older.clone())
         .merge(rest::probes::router(Arc::clone(&pulse)))
-        .merge(rest::description::router())
-        .merge(rest::admin_router(Arc::clone(&pulse)))
+        .merge(admin_routes)
         .merge(web::router());
     let router = rest::with_fallback(router);
     for address in &pulse.listen_addrs {

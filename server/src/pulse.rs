@@ -27,7 +27,7 @@ use crate::poller::{Poller, Polls};
 use crate::public_address::{self, Host};
 use crate::publish::{Lists, Publisher};
 use crate::readings::Readings;
-use crate::refusals::{self, Refusals};
+use crate::refusals::Refusals;
 use crate::registry::Proxy;
 use crate::replicas::{Looks, Replicas};
 use crate::rpc::Rpc;
@@ -230,13 +230,18 @@ impl Pulse {
             && self.changes.catalog().accounts.admins().next().is_none()
     }
 
-    /// Notes that somebody tried to get in and brought nothing good; an error says that there were too many from there, and how
+    /// Notes that somebody tried to get in, as an admin if it is the name of one, and brought nothing good; an error says that there were too many from there, and how
     /// long to wait.
     ///
     /// # Errors
     /// The time until the next failure would be answered as such.
-    pub fn failed_sign_in(&self, reason: &'static str, from: Option<IpAddr>) -> Result<(), Duration> {
-        self.refusals.note(reason, refusals::source(from));
+    pub fn failed_sign_in(
+        &self,
+        reason: &'static str,
+        from: Option<IpAddr>,
+        admin: Option<&str>,
+    ) -> Result<(), Duration> {
+        self.refusals.note_sign_in(reason, from, admin);
         self.limits.failed(from)
     }
 

@@ -73,6 +73,13 @@ impl Refusals {
         self.tell(Refused { reason: Cow::Borrowed(reason), source, from, call: String::new() });
     }
 
+    /// Tells that somebody did not get in: why, from where, and as which admin, if it is the name of one.
+    pub fn note_sign_in(&self, reason: &'static str, from: Option<IpAddr>, admin: Option<&str>) {
+        self.metrics.refused(reason);
+        let call = admin.map(|admin| format!("log in as {admin}")).unwrap_or_default();
+        self.tell(Refused { reason: Cow::Borrowed(reason), source: source(from), from, call });
+    }
+
     /// Tells of something that a known caller asked for and did not get: why, in a word that programs may branch on; and what,
     /// such as `DELETE /instances/{name}`, without what the caller put into it.
     pub fn note_known(&self, reason: String, actor: &Actor, call: String) {

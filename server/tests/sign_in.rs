@@ -200,7 +200,10 @@ fn a_token_does_not_make_one_that_may_more_than_itself() {
     let more = json!({ "name": "more", "scopes": ["monitoring:read", "settings:read"] });
     let (status, refused) = ask(&server, "POST", "/api-tokens", &headers, Some(&more));
     assert_eq!((status, &refused["reason"]), (403, &json!("MISSING_SCOPE")), "{refused}");
-    let same = json!({ "name": "same", "scopes": ["monitoring:read"] });
+    let later = json!({ "name": "later", "scopes": ["monitoring:read"], "ttl_seconds": 91 * 24 * 3600 });
+    let (status, refused) = ask(&server, "POST", "/api-tokens", &headers, Some(&later));
+    assert_eq!((status, &refused["field"]), (422, &json!("ttl_seconds")), "{refused}");
+    let same = json!({ "name": "same", "scopes": ["monitoring:read"], "ttl_seconds": 3600 });
     assert_eq!(ask(&server, "POST", "/api-tokens", &headers, Some(&same)).0, 201);
     let (status, refused) = ask(&server, "POST", "/admins", &headers, Some(&json!({ "name": "eve" })));
     assert_eq!((status, &refused["reason"]), (403, &json!("SOCKET_ONLY")), "{refused}");

@@ -188,7 +188,7 @@ fn a_damaged_control_token_is_named_and_not_shown() {
         (".pulse-control-token", "hidden and more words than a token has at all", "one word"),
         (".pulse-control-token", "hidden-schlüssel-hidden-schlüssel-hidden", "one word"),
         (".pulse-control-token", &ours.reveal()[..40], "damaged"),
-        ("copied", join.reveal(), "not a ctrl token"),
+        ("copied", join.reveal(), "it is no ctrl token"),
         (".http-auth-token", &"hidden".repeat(8), "the bearer of the older proxy's own listener"),
     ] {
         let found = read(name, text);

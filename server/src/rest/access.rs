@@ -14,11 +14,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pulse_proto::hash::sha256;
 use pulse_proto::{Token, TokenKind, reason};
 
 use super::refusal::Refusal;
-use super::routes::Access;
-use super::sessions::csrf_token;
 use crate::Pulse;
 use crate::accounts::{ApiScope, Credential, CredentialKind};
 use crate::api::ROOT;
@@ -31,6 +32,21 @@ pub(super) const SESSION_COOKIE: &str = "__Host-pulse_session";
 
 /// The header that shows that a change is meant.
 const CSRF_HEADER: &str = "x-csrf-token";
+
+/// Who may ask for an operation. Whoever is on the Unix socket may always.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Nobody else.
+    SocketOnly,
+    /// A token with this scope, and an admin who logged in.
+    Scope(ApiScope),
+    /// Whoever has a token or is logged in.
+    Known,
+    /// An admin who logged in.
+    Session,
+    /// Anybody.
+    Open,
+}
 
 /// Who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -217,6 +233,12 @@ fn is_meant(request: &Request, csrf: &str) -> bool {
     !is_foreign && aws_lc_rs::constant_time::verify_slices_are_equal(brought, csrf.as_bytes()).is_ok()
 }
 
+/// What a log-in sends with each change, so that no other site can make one: it follows from the cookie, which other sites
+/// cannot read.
+pub(super) fn csrf_token(session: &Token) -> String {
+    URL_SAFE_NO_PAD.encode(sha256(format!("pulse-csrf-v1\n{}", session.reveal()).as_bytes()))
+}
+
 /// Who asks; `None`: the request brings nothing that says so.
 ///
 /// # Errors
@@ -308,7 +330,7 @@ fn unknown(pulse: &Pulse, from: Option<IpAddr>, text: String) -> Refusal {
 
 /// Counts it; too many of one address are told to wait.
 fn failed(pulse: &Pulse, from: Option<IpAddr>, reason: &'static str, refusal: Refusal) -> Refusal {
-    match pulse.failed_sign_in(reason, from) {
+    match pulse.failed_sign_in(reason, from, None) {
         Ok(()) => refusal,
         Err(wait) => {
             let seconds = wait.as_secs() + 1;
@@ -318,5 +340,18 @@ fn failed(pulse: &Pulse, from: Option<IpAddr>, reason: &'static str, refusal: Re
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, reason::RATE_LIMITED, text)
                 .with_header(RETRY_AFTER, HeaderValue::from(seconds))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_log_in_has_a_csrf_token_of_its_own_that_does_not_tell_the_cookie() {
+        let [one, other] = [0, 1].map(|_| Token::generate(TokenKind::Session).unwrap());
+        assert_ne!(csrf_token(&one), csrf_token(&other));
+        assert_eq!(csrf_token(&one), csrf_token(&one));
+        assert!(!csrf_token(&one).contains(one.reveal()));
     }
 }

@@ -71,7 +71,18 @@ pub(super) async fn create(
         }
     });
     let scopes = scopes.collect::<Result<BTreeSet<ApiScope>, Refusal>>()?;
-    let new = NewApiToken { name: create.name, scopes, ttl: Duration::from_secs(create.ttl_seconds) };
+    let ttl = Duration::from_secs(create.ttl_seconds);
+    let (catalog, now) = (pulse.changes.catalog(), pulse.clock.now());
+    if let Caller::Token { id, .. } = &caller
+        && let Some(own) = catalog.accounts.credential_by_id(id)
+        && now.checked_add(ttl).is_none_or(|end| end > own.expires_at)
+    {
+        // Otherwise one that was stolen would never end.
+        let left = own.expires_at.duration_since(now).unwrap_or_default().as_secs();
+        let text = format!("a token makes none that outlives itself, and this one has {left} s left");
+        return Err(Refusal::invalid("ttl_seconds", text));
+    }
+    let new = NewApiToken { name: create.name, scopes, ttl };
     let (token, secret) = pulse.changes.create_api_token(&caller.actor(), new).await?;
     let token = view(&token, None, pulse.clock.now());
     let token = token.ok_or_else(|| Refusal::from(ChangeError::Stopping))?;

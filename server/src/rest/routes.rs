@@ -28,13 +28,13 @@ use utoipa::openapi::path::{Operation, PathItem};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Access;
 use super::refusal::Refusal;
 use super::{
     admins, api_tokens, audit, backup, epoch, events, held, import, instances, join_tokens, key, lists,
     nodes, proxies, sessions, sources, status, temperatures, tls,
 };
 use crate::Pulse;
-use crate::accounts::ApiScope;
 
 /// Every path below [`api::ROOT`], with what the handler says of it: a handler without a description has no path.
 pub(super) fn paths() -> OpenApiRouter<Arc<Pulse>> {
@@ -80,21 +80,6 @@ pub(super) fn paths() -> OpenApiRouter<Arc<Pulse>> {
         .routes(routes!(sessions::set_up))
         .routes(routes!(sessions::show, sessions::log_in, sessions::log_out))
         .routes(routes!(sessions::set_password))
-}
-
-/// Who may ask for an operation. Whoever is on the Unix socket may always.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Nobody else.
-    SocketOnly,
-    /// A token with this scope, and an admin who logged in.
-    Scope(ApiScope),
-    /// Whoever has a token or is logged in.
-    Known,
-    /// An admin who logged in.
-    Session,
-    /// Anybody.
-    Open,
 }
 
 /// Who may ask for what, by method and path template (`/api/v1/instances/{name}`). An operation of which that is not said in exactly one
@@ -183,6 +168,7 @@ mod tests {
 
     use super::super::description::description;
     use super::*;
+    use crate::accounts::ApiScope;
 
     #[test]
     fn every_operation_says_in_one_known_way_who_may_ask_for_it() {

@@ -16,6 +16,9 @@ use crate::audit::Actor;
 const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(10 * 365 * 24);
 /// The most API tokens that are good at one time.
 const MAX_TOKENS: usize = 1_000;
+/// The most credentials that are kept, ended ones too, before no more tokens are made: who makes and revokes them in a loop does not
+/// fill the memory.
+const MAX_KEPT: usize = 20_000;
 /// The most characters of a token's name.
 const MAX_NAME: usize = 64;
 
@@ -68,6 +71,12 @@ impl Changes {
                 if draft.before.accounts.credentials().filter(is_one).count() >= MAX_TOKENS {
                     let text = format!(
                         "there are {MAX_TOKENS} API tokens already: revoke some (`pulse token list`)"
+                    );
+                    return Err(ChangeError::TooMany { reason: "TOO_MANY_TOKENS", text });
+                }
+                if draft.before.accounts.credentials().count() >= MAX_KEPT {
+                    let text = format!(
+                        "{MAX_KEPT} log-ins and API tokens are kept, most of them ended: each is forgotten 30 days after its end"
                     );
                     return Err(ChangeError::TooMany { reason: "TOO_MANY_TOKENS", text });
                 }

@@ -9,7 +9,7 @@ use super::sql::{Cells, Sql, Value, integer, millis, rows, values};
 use crate::accounts::{Admin, ApiScope, Credential, CredentialKind, NoSuchScope};
 use crate::store::CredentialUse;
 
-/// How long a log-in or a link is kept after its time; API tokens are kept, as the audit log names them.
+/// How long a credential is kept after its end; the audit log has its name for longer.
 const KEPT_AFTER_END_MS: i64 = 30 * 24 * 3600 * 1000;
 
 pub(super) fn put_admin(database: &dyn Sql, admin: &Admin, revision: i64) -> Result<()> {
@@ -73,11 +73,17 @@ pub(super) fn put_credential(database: &dyn Sql, credential: &Credential, revisi
             revision
         ],
     )?;
-    // Log-ins are many. Other servers forget them by their time, so nobody misses these rows.
-    database.execute(
-        "DELETE FROM credentials WHERE kind <> 'api' AND expires_at < $1",
+    // They are many. Other servers forget them by their time, so nobody misses these rows.
+    let gone = database.execute(
+        "DELETE FROM credentials WHERE COALESCE(ended_at, expires_at) < $1",
         &values![millis(credential.created_at) - KEPT_AFTER_END_MS],
     )?;
+    if gone > 0 {
+        database.execute(
+            "DELETE FROM credential_uses WHERE credential_id NOT IN (SELECT id FROM credentials)",
+            &[],
+        )?;
+    }
     Ok(())
 }
 
