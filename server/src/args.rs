@@ -61,8 +61,9 @@ pub struct Place {
     /// Socket of the server to ask [default: admin.sock in the data folder]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Ask a server from afar, with an API token: https://HOST[:PORT] [environment: PULSE_SERVER]
-    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["socket", "data_dir"])]
+    /// Ask a server from afar, with an API token.
+    // Not the comment above: rustdoc takes the brackets for a link.
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["socket", "data_dir"], help = "Ask a server from afar, with an API token: https://HOST[:PORT] [environment: PULSE_SERVER]")]
     pub server: Option<String>,
     /// File with the API token, - for standard input [environment: PULSE_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]

@@ -1,6 +1,6 @@
 //! When credentials were used last: noted in memory, written in groups.
 //!
-//! In: each use. Out: the newest of each credential, at most [`PERIOD`] later in the store.
+//! In: each use. Out: the newest of each credential, at most five seconds later in the store.
 //! Never: holds up a request, or grows beyond the credentials that exist.
 
 use std::collections::HashMap;

@@ -1,16 +1,16 @@
 //! Which paths there are below `/api/v1`, and who may ask for what, which is read off their descriptions.
 //!
 //! In: what each handler says of itself in `#[utoipa::path]`. Out: the routes, and [`access_of`], the table for whoever lets requests in.
-//! Always: an operation has exactly one [`Access`], said by its `security(…)`; one without is not served.
+//! Always: an operation has exactly one `Access`, said by its `security(…)`; one without is not served.
 //! Never: judges a caller. Who asks is known to `access`.
 //!
-//! | `security(…)` | [`Access`] |
+//! | `security(…)` | `Access` |
 //! | --- | --- |
-//! | `("api_token" = ["SCOPE"]), ("session" = [])` | [`Access::Scope`]: a token with this scope, or an admin who logged in |
-//! | `("api_token" = []), ("session" = [])` | [`Access::Known`]: any token, or an admin who logged in |
-//! | `("session" = [])` | [`Access::Session`]: an admin who logged in, and no token |
-//! | `("socket" = [])` | [`Access::SocketOnly`] |
-//! | `(())` | [`Access::Open`]: anybody |
+//! | `("api_token" = ["SCOPE"]), ("session" = [])` | `Access::Scope`: a token with this scope, or an admin who logged in |
+//! | `("api_token" = []), ("session" = [])` | `Access::Known`: any token, or an admin who logged in |
+//! | `("session" = [])` | `Access::Session`: an admin who logged in, and no token |
+//! | `("socket" = [])` | `Access::SocketOnly` |
+//! | `(())` | `Access::Open`: anybody |
 //!
 //! On the Unix socket everything may be asked. A layer finds the access of a request by the request's method and axum's `MatchedPath`;
 //! behind `only_described` it is an extension of the request.
