@@ -203,13 +203,9 @@ pub struct CreateApiToken {
     pub name: String,
     /// What it shall be good for.
     pub scopes: Vec<String>,
-    /// How long it is good for, 1 to 315,360,000; 90 days if it is not said.
-    #[serde(default = "ninety_days")]
-    pub ttl_seconds: u64,
-}
-
-fn ninety_days() -> u64 {
-    90 * 24 * 60 * 60
+    /// How long it is good for, 1 to 315,360,000; `null`: 90 days, or until the end of the token with which this is asked.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
 }
 
 /// A new API token: the one answer that shows the secret.

@@ -41,9 +41,9 @@ pub enum ApiToken {
         /// What it shall be good for; can be given several times: monitoring:read, settings:read, settings:write, proxies:register
         #[arg(long, value_name = "SCOPE", required = true)]
         scope: Vec<ApiScope>,
-        /// How long it is good for
-        #[arg(long, value_name = "DURATION", default_value = "90d", value_parser = ttl)]
-        ttl: Duration,
+        /// How long it is good for [default: 90d, or until the end of the token with which this is asked]
+        #[arg(long, value_name = "DURATION", value_parser = ttl)]
+        ttl: Option<Duration>,
         /// Write it to this file, which only its owner can read, instead of to standard output
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,

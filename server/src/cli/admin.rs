@@ -46,7 +46,11 @@ impl Asking {
         match token {
             ApiToken::Create { name, scope, ttl, file } => {
                 let scopes = scope.iter().map(|scope| scope.as_str().to_owned()).collect();
-                let create = api::CreateApiToken { name: name.clone(), scopes, ttl_seconds: ttl.as_secs() };
+                let create = api::CreateApiToken {
+                    name: name.clone(),
+                    scopes,
+                    ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
+                };
                 // Before there is a token that nobody could be told.
                 let file = file.as_deref().map(|path| private(path).map(|file| (path, file))).transpose()?;
                 let mut answer = self.client.call(Method::POST, "/api-tokens", &create).await?;

@@ -16,6 +16,8 @@ use crate::api::{self, TokenState, time};
 use crate::changes::{ChangeError, NewApiToken};
 use crate::store::CredentialUse;
 
+/// How long a token is good if the request does not say.
+const DEFAULT_LIFE: Duration = Duration::from_hours(90 * 24);
 /// How long a token is listed after its end.
 const SHOWN_AFTER_END: Duration = Duration::from_hours(30 * 24);
 
@@ -71,17 +73,24 @@ pub(super) async fn create(
         }
     });
     let scopes = scopes.collect::<Result<BTreeSet<ApiScope>, Refusal>>()?;
-    let ttl = Duration::from_secs(create.ttl_seconds);
     let (catalog, now) = (pulse.changes.catalog(), pulse.clock.now());
-    if let Caller::Token { id, .. } = &caller
-        && let Some(own) = catalog.accounts.credential_by_id(id)
-        && now.checked_add(ttl).is_none_or(|end| end > own.expires_at)
-    {
-        // Otherwise one that was stolen would never end.
-        let left = own.expires_at.duration_since(now).unwrap_or_default().as_secs();
-        let text = format!("a token makes none that outlives itself, and this one has {left} s left");
-        return Err(Refusal::invalid("ttl_seconds", text));
-    }
+    let own = match &caller {
+        Caller::Token { id, .. } => catalog.accounts.credential_by_id(id),
+        Caller::Local { .. } | Caller::User { .. } => None,
+    };
+    // One that was stolen would never end if it could make others that outlive it.
+    let most = own.map(|own| own.expires_at.duration_since(now).unwrap_or_default());
+    let ttl = match (create.ttl_seconds.map(Duration::from_secs), most) {
+        (Some(ttl), Some(most)) if ttl > most => {
+            let text = format!(
+                "a token makes none that outlives itself, and this one has {} s left",
+                most.as_secs()
+            );
+            return Err(Refusal::invalid("ttl_seconds", text));
+        }
+        (Some(ttl), _) => ttl,
+        (None, most) => most.map_or(DEFAULT_LIFE, |most| most.min(DEFAULT_LIFE)),
+    };
     let new = NewApiToken { name: create.name, scopes, ttl };
     let (token, secret) = pulse.changes.create_api_token(&caller.actor(), new).await?;
     let token = view(&token, None, pulse.clock.now());

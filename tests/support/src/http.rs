@@ -155,8 +155,15 @@ fn unchunked(mut body: &str) -> String {
     whole
 }
 
+/// The most bytes in which a stream of events is told from an answer that has an end: looking through all of a long one each time
+/// that more of it comes would take longer than the answer.
+const TOLD_BY: usize = 16 << 10;
+
 /// Whether an answer is a stream of events, of which the first is there.
 fn is_stream_of_events(bytes: &[u8]) -> bool {
+    if bytes.len() > TOLD_BY {
+        return false;
+    }
     let find = |text: &[u8], from: usize| {
         bytes[from..].windows(text.len()).position(|window| window == text).map(|at| from + at)
     };
