@@ -23,7 +23,7 @@ mod tasks;
 mod through;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,13 @@ const STALLED: Duration = Duration::from_secs(30);
 pub struct Peer {
     /// Its address; an IPv4-mapped one as IPv4.
     pub address: SocketAddr,
+}
+
+impl Peer {
+    /// Its address without the port; an IPv4-mapped one as IPv4.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
 }
 
 /// What one connection, and all of them, may take.

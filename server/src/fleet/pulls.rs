@@ -103,30 +103,12 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::fleet::state::tests::proxy;
     use crate::fleet::{FleetView, Opened, SyncState};
     use crate::publish::Published;
-    use crate::registry::{Proxy, ProxyKind, ScopeKind, Standing};
+    use crate::registry::Standing;
 
     const INTERVAL: Duration = Duration::from_secs(60);
-
-    fn proxy() -> Proxy {
-        Proxy {
-            id: Uuid::from_u128(1),
-            hostname: "delly".into(),
-            machine_id: String::new(),
-            kind: ProxyKind::Socket,
-            proxy_url: String::new(),
-            version: String::new(),
-            peer: None,
-            instance: Some(Uuid::from_u128(2)),
-            scope_kind: ScopeKind::Instance,
-            standing: Standing::Active,
-            is_approved: true,
-            rotate_requested: false,
-            created_at: SystemTime::UNIX_EPOCH,
-            registered_at: SystemTime::UNIX_EPOCH,
-        }
-    }
 
     fn published(name: &str, revision: u64) -> Published {
         let (key, _) = SigningKey::generate().unwrap();
@@ -150,7 +132,7 @@ mod tests {
     }
 
     fn shown(fleet: &Fleet, newest: &Published) -> FleetView {
-        fleet.view(&proxy(), Some(newest), 1)
+        fleet.view(&proxy(Standing::Active), Some(newest), 1)
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,7 +140,7 @@ mod tests {
         let (fleet, list) = (fleet(None), published("delly", 2));
         assert_eq!(shown(&fleet, &list).state, SyncState::Never);
         for _ in 0..10 {
-            fleet.pulled(proxy().id, pull(&list));
+            fleet.pulled(proxy(Standing::Active).id, pull(&list));
             let view = shown(&fleet, &list);
             assert_eq!((view.state, view.is_connected), (SyncState::InSync, false));
             assert_eq!(view.transport, Some(Transport::Rest));
@@ -168,7 +150,7 @@ mod tests {
         assert_eq!(shown(&fleet, &list).state, SyncState::InSync);
         advance(Duration::from_millis(1)).await;
         assert_eq!(shown(&fleet, &list).state, SyncState::Offline);
-        fleet.pulled(proxy().id, pull(&list));
+        fleet.pulled(proxy(Standing::Active).id, pull(&list));
         assert_eq!(shown(&fleet, &list).state, SyncState::InSync);
     }
 
@@ -176,8 +158,8 @@ mod tests {
     async fn time_in_which_the_server_was_away_counts_against_nobody() {
         let list = published("delly", 2);
         let before = fleet(None);
-        before.pulled(proxy().id, pull(&list));
-        let stored = lock(&before.entry(proxy().id).status).clone();
+        before.pulled(proxy(Standing::Active).id, pull(&list));
+        let stored = lock(&before.entry(proxy(Standing::Active).id).status).clone();
         advance(INTERVAL * 100).await;
         let after = fleet(Some(stored));
         assert_eq!(shown(&after, &list).state, SyncState::InSync);
@@ -190,8 +172,8 @@ mod tests {
         let list = published("delly", 2);
         let (here, there) = (fleet(None), fleet(None));
         for _ in 0..10 {
-            there.pulled(proxy().id, pull(&list));
-            here.merge(vec![lock(&there.entry(proxy().id).status).clone()], Vec::new());
+            there.pulled(proxy(Standing::Active).id, pull(&list));
+            here.merge(vec![lock(&there.entry(proxy(Standing::Active).id).status).clone()], Vec::new());
             assert_eq!(shown(&here, &list).state, SyncState::InSync);
             advance(INTERVAL).await;
         }
@@ -202,15 +184,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_list_is_applied_when_it_was_asked_for_and_not_before() {
         let (fleet, old, new) = (fleet(None), published("old", 2), published("new", 3));
-        fleet.pulled(proxy().id, pull(&old));
+        fleet.pulled(proxy(Standing::Active).id, pull(&old));
         let first = shown(&fleet, &old).status.applied.unwrap();
         assert_eq!(shown(&fleet, &new).state, SyncState::Pending);
         advance(INTERVAL).await;
-        fleet.pulled(proxy().id, pull(&old));
+        fleet.pulled(proxy(Standing::Active).id, pull(&old));
         let view = shown(&fleet, &old);
         assert_eq!(view.status.applied, Some(first), "it is in force since then");
         assert!(view.status.last_pull > Some(first.at));
-        fleet.pulled(proxy().id, pull(&new));
+        fleet.pulled(proxy(Standing::Active).id, pull(&new));
         assert_eq!(shown(&fleet, &new).state, SyncState::InSync);
     }
 
@@ -224,16 +206,16 @@ mod tests {
             insecure_skip_verify: false,
             kept_list: None,
         };
-        assert!(fleet.is_unheard(proxy().id));
-        let stream = fleet.connect(proxy().id, opened);
+        assert!(fleet.is_unheard(proxy(Standing::Active).id));
+        let stream = fleet.connect(proxy(Standing::Active).id, opened);
         advance(INTERVAL).await;
-        fleet.pulled(proxy().id, pull(&list));
+        fleet.pulled(proxy(Standing::Active).id, pull(&list));
         let view = shown(&fleet, &list);
         assert_eq!((view.state, view.transport), (SyncState::Never, Some(Transport::Grpc)));
-        assert!(view.is_connected && !fleet.is_unheard(proxy().id));
+        assert!(view.is_connected && !fleet.is_unheard(proxy(Standing::Active).id));
         drop(stream);
         advance(INTERVAL).await;
-        fleet.pulled(proxy().id, pull(&list));
+        fleet.pulled(proxy(Standing::Active).id, pull(&list));
         assert_eq!(shown(&fleet, &list).transport, Some(Transport::Rest));
     }
 }

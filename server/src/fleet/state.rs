@@ -147,7 +147,7 @@ pub(crate) fn waiting_reason(proxy: &Proxy) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
@@ -163,7 +163,7 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_secs(60);
 
-    fn proxy(standing: Standing) -> Proxy {
+    pub(in crate::fleet) fn proxy(standing: Standing) -> Proxy {
         Proxy {
             id: Uuid::from_u128(1),
             hostname: "delly".into(),

@@ -308,7 +308,7 @@ fn cookie(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn peer_of(extensions: &axum::http::Extensions) -> Option<IpAddr> {
-    extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
+    extensions.get::<Peer>().map(Peer::ip)
 }
 
 fn nobody() -> Refusal {

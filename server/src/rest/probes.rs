@@ -95,7 +95,7 @@ fn is_local(request: &Request) -> bool {
     }
     let extensions = request.extensions();
     extensions.get::<AdminPeer>().is_some()
-        || extensions.get::<Peer>().is_some_and(|peer| peer.address.ip().to_canonical().is_loopback())
+        || extensions.get::<Peer>().is_some_and(|peer| peer.ip().is_loopback())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub(super) async fn set_up(
     peer: Option<Extension<Peer>>,
     Json(asked): Json<api::SetUp>,
 ) -> Result<Response, Refusal> {
-    let from = address(peer);
+    let from = peer.map(|Extension(peer)| peer.ip());
     let invalid = |error: &dyn std::fmt::Display| Refusal::invalid("link", error.to_string());
     let link = Token::parse(TokenKind::SetUp, &asked.link).map_err(|error| invalid(&error))?;
     let is_first = pulse.is_first_link(&link);
@@ -75,7 +75,7 @@ pub(super) async fn log_in(
     peer: Option<Extension<Peer>>,
     Json(asked): Json<api::LogIn>,
 ) -> Result<Response, Refusal> {
-    let from = address(peer);
+    let from = peer.map(|Extension(peer)| peer.ip());
     let name = asked.name.trim().to_ascii_lowercase();
     attempt(&pulse, from, &name)?;
     let catalog = pulse.changes.catalog();
@@ -181,10 +181,6 @@ fn attempt(pulse: &Pulse, from: Option<IpAddr>, name: &str) -> Result<(), Refusa
         pulse.refusals.note(reason::RATE_LIMITED, source(from));
         too_many(wait)
     })
-}
-
-fn address(peer: Option<Extension<Peer>>) -> Option<IpAddr> {
-    peer.map(|Extension(peer)| peer.address.ip().to_canonical())
 }
 
 fn no_log_in() -> Refusal {

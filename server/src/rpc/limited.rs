@@ -23,12 +23,12 @@ use crate::registry::TokenStanding;
 
 /// The address that a call came from.
 pub(super) fn peer_of(extensions: &tonic::Extensions) -> Option<IpAddr> {
-    extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
+    extensions.get::<Peer>().map(Peer::ip)
 }
 
 /// The same of a request that is no call of gRPC.
 pub(super) fn peer_of_http(extensions: &http::Extensions) -> Option<IpAddr> {
-    extensions.get::<Peer>().map(|peer| peer.address.ip().to_canonical())
+    extensions.get::<Peer>().map(Peer::ip)
 }
 
 /// Counts a call that failed because it brought no good token. Beyond what its address may, the answer is another one.
