@@ -26,6 +26,10 @@ const programs = built.stdout
   .map((line) => JSON.parse(line))
   .filter((message) => message.reason === "compiler-artifact" && message.executable && message.profile.test)
   .map(({ target, executable, manifest_path }) => ({ name: target.name, executable, folder: dirname(manifest_path) }));
+if (programs.length === 0) {
+  console.error(`test: nothing to run for ${options.join(" ")}`);
+  process.exit(1);
+}
 const rank = ({ name }) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
 programs.sort((a, b) => rank(a) - rank(b));
 
